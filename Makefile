@@ -1,0 +1,47 @@
+# `make help` lists the targets. Every target builds the environment that it needs, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROFILE ?= full
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-faults test-gpu lint typecheck check bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/pip.stamp: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	@touch $@
+
+$(VENV)/motionbox.stamp: $(VENV)/pip.stamp packages/motionbox/pyproject.toml
+	$(BIN)/pip install --quiet -c constraints.txt -e "packages/motionbox[extract]"
+	@touch $@
+
+$(VENV)/all.stamp: $(VENV)/motionbox.stamp packages/mofo_train/pyproject.toml pyproject.toml
+	$(BIN)/pip install --quiet -c constraints.txt -e "packages/motionbox[extract]" -e packages/mofo_train --group dev
+	@touch $@
+
+setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development tools (pinned by constraints.txt)
+
+demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, score them, draw a video and a contact sheet
+	$(BIN)/motionbox demo --out demo
+
+test: $(VENV)/all.stamp  ## Run the test suite
+	$(BIN)/pytest -n 2
+
+test-slow: $(VENV)/all.stamp  ## Run the tests that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)
+	$(BIN)/mypy
+
+check: lint typecheck test  ## Lint, types and tests
+
+clean:  ## Remove the environment, caches and demo output
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo dist

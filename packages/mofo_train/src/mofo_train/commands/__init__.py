@@ -1,0 +1,1 @@
+"""One module per subcommand of `mofo-train`; each exposes a click command named `command`."""

@@ -1,0 +1,38 @@
+"""What can go wrong, in the words a user reads."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command, the same as `motionbox`'s."""
+
+    OK = 0
+    USAGE = 2
+    FAILED_CLIPS = 3
+    INTERRUPTED = 75
+
+
+class MofoTrainError(Exception):
+    """An error that the user can act on: says what, where and what to do, in one line."""
+
+    exit_code: ExitCode = ExitCode.USAGE
+
+
+class ConfigError(MofoTrainError):
+    """A recipe's key or value is invalid."""
+
+
+class DataError(MofoTrainError):
+    """A store, a clip list or labels are missing or do not fit the recipe."""
+
+
+class CheckpointError(MofoTrainError):
+    """A checkpoint cannot be read or belongs to another model."""
+
+
+class Interrupted(MofoTrainError):  # noqa: N818  (a state, not a fault)
+    """Training was stopped after saving; the same command resumes it."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -1,0 +1,62 @@
+"""The `motionbox` command: each subcommand lives in `motionbox.commands` and is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from motionbox import __version__
+from motionbox.errors import ExitCode, MotionBoxError
+
+# Command name -> (module under motionbox.commands, one-line help). The help stands here so that `--help` stays fast.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
+    "status": ("status", "Show what a store holds: clips done, failed, by reason."),
+    "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
+    "synth": ("synth", "Generate the synthetic kitchen data set."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand's module when it is invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the command names in the order of the pipeline."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"motionbox.commands.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the command list from the table above, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="motionbox")
+def cli() -> None:
+    """Find where the motion is in every video of a data set."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a `MotionBoxError` becomes one line on stderr and its exit code."""
+    try:
+        code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except click.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
+    except MotionBoxError as error:
+        click.echo(f"motionbox: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)

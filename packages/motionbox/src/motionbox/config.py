@@ -1,0 +1,255 @@
+"""Every number of the extraction, as one frozen tree of models: `ExtractConfig`.
+
+A preset is a TOML file of this package (`configs/<preset>.toml`); a user's TOML file changes single values on top of
+it. Unknown keys are refused with the nearest valid name. The resolved config and its hash go into every store.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from motionbox.errors import ConfigError
+
+DEFAULT_PRESET = "paper"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FramesConfig(_Section):
+    """Decoding: which pixels the flow sees.
+
+    Attributes:
+        short_side_px: Frames are shrunk (area interpolation) until the short side is at most this; never enlarged.
+        duplicate_ratio: A frame whose mean absolute difference to the previous distinct frame is below this share of
+            the recent median difference repeats it (30 fps footage stored at 60 fps); flow skips such frames.
+            0 turns the check off (exact repeats included).
+    """
+
+    short_side_px: int = Field(256, ge=16, le=4096)
+    duplicate_ratio: float = Field(0.2, ge=0, lt=1)
+
+
+class TVL1Params(_Section):
+    """Parameters of TV-L1 optical flow (Zach, Pock, Bischof 2007), named as in the paper and in OpenCV.
+
+    Attributes:
+        variant: `opencv-cpu` follows `cv2.optflow.DualTVL1OpticalFlow`, `opencv-cuda` follows
+            `cv2.cuda.OpticalFlowDual_TVL1`: different algorithms with different results.
+        tau: Time step of the dual update.
+        lambda_: Weight of the data term; smaller is smoother.
+        theta: Tightness of the coupling between the two half problems.
+        num_scales: Most levels of the pyramid.
+        scale_step: Size ratio between two levels.
+        num_warps: Warpings per level.
+        epsilon: Stop iterating when the mean squared update falls under its square.
+        inner_iterations: Fixed-point iterations between two median filterings.
+        outer_iterations: Median filterings per warp.
+        median_size: Side of the median filter in pixels; 1 turns it off.
+    """
+
+    variant: Literal["opencv-cpu", "opencv-cuda"] = "opencv-cpu"
+    tau: float = Field(0.25, gt=0, le=0.25)
+    lambda_: float = Field(0.15, gt=0)
+    theta: float = Field(0.3, gt=0)
+    num_scales: int = Field(5, ge=1, le=16)
+    scale_step: float = Field(0.8, gt=0, lt=1)
+    num_warps: int = Field(5, ge=1)
+    epsilon: float = Field(0.01, ge=0)
+    inner_iterations: int = Field(30, ge=1)
+    outer_iterations: int = Field(10, ge=1)
+    median_size: Literal[1, 3, 5] = 5
+
+
+class FlowConfig(_Section):
+    """Optical flow between a frame and a later one.
+
+    Attributes:
+        method: `tvl1`, or `dis` (OpenCV's dense inverse search) as the quick alternative.
+        step_seconds: Distance of the two frames; None takes the next distinct frame.
+        warm_start: Start each pair from the previous pair's flow.
+        tvl1: Parameters of TV-L1.
+    """
+
+    method: Literal["tvl1", "dis"] = "tvl1"
+    step_seconds: float | None = Field(None, gt=0)
+    warm_start: bool = False
+    tvl1: TVL1Params = TVL1Params()
+
+
+class StoreConfig(_Section):
+    """What the store keeps besides boxes.
+
+    Attributes:
+        motion_maps: Keep the motion maps (uint8).
+        map_scale: Motion maps are stored at 1/`map_scale` of the working size.
+        map_full_scale: Motion map value (pixels per frame step and pixel) that maps to 255; larger values saturate.
+    """
+
+    motion_maps: bool = True
+    map_scale: int = Field(8, ge=1, le=64)
+    map_full_scale: float = Field(2.0, gt=0)
+
+
+class MotionConfig(_Section):
+    """Motion boundaries, eq. (1) of the paper.
+
+    Attributes:
+        derivative: Finite difference of the flow: `central` or `prewitt`.
+        window: Derivatives are averaged over this many flows (1: the equation as printed; 8: the released code).
+        combine: `joint`: root of the sum of all four squared derivatives; `mean`: mean of the magnitudes of u and v.
+        quantise_bound_px: Round the flow to 8 bits over [-bound, bound] first, as the released code does; None: off.
+        channels: `both`, or `vertical` alone: the horizontal component is lost in the released code.
+    """
+
+    derivative: Literal["central", "prewitt"] = "central"
+    window: int = Field(1, ge=1, le=256)
+    combine: Literal["joint", "mean"] = "joint"
+    quantise_bound_px: float | None = Field(None, gt=0)
+    channels: Literal["both", "vertical"] = "both"
+
+
+class ContourConfig(_Section):
+    """Motion map -> smoothed map -> ranked contours.
+
+    Attributes:
+        sigma_px: Gaussian before the first threshold, in pixels of the working size.
+        threshold_max: Responses under this share of the frame's maximum are suppressed.
+        wide_sigma_share: Second, wide Gaussian, as a share of the short side.
+        threshold_std: Second threshold: mean plus this many standard deviations of the widely smoothed map.
+        num_contours: Most contours kept, largest first.
+        max_centre_distance: Later contours are dropped where their centre is further from the first's than this share
+            of the diagonal.
+    """
+
+    sigma_px: float = Field(1.0, ge=0)
+    threshold_max: float = Field(0.4, ge=0, lt=1)
+    wide_sigma_share: float = Field(0.125, gt=0, lt=1)
+    threshold_std: float = Field(1.5, ge=0)
+    num_contours: int = Field(2, ge=1)
+    max_centre_distance: float = Field(0.4, ge=0)
+
+
+class BoxConfig(_Section):
+    """Frame boxes -> stabilised boxes -> clip box.
+
+    Attributes:
+        max_width_share: A wider box (share of the frame's width) is degenerate.
+        max_height_share: A taller box (share of the frame's height) is degenerate.
+        min_area_share: A smaller box (share of the frame's area) is degenerate.
+        stabilise: `nearest`: a degenerate box takes the nearest valid box in time; `none`: raw boxes.
+        pad_share: Boxes grow by this share of their own size, half on each side.
+    """
+
+    max_width_share: float = Field(0.7, gt=0, le=1)
+    max_height_share: float = Field(0.7, gt=0, le=1)
+    min_area_share: float = Field(0.01, ge=0, lt=1)
+    stabilise: Literal["nearest", "none"] = "nearest"
+    pad_share: float = Field(0.05, ge=0, le=1)
+
+
+class ExtractConfig(_Section):
+    """Everything that shapes the numbers of a run, step by step."""
+
+    preset: str = DEFAULT_PRESET
+    frames: FramesConfig = FramesConfig()
+    flow: FlowConfig = FlowConfig()
+    motion: MotionConfig = MotionConfig()
+    contours: ContourConfig = ContourConfig()
+    boxes: BoxConfig = BoxConfig()
+    store: StoreConfig = StoreConfig()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON of all values (the preset's name is not one of them)."""
+        values = self.model_dump(mode="json", exclude={"preset"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with the package."""
+    return sorted(
+        Path(entry.name).stem for entry in files("motionbox.configs").iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load_config(
+    preset: str = DEFAULT_PRESET, path: str | Path | None = None, overrides: dict[str, Any] | None = None
+) -> ExtractConfig:
+    """Resolve a configuration: preset, then a TOML file, then single overrides.
+
+    Args:
+        preset: Name of a preset, see `preset_names`.
+        path: TOML file whose values replace the preset's.
+        overrides: Dotted key -> value, e.g. `{"flow.method": "dis"}`; the last word.
+
+    Raises:
+        ConfigError: Unknown preset, key or value; says which key and the nearest valid one.
+    """
+    if preset not in preset_names():
+        raise ConfigError(f"preset must be one of {', '.join(preset_names())}, got {preset!r}")
+    values = tomllib.loads((files("motionbox.configs") / f"{preset}.toml").read_text(encoding="utf-8"))
+    values["preset"] = preset
+    if path is not None:
+        _merge(values, _read_toml(Path(path)))
+    for key, value in (overrides or {}).items():
+        _merge(values, _nest(key.split("."), value))
+    return validate_config(values, source=str(path) if path is not None else f"preset {preset}")
+
+
+def validate_config(values: dict[str, Any], *, source: str) -> ExtractConfig:
+    """Build an `ExtractConfig` from plain values, with one-line errors that name key, rule and remedy."""
+    try:
+        return ExtractConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {describe_validation_error(error, ExtractConfig)}") from None
+
+
+def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say in one line what the first problem of a pydantic error is, with the nearest valid key for a misspelt one."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        valid = _valid_keys(model, [str(part) for part in first["loc"][:-1]])
+        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
+        return f"unknown key {key!r}; {hint}"
+    return f"{key}: {first['msg']}, got {first['input']!r}"
+
+
+def _valid_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config file {path} must be readable TOML: {error}") from None
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value

@@ -1,0 +1,1 @@
+"""Presets of the extraction, one TOML file each."""

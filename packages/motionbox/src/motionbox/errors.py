@@ -1,0 +1,83 @@
+"""What can go wrong, in the words a user reads.
+
+`MotionBoxError` ends a command with one line and its `exit_code`; `ClipError` ends one clip and becomes a row of the
+store, never the end of a run.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    USAGE = 2
+    FAILED_CLIPS = 3
+    INTERRUPTED = 75
+
+
+class MotionBoxError(Exception):
+    """An error that the user can act on: says what, where and what to do, in one line."""
+
+    exit_code: ExitCode = ExitCode.USAGE
+
+
+class InputError(MotionBoxError):
+    """Input data, a manifest or an argument is missing or invalid."""
+
+
+class ConfigError(MotionBoxError):
+    """A configuration key or value is invalid."""
+
+
+class StoreError(MotionBoxError):
+    """A store cannot be opened, written or trusted."""
+
+
+class Interrupted(MotionBoxError):  # noqa: N818  (a state, not a fault)
+    """The run was stopped and can be resumed with the same command."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class Reason(StrEnum):
+    """Why a clip failed, is partial or has no motion; the reason code kept in the store."""
+
+    MISSING = "missing"
+    EMPTY_FILE = "empty_file"
+    LFS_POINTER = "lfs_pointer"
+    NOT_A_VIDEO = "not_a_video"
+    NO_VIDEO_STREAM = "no_video_stream"
+    NO_FRAMES = "no_frames"
+    DECODE_ERROR = "decode_error"
+    TRUNCATED = "truncated"
+    UNSUPPORTED = "unsupported"
+    TOO_SMALL = "too_small"
+    TOO_LARGE = "too_large"
+    TOO_LONG = "too_long"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    OUT_OF_MEMORY = "out_of_memory"
+    EMPTY_SPAN = "empty_span"
+    ONE_FRAME = "one_frame"
+    STATIC = "static"
+    INTERNAL = "internal"
+
+
+class ClipError(Exception):
+    """One clip or video cannot be processed.
+
+    Attributes:
+        reason: Machine-readable code kept in the store.
+        message: One line: what is wrong with which file and what to do.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[ClipError], tuple[Reason, str]]:
+        return type(self), (self.reason, self.message)
