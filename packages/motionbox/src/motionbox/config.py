@@ -142,7 +142,7 @@ class ContourConfig(_Section):
     num_contours: int = Field(2, ge=1)
     max_centre_distance: float = Field(0.4, ge=0)
     min_peak: float = Field(0.02, ge=0)
-    min_contrast: float = Field(0.25, ge=0)
+    min_contrast: float = Field(0.15, ge=0)
 
 
 class BoxConfig(_Section):

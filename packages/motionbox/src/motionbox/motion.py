@@ -28,8 +28,8 @@ def motion_map(flow: Array) -> Array:
         flow: float32 (H, W, 2), (dx, dy) in pixels per frame step; H and W at least 3.
 
     Returns:
-        float32 (H, W), pixels per frame step and pixel, >= 0. Derivatives are central differences, one-sided at the
-        border. Zero for a translation of the whole frame; a rotation by a small angle a gives the constant sqrt(2) a.
+        float32 (H, W), pixels per frame step and pixel, >= 0. Derivatives are central differences, the flow mirrored at
+        the border. Zero for a translation of the whole frame; a rotation by a small angle a gives sqrt(2) a.
 
     Raises:
         ValueError: `flow` has another shape.
@@ -173,15 +173,18 @@ def _joint_magnitude(ux: Array, uy: Array, vx: Array, vy: Array) -> Array:
 
 
 def _central(channel: Array) -> tuple[Array, Array]:
-    """Return (d/dx, d/dy): central differences, one-sided at the border."""
+    """Return (d/dx, d/dy): central differences, the channel mirrored at the border.
+
+    (A one-sided difference there would double the noise, and the frame's largest response would sit at its border.)
+    """
     dx = np.empty(channel.shape, np.float32)
     dx[:, 1:-1] = (channel[:, 2:] - channel[:, :-2]) * np.float32(0.5)
-    dx[:, 0] = channel[:, 1] - channel[:, 0]
-    dx[:, -1] = channel[:, -1] - channel[:, -2]
+    dx[:, 0] = (channel[:, 1] - channel[:, 0]) * np.float32(0.5)
+    dx[:, -1] = (channel[:, -1] - channel[:, -2]) * np.float32(0.5)
     dy = np.empty(channel.shape, np.float32)
     dy[1:-1] = (channel[2:] - channel[:-2]) * np.float32(0.5)
-    dy[0] = channel[1] - channel[0]
-    dy[-1] = channel[-1] - channel[-2]
+    dy[0] = (channel[1] - channel[0]) * np.float32(0.5)
+    dy[-1] = (channel[-1] - channel[-2]) * np.float32(0.5)
     return dx, dy
 
 
