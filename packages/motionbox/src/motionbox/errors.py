@@ -28,6 +28,10 @@ class InputError(MotionBoxError):
     """Input data, a manifest or an argument is missing or invalid."""
 
 
+class FlowError(InputError):
+    """An optical flow method or backend is unknown or cannot run on this machine."""
+
+
 class ConfigError(MotionBoxError):
     """A configuration key or value is invalid."""
 
