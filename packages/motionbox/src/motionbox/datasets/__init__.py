@@ -1,0 +1,1 @@
+"""Annotation files of data sets -> manifest tables, one module per data set."""
