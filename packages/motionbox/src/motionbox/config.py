@@ -30,13 +30,13 @@ class FramesConfig(_Section):
 
     Attributes:
         short_side_px: Frames are shrunk (area interpolation) until the short side is at most this; never enlarged.
-        duplicate_ratio: A frame whose mean absolute difference to the previous distinct frame is below this share of
-            the recent median difference repeats it (30 fps footage stored at 60 fps); flow skips such frames.
-            0 turns the check off (exact repeats included).
+        duplicate_ratio: A frame repeats the one before (30 fps footage stored at 60 fps) where its mean absolute
+            difference to it is below this share of the differences around it, see `frames.find_duplicates`; flow skips
+            such frames. 0 turns the check off.
     """
 
     short_side_px: int = Field(256, ge=16, le=4096)
-    duplicate_ratio: float = Field(0.2, ge=0, lt=1)
+    duplicate_ratio: float = Field(0.25, ge=0, lt=1)
 
 
 class TVL1Params(_Section):
