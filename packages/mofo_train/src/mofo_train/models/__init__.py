@@ -1,0 +1,43 @@
+"""Models: VideoMAE's autoencoder for pretraining, and the classifier with motion-box fusion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mofo_train.models.mae import MaskedAutoencoder
+from mofo_train.models.vit import SIZES, ClipShape, size_of
+
+__all__ = ["SIZES", "ClipShape", "MaskedAutoencoder", "create_pretrain_model"]
+
+
+def create_pretrain_model(
+    name: str,
+    *,
+    num_frames: int = 16,
+    image_px: int = 224,
+    decoder_depth: int | None = None,
+    drop_path: float = 0.0,
+    recompute: bool = False,
+) -> MaskedAutoencoder:
+    """Create a masked autoencoder with VideoMAE's initial weights.
+
+    Args:
+        name: One of `SIZES`: `videomae_tiny`, `_small`, `_base`, `_large`, `_huge`.
+        num_frames: Frames of a clip, an even number.
+        image_px: Side of a frame in pixels, a multiple of 16.
+        decoder_depth: Blocks of the decoder; None = the published number.
+        drop_path: Stochastic depth of the encoder's last block, rising from 0.
+        recompute: Activation checkpointing.
+
+    Returns:
+        A module `(frames (B, 3, T, H, W), mask (B, N)) -> (B, num_hidden, 1536)` in token order.
+
+    Raises:
+        ValueError: Unknown name, or a clip that tubelets do not tile.
+    """
+    size = size_of(name)
+    if decoder_depth is not None:
+        size = replace(size, decoder_depth=decoder_depth)
+    model = MaskedAutoencoder(size, ClipShape(num_frames, image_px), drop_path=drop_path)
+    model.recompute_activations(recompute)
+    return model
