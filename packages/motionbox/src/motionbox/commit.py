@@ -162,6 +162,7 @@ def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, An
 def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:
     """Return the files of a Zarr 3 group with one array `maps`, chunked, compressed and whole in one shard."""
     import zarr
+    from zarr.codecs import ZstdCodec
     from zarr.storage import MemoryStore
 
     memory: dict[str, Any] = {}
@@ -170,7 +171,7 @@ def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:
     chunks = (_MAPS_PER_CHUNK, max(height, 1), max(width, 1))
     shards = (-(-max(count, 1) // _MAPS_PER_CHUNK) * _MAPS_PER_CHUNK, chunks[1], chunks[2])
     array = group.create_array(
-        MAPS_ARRAY, shape=maps.shape, dtype="uint8", chunks=chunks, shards=shards, compressors=zarr.codecs.ZstdCodec()
+        MAPS_ARRAY, shape=maps.shape, dtype="uint8", chunks=chunks, shards=shards, compressors=ZstdCodec()
     )
     if maps.size:
         array[...] = maps

@@ -150,6 +150,7 @@ def _loop(
         if time.monotonic() - written > _PROGRESS_EVERY_SECONDS:
             written = time.monotonic()
             _write_progress(run, counts, state)
+    _write_progress(run, counts, state)
 
 
 def _task(run: Run, unit: Unit, options: EngineOptions) -> Task:

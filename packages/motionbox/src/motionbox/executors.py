@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +15,7 @@ from motionbox.failures import Fault
 from motionbox.worker import Acknowledgement, Task, execute, last_video
 
 # Kernels run on one thread: a worker is one core.
-_ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 # Results travel through the store, never through Ray's object store.
 _OBJECT_STORE_BYTES = 128 << 20
 
@@ -79,13 +79,12 @@ class RayExecutor:
     """
 
     def __init__(self, *, num_workers: int, address: str | None = None) -> None:
-        import ray
-
-        self._ray = ray
+        ray = _import_ray(local=address is None)
+        self._ray: Any = ray
         self._own = not ray.is_initialized()
         if self._own:
             _start_ray(ray, num_workers, address)
-        cores = int(ray.cluster_resources().get("CPU", 0))
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
         self.num_slots = max(1, min(num_workers, cores) if address is None else (num_workers or cores))
         self._execute = ray.remote(execute).options(num_cpus=1, max_retries=0)
         self._tasks: dict[Any, Task] = {}
@@ -132,9 +131,20 @@ class RayExecutor:
             self._ray.shutdown()
 
 
+def _import_ray(*, local: bool) -> Any:
+    """Import Ray with safe settings, which it reads only once: a token of its own for a local Ray, no usage reports."""
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if local:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    return ray
+
+
 def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,
@@ -154,7 +164,8 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"cluster {address}" if address else "local workers"
         raise InputError(
-            f"Ray cannot reach or start its {where}: {_first_line(error)}; check --ray-address, or use --executor serial"
+            f"Ray cannot reach or start its {where}: {_first_line(error)}; "
+            "check --ray-address, or use --executor serial"
         ) from None
 
 

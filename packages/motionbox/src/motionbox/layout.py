@@ -139,6 +139,7 @@ def check_store(store: Path) -> dict[str, Any]:
     version = content.get("version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise StoreError(
-            f"store {store} has format version {version!r}, this motionbox reads up to {FORMAT_VERSION}; upgrade motionbox"
+            f"store {store} has format version {version!r}, this motionbox reads up to {FORMAT_VERSION}; "
+            "upgrade motionbox"
         )
     return content

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +43,14 @@ FLOW, REPEATED, LAST = 0, 1, 2
 
 
 class FrameSource(Protocol):
-    """Opens videos. `frames` yields in order of time what it can decode, then raises ClipError where it cannot go on."""
+    """Opens videos. The frames come in order of time; where decoding breaks, ClipError follows what came before."""
 
     def open(
-        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None
+        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
     ) -> tuple[VideoInfo, Generator[Frame]]:
         """Return what the video is and its frames with start <= time < stop; None: from the first, to the last.
+
+        `frame_fps` is the rate of numbered frame files, None for videos.
 
         Raises:
             ClipError: It cannot be opened.
@@ -163,7 +166,9 @@ def _process_piece(
     stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead
     last_block = piece.first_block or 0
     try:
-        info, frames = source.open(data_root / piece.path, start_seconds=start, stop_seconds=stop)
+        info, frames = source.open(
+            data_root / piece.path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps
+        )
         processor = BlockProcessor(info, config, estimator)
         with contextlib.closing(frames):
             for block in iter_blocks(frames, piece, lookahead):
@@ -255,7 +260,7 @@ class BlockProcessor:
     def _distinct(self, block: Block) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Return the indices of the frames that repeat none, and for each frame the position of its own among them."""
         greys = [frame.grey for frame in block.frames]
-        differences = np.array([mean_difference(a, b) for a, b in zip(greys, greys[1:], strict=False)], np.float64)
+        differences = np.array([mean_difference(a, b) for a, b in itertools.pairwise(greys)], np.float64)
         repeats = find_duplicates(differences, self._config.frames.duplicate_ratio)
         return np.flatnonzero(~repeats).tolist(), np.cumsum(~repeats) - 1
 
@@ -302,17 +307,14 @@ class BlockProcessor:
         previous: npt.NDArray[np.float32] | None = None
         found: dict[int, tuple[npt.NDArray[np.int16], float, float, int]] = {}
         for k in flows[begin : flows.index(max(needed)) + 1]:
-            pair = pairs[k]
-            assert pair is not None
+            pair = cast("int", pairs[k])
             previous = self._flow(block.frames[distinct[k]], block.frames[distinct[pair]], previous)
             motion = accumulator.push(previous)
             if k in needed:
                 found[k] = self._row(motion, result)
         return found
 
-    def _flow(
-        self, frame0: Frame, frame1: Frame, previous: npt.NDArray[np.float32] | None
-    ) -> npt.NDArray[np.float32]:
+    def _flow(self, frame0: Frame, frame1: Frame, previous: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
         """Compute a flow, or take it from the end of the block before where it cannot differ."""
         if self._config.flow.warm_start:
             return np.array(self._estimator(frame0.grey, frame1.grey, initial=previous), np.float32)
@@ -409,7 +411,7 @@ def _error_row(piece: Piece, block: int, reason: Reason, message: str) -> dict[s
 
 
 def _to_result(rows: _Rows, *, keep_maps: bool) -> UnitResult:
-    columns = dict(rows.columns)
+    columns: dict[str, Any] = dict(rows.columns)
     for name in ("energy", "confidence"):
         columns[name] = np.concatenate([np.empty(0, np.float32), *columns[name]])
     arrays = [

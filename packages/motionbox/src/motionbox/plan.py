@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ MAX_UNIT_FRAMES = 4096
 # Files up to this size are taken for short videos, without a look into their header.
 _PROBE_MIN_BYTES = 2 << 20
 _ASSUMED_FPS = 60.0
+_FOLDER_FPS = 30.0
 _ASSUMED_BYTES_PER_FRAME = 2048
 _MIN_FRAMES, _MAX_FRAMES = 16, 1024
 
@@ -35,6 +36,7 @@ PLAN_SCHEMA = pa.schema(
         ("stop_block", pa.int64()),
         ("estimated_frames", pa.int64()),
         ("num_clips", pa.int64()),
+        ("frame_fps", pa.float64()),
     ]
 )
 
@@ -54,6 +56,7 @@ class Piece:
         stop_block: The block after the last; None: to the last frame.
         estimated_frames: From header hints; may be wrong.
         num_clips: Number of clips that end in this piece, for progress.
+        frame_fps: Rate of numbered frame files, None for videos.
     """
 
     video_id: str
@@ -62,6 +65,7 @@ class Piece:
     stop_block: int | None
     estimated_frames: int
     num_clips: int = 0
+    frame_fps: float | None = None
 
     @property
     def start_seconds(self) -> float | None:
@@ -161,6 +165,7 @@ def inputs_table(inputs: Sequence[InputFile]) -> pa.Table:
 @dataclass
 class _Video:
     path: str
+    frame_fps: float | None
     spans: list[tuple[float | None, float | None]] = field(default_factory=list)
 
 
@@ -206,10 +211,12 @@ def units_of(plan: pa.Table) -> list[Unit]:
 
 
 def _collect(manifest: pa.Table) -> dict[str, _Video]:
-    columns = (manifest.column(name).to_pylist() for name in ("video_id", "path", "start_seconds", "stop_seconds"))
+    columns = (
+        manifest.column(name).to_pylist() for name in ("video_id", "path", "frame_fps", "start_seconds", "stop_seconds")
+    )
     videos: dict[str, _Video] = {}
-    for video_id, path, start, stop in zip(*columns, strict=True):
-        videos.setdefault(video_id, _Video(path)).spans.append((start, stop))
+    for video_id, path, frame_fps, start, stop in zip(*columns, strict=True):
+        videos.setdefault(video_id, _Video(path, frame_fps)).spans.append((start, stop))
     return videos
 
 
@@ -243,7 +250,7 @@ def _pieces(
     videos: dict[str, _Video], inputs: dict[str, InputFile], probed: dict[str, VideoHint | None], max_frames: int
 ) -> Iterator[Piece]:
     for video_id, video in videos.items():
-        hint = _hint(inputs[video.path], probed.get(video.path))
+        hint = _hint(video, inputs[video.path], probed.get(video.path))
         pieces = [
             Piece(video_id, video.path, first, stop, frames)
             for whole in _ranges(video)
@@ -253,7 +260,7 @@ def _pieces(
         for _, stop_seconds in video.spans:
             counts[_piece_at(pieces, stop_seconds)] += 1
         for piece, count in zip(pieces, counts, strict=True):
-            yield Piece(video_id, piece.path, piece.first_block, piece.stop_block, piece.estimated_frames, count)
+            yield replace(piece, num_clips=count, frame_fps=video.frame_fps)
 
 
 def _piece_at(pieces: list[Piece], stop_seconds: float | None) -> int:
@@ -264,11 +271,11 @@ def _piece_at(pieces: list[Piece], stop_seconds: float | None) -> int:
     return len(pieces) - 1
 
 
-def _hint(entry: InputFile, probed: VideoHint | None) -> VideoHint:
+def _hint(video: _Video, entry: InputFile, probed: VideoHint | None) -> VideoHint:
     if probed is not None:
         return probed
     if entry.kind == "folder":
-        return VideoHint(entry.num_bytes, 30.0)
+        return VideoHint(entry.num_bytes, video.frame_fps or _FOLDER_FPS)
     if entry.num_bytes > _PROBE_MIN_BYTES:
         return VideoHint(None, _ASSUMED_FPS)
     guess = entry.num_bytes // _ASSUMED_BYTES_PER_FRAME
@@ -301,7 +308,8 @@ def _split(
 
 
 def _pack(pieces: Iterable[Piece], max_frames: int) -> Iterator[Unit]:
-    number, parts, frames = 0, [], 0
+    number, frames = 0, 0
+    parts: list[Piece] = []
     for piece in pieces:
         if parts and frames + piece.estimated_frames > max_frames:
             yield Unit(f"u{number:06d}", tuple(parts))

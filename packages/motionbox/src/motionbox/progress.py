@@ -72,7 +72,7 @@ class Counts:
         parts = [
             f"{self.done_clips:,}/{self.num_clips:,} clips",
             f"{self.done_units:,}/{self.num_units:,} units",
-            f"{self.num_failed_videos:,} failed",
+            f"{self.num_failed_videos:,} with errors",
             f"{self.frames_per_second:,.1f} frames/s",
             f"ETA {format_seconds(self.eta_seconds)}",
         ]
@@ -114,6 +114,7 @@ class PlainReporter:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._counts: Counts | None = None
+        self._line = ""
         self._shown = time.monotonic()
 
     def __enter__(self) -> PlainReporter:
@@ -132,9 +133,11 @@ class PlainReporter:
 
     def _show(self) -> None:
         self._shown = time.monotonic()
-        if self._counts is not None:
-            self._stream.write(f"extract: {self._counts.line()}\n")
+        line = self._counts.line() if self._counts is not None else ""
+        if line != self._line:
+            self._stream.write(f"extract: {line}\n")
             self._stream.flush()
+        self._line = line
 
 
 class LiveReporter:
@@ -145,7 +148,10 @@ class LiveReporter:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._progress = Progress(
-            TextColumn("extract"), BarColumn(bar_width=20), TextColumn("{task.fields[line]}"), console=Console(file=stream)
+            TextColumn("extract"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[line]}"),
+            console=Console(file=stream),
         )
         self._task = self._progress.add_task("extract", total=None, line="starting")
 

@@ -23,14 +23,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from motionbox.boxes import BoxSource, clip_box, has_box, stabilise
+from motionbox.boxes import clip_box, has_box, stabilise
 from motionbox.commit import read_commit
-from motionbox.config import BoxConfig
 from motionbox.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
 from motionbox.errors import Reason, StoreError
 from motionbox.failpoints import failpoint
-from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths
-from motionbox.plan import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
+from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths, read_json
+from motionbox.plan import Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
 
 _ROWS_PER_FILE = 1 << 20
@@ -79,11 +78,16 @@ def make_snapshot(run: Run) -> int:
         run: The run.
 
     Returns:
-        The snapshot's number.
+        The snapshot's number; that of the newest one where it already shows all that is committed.
 
     Raises:
         OSError: The disk is full or broken; nothing was published.
     """
+    numbers = run.paths.snapshot_numbers()
+    if numbers:
+        shown = read_json(run.paths.snapshots / str(numbers[-1]) / "MANIFEST.json")["units"]
+        if sorted(unit_id for unit_id, _ in shown) == run.paths.committed_units():
+            return numbers[-1]
     private = run.paths.snapshots / f".{uuid.uuid4().hex}"
     failpoint("snapshot.write")
     private.mkdir(parents=True)
@@ -202,14 +206,15 @@ class _SnapshotWriter:
         stop = len(times) if clip.stop_seconds is None else bisect.bisect_left(times, clip.stop_seconds)
         times, raw, places = times[first:stop], boxes[first:stop], places[first:stop]
         status, reason = _status(clip, video, raw)
-        row = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
-        if len(times):
-            assert video.size is not None
+        row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
+        if len(times) and video.size is not None:
             stable = stabilise(raw, times, video.size["width"], video.size["height"], self._run.config.boxes)
             whole = clip_box(stable.boxes)
             row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
-            for name, values in zip(arrays, (stable.boxes, times, stable.source, places), strict=True):
-                arrays[name].append(values)
+            arrays["boxes"].append(stable.boxes)
+            arrays["times"].append(times)
+            arrays["sources"].append(stable.source)
+            arrays["maps"].append(places)
             frames.append(clip.clip_id, times, stable.boxes, stable.source)
             self._digest.update(stable.boxes.tobytes() + stable.source.tobytes())
         self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))

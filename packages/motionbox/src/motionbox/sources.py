@@ -19,22 +19,27 @@ class DirectSource:
         self._limits = limits or DecodeLimits()
 
     def open(
-        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None
+        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
     ) -> tuple[VideoInfo, Generator[Frame]]:
         """Return what the video is and its frames with start <= time < stop.
 
         Raises:
             ClipError: It cannot be opened.
         """
-        return probe(path, limits=self._limits), self._frames(path, start_seconds, stop_seconds)
+        info = probe(path, limits=self._limits, fps=frame_fps)
+        return info, self._frames(path, start_seconds, stop_seconds, frame_fps)
 
-    def _frames(self, path: Path, start_seconds: float | None, stop_seconds: float | None) -> Generator[Frame]:
+    def _frames(
+        self, path: Path, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+    ) -> Generator[Frame]:
         yield from read_frames(
             path,
             short_side_px=self._short_side_px,
             start_seconds=start_seconds,
             stop_seconds=stop_seconds,
             limits=self._limits,
+            fps=frame_fps,
+            numbered=frame_fps is not None,
         )
 
 

@@ -12,7 +12,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,7 @@ class Store:
             self.close()
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return int(self._table.num_rows)
 
     def config(self) -> ExtractConfig:
         """Return the configuration that made the run."""
@@ -200,9 +200,7 @@ class Store:
 
             unit_id, attempt_id = self.info["units"][number]
             group = zarr.open_group(self._paths.attempt(unit_id, attempt_id) / MAPS_DIRECTORY, mode="r")
-            array = group[MAPS_ARRAY]
-            assert isinstance(array, zarr.Array)
-            self._arrays[number] = array
+            self._arrays[number] = cast("zarr.Array[Any]", group[MAPS_ARRAY])
             while len(self._arrays) > _OPEN_ARRAYS:
                 self._arrays.popitem(last=False)
         return self._arrays[number]

@@ -129,12 +129,9 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: Any, *, n
     from motionbox.runs import RunInputs, open_or_create_run
     from motionbox.sources import probe_hint
 
-    base = root.parent if root.is_file() else root
-    inputs = scan_inputs(base, manifest.column("path").to_pylist())
-    parts = RunInputs(dataset, base, manifest, inputs, config)
-    return open_or_create_run(
-        store, parts, lambda: plan_units(manifest, inputs, base, probe_hint), new_run=new_run
-    )
+    inputs = scan_inputs(root, manifest.column("path").to_pylist())
+    parts = RunInputs(dataset, root, manifest, inputs, config)
+    return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe_hint), new_run=new_run)
 
 
 def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, backend: str) -> int:
