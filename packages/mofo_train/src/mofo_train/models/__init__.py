@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mofo_train.models.checkpoints import load_checkpoint, load_into
 from mofo_train.models.mae import MaskedAutoencoder
 from mofo_train.models.mca import FUSIONS, Classifier, Fusion
 from mofo_train.models.vit import SIZES, ClipShape, size_of
@@ -17,6 +18,8 @@ __all__ = [
     "MaskedAutoencoder",
     "create_classifier",
     "create_pretrain_model",
+    "load_checkpoint",
+    "load_into",
 ]
 
 
