@@ -28,6 +28,10 @@ class InputError(MotionBoxError):
     """Input data, a manifest or an argument is missing or invalid."""
 
 
+class FlowError(InputError):
+    """An optical flow method or backend is unknown or cannot run on this machine."""
+
+
 class ConfigError(MotionBoxError):
     """A configuration key or value is invalid."""
 
@@ -46,6 +50,7 @@ class Reason(StrEnum):
     """Why a clip failed, is partial or has no motion; the reason code kept in the store."""
 
     MISSING = "missing"
+    UNREADABLE = "unreadable"
     EMPTY_FILE = "empty_file"
     LFS_POINTER = "lfs_pointer"
     NOT_A_VIDEO = "not_a_video"

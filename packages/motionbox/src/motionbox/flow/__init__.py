@@ -1,0 +1,187 @@
+"""Dense optical flow: one function, one estimator object, interchangeable backends.
+
+Flow is float32 (H, W, 2), (dx, dy) in pixels per frame step: `frame1[y + dy, x + dx]` shows what `frame0[y, x]` shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.config import FlowConfig, TVL1Params
+from motionbox.errors import FlowError
+from motionbox.flow.tvl1 import MIN_SIDE_PX
+
+__all__ = [
+    "BACKENDS",
+    "FlowEstimator",
+    "TVL1Params",
+    "check_frames",
+    "compute_flow",
+    "create_flow_estimator",
+    "resolve_backend",
+]
+
+BACKENDS: dict[str, tuple[str, ...]] = {"tvl1": ("numba", "opencv", "cuda"), "dis": ("opencv",)}
+"""Method -> its backends; the first is what `auto` takes."""
+
+Frame = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Flow = npt.NDArray[np.float32]
+
+
+class FlowEstimator(Protocol):
+    """Computes the flow of one pair of frames after the other, reusing its workspace.
+
+    The result depends on the arguments of the call alone, never on earlier calls. Not thread-safe.
+
+    Attributes:
+        name: The resolved backend: `numba`, `opencv` or `cuda`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return the resolved backend."""
+        ...
+
+    def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
+        """Return the flow from `frame0` to `frame1`, a new float32 array (H, W, 2), pixels per frame step.
+
+        Args:
+            frame0: (H, W) grey, uint8, or float32 in 0..1.
+            frame1: The later frame; shape and dtype of `frame0`.
+            initial: Flow to start from, float32 (H, W, 2), for example the previous pair's; None starts from zero.
+
+        Raises:
+            ValueError: Wrong shape, dtype, size or range, see `check_frames`.
+        """
+        ...
+
+
+def compute_flow(
+    frame0: Frame,
+    frame1: Frame,
+    *,
+    method: Literal["tvl1", "dis"] = "tvl1",
+    params: TVL1Params = TVL1Params(),  # noqa: B008  (frozen)
+    backend: str = "auto",
+    initial: Flow | None = None,
+) -> Flow:
+    """Return the optical flow from `frame0` to `frame1`.
+
+    For many pairs make one estimator with `create_flow_estimator`: it keeps its workspace.
+
+    Args:
+        frame0: (H, W) grey, uint8 in 0..255 or float32 in 0..1; both sides at least 16 px.
+        frame1: The later frame; shape and dtype of `frame0`.
+        method: `tvl1` or `dis`.
+        params: Parameters of TV-L1; `dis` has none.
+        backend: `auto`, `numba`, `opencv` or `cuda`.
+        initial: Flow to start from, float32 (H, W, 2), pixels; None starts from zero.
+
+    Returns:
+        A new float32 array (H, W, 2): (dx, dy) in pixels per frame step.
+
+    Raises:
+        ValueError: The frames or `initial` have a wrong shape, dtype, size or range.
+        FlowError: Unknown method or backend, or the backend cannot run here.
+    """
+    name = resolve_backend(method, backend)
+    config = FlowConfig(method=method, tvl1=params)
+    return create_flow_estimator(config, backend=name)(frame0, frame1, initial=initial)
+
+
+def create_flow_estimator(config: FlowConfig, *, backend: str = "auto", num_threads: int = 1) -> FlowEstimator:
+    """Return an estimator for `config.method`.
+
+    Args:
+        config: Method and parameters.
+        backend: `auto`, `numba`, `opencv` or `cuda`.
+        num_threads: CPU threads of the `numba` backend for one pair; the others ignore it.
+
+    Raises:
+        ValueError: `num_threads` is under 1.
+        FlowError: Unknown method or backend, or the backend cannot run here.
+    """
+    if num_threads < 1:
+        raise ValueError(f"num_threads must be at least 1, got {num_threads!r}")
+    name = resolve_backend(config.method, backend)
+    if name == "opencv":
+        from motionbox.flow.opencv import DISEstimator, OpenCVTVL1Estimator
+
+        return DISEstimator() if config.method == "dis" else OpenCVTVL1Estimator(config.tvl1)
+    if name == "cuda":
+        gpu = importlib.import_module("motionbox.flow._tvl1_gpu")
+        estimator: FlowEstimator = gpu.CudaTVL1Estimator(config.tvl1)
+        return estimator
+    from motionbox.flow._tvl1_cpu import NumbaTVL1Estimator
+
+    return NumbaTVL1Estimator(config.tvl1, num_threads=num_threads)
+
+
+def resolve_backend(method: str, backend: str = "auto") -> str:
+    """Return the backend that will run: `auto` is `numba` for `tvl1` and `opencv` for `dis`.
+
+    Raises:
+        FlowError: Unknown method or backend, a backend that does not offer the method, or `cuda` on a machine that
+            lacks PyTorch, Triton or a GPU; one line that says which.
+    """
+    if method not in BACKENDS:
+        raise FlowError(f"flow method must be one of {', '.join(BACKENDS)}, got {method!r}")
+    names = BACKENDS[method]
+    if backend == "auto":
+        return names[0]
+    if backend not in names:
+        raise FlowError(f"backend of flow method {method} must be one of auto, {', '.join(names)}, got {backend!r}")
+    if backend == "cuda" and (missing := _missing_for_cuda()):
+        raise FlowError(f"backend cuda cannot run here: {missing}; use --backend numba")
+    return backend
+
+
+def _missing_for_cuda() -> str | None:
+    for module, package in (("torch", "PyTorch"), ("triton", "Triton"), ("motionbox.flow._tvl1_gpu", "the GPU engine")):
+        if importlib.util.find_spec(module) is None:
+            return f"{package} is not installed (pip install 'motionbox[gpu]')"
+    import torch
+
+    return None if torch.cuda.is_available() else "PyTorch finds no CUDA device"
+
+
+def check_frames(frame0: Frame, frame1: Frame, initial: Flow | None = None) -> None:
+    """Check the input of a flow estimator.
+
+    Raises:
+        ValueError: A frame is not a uint8 or float32 (H, W) array with sides of at least 16 px, float32 values are
+            not finite or outside 0..1, the frames differ in shape or dtype, or `initial` is not finite float32
+            (H, W, 2).
+    """
+    for name, frame in (("frame0", frame0), ("frame1", frame1)):
+        if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.float32):
+            raise ValueError(f"{name} must be a uint8 or float32 array, got {getattr(frame, 'dtype', type(frame))!s}")
+        if frame.ndim != 2 or min(frame.shape) < MIN_SIDE_PX:
+            raise ValueError(
+                f"{name} must be grey (H, W) with both sides at least {MIN_SIDE_PX} px, got shape {frame.shape}"
+            )
+        if frame.dtype == np.float32 and not (frame.min() >= 0 and frame.max() <= 1):
+            raise ValueError(
+                f"{name} must be finite and within 0..1 when float32, got {frame.min()}..{frame.max()}; "
+                "divide 8-bit values by 255"
+            )
+    if frame0.shape != frame1.shape or frame0.dtype != frame1.dtype:
+        raise ValueError(
+            f"frame1 must have shape and dtype of frame0, {frame0.shape} {frame0.dtype}, "
+            f"got {frame1.shape} {frame1.dtype}"
+        )
+    if initial is not None:
+        _check_initial(initial, (*frame0.shape, 2))
+
+
+def _check_initial(initial: Flow, shape: tuple[int, ...]) -> None:
+    if not isinstance(initial, np.ndarray) or initial.dtype != np.float32 or initial.shape != shape:
+        got = f"{getattr(initial, 'dtype', type(initial))} {getattr(initial, 'shape', '')}"
+        raise ValueError(f"initial must be a float32 array of shape {shape}, got {got}")
+    if not np.isfinite(initial).all():
+        raise ValueError("initial must be finite, got NaN or infinite values")
