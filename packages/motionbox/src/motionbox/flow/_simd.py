@@ -110,15 +110,18 @@ def _store(context: Any, builder: Any, array_type: Any, array: Any, index: Any, 
 
 
 def _splat(builder: Any, scalar: Any, vector_type: Any) -> Any:
-    undefined = ir.Constant(vector_type, ir.Undefined)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector_type.count), [0] * vector_type.count)
-    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, zeros)
+    first = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, first, first, [0] * vector_type.count)
 
 
 def _call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
     function_type = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args, fastmath=_FAST)
+
+
+def _shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(first, second, mask)
 
 
 def _estimate(builder: Any, name: str, x: Any) -> Any:
@@ -274,6 +277,29 @@ def keep_lanes(_typing: Any, _x: Any, _count: Any) -> Any:
 
 
 @emitter
+def shift_left(_typing: Any, _x: Any, _following: Any) -> Any:
+    """Return lanes 1 to 15 of `x`, then lane 0 of `following`: what a load one float further on would give.
+
+    Two loads across cache lines cost more than all arithmetic on what they load.
+    """
+
+    def code(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        return _shuffle(builder, args[0], args[1], range(1, LANES + 1))
+
+    return f32x16(f32x16, f32x16), code
+
+
+@emitter
+def shift_right(_typing: Any, _preceding: Any, _x: Any) -> Any:
+    """Return lane 15 of `preceding`, then lanes 0 to 14 of `x`: what a load one float before would give."""
+
+    def code(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        return _shuffle(builder, args[0], args[1], range(LANES - 1, 2 * LANES - 1))
+
+    return f32x16(f32x16, f32x16), code
+
+
+@emitter
 def sum_lanes(_typing: Any, _x: Any) -> Any:
     """Return the sum of the lanes as float32."""
 
@@ -289,11 +315,6 @@ def _load_part(context: Any, builder: Any, array_type: Any, array: Any, index: A
     value = builder.load(_pointer(context, builder, array_type, array, index, kind))
     value.align = 4
     return value
-
-
-def _shuffle(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
 @emitter
@@ -322,7 +343,7 @@ def add_taps(_typing: Any, taps: Any, _first: Any, _stride: Any, weights: Any, _
             total = product if total is None else builder.fadd(total, product, flags=_FAST)
         result: Any = None
         for c in range(4):
-            part = _shuffle(builder, total, range(4 * c, 4 * c + 4))
+            part = _shuffle(builder, total, total, range(4 * c, 4 * c + 4))
             product = builder.fmul(part, weight(c, part.type), flags=_FAST)
             result = product if result is None else builder.fadd(result, product, flags=_FAST)
         _store(context, builder, sig.args[5], args[5], builder.mul(lane, ir.Constant(index, 4)), result)
@@ -338,6 +359,6 @@ def load_channel(_typing: Any, array: Any, channel: Any) -> Any:
 
     def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         everything = _load_part(context, builder, sig.args[0], args[0], ir.Constant(ir.IntType(64), 0), 4 * LANES)
-        return _shuffle(builder, everything, range(number, 4 * LANES, 4))
+        return _shuffle(builder, everything, everything, range(number, 4 * LANES, 4))
 
     return f32x16(array, channel), code

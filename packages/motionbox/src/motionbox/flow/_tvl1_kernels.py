@@ -33,6 +33,8 @@ from motionbox.flow._simd import (
     part,
     reciprocal,
     select_above,
+    shift_left,
+    shift_right,
     splat,
     store,
     store_int,
@@ -45,6 +47,7 @@ Ints = npt.NDArray[np.int32]
 PAD = 16
 NUM_FIELDS = 12
 TAP_MARGIN = 5
+MAX_BLOCK = 8
 _GRADIENT_X, _GRADIENT_Y, _INVERSE, _RHO, _FLOW, _DUAL, _OTHER_FLOW = 0, 1, 2, 3, 4, 6, 10
 _FLOAT_EPSILON = np.float32(1.1920929e-07)
 
@@ -161,30 +164,28 @@ def _warp_row(
 
 
 @part
-def _primal(state: Floats, row: int, above: int, stride: int, flow: int, x: int, limit: Any, tau: Any) -> Any:
+def _primal(
+    state: Floats, row: int, above: int, stride: int, flow: int, x: int, limit: Any, tau: Any, left1: Any, left2: Any
+) -> Any:
+    """Return the new flow of 16 pixels, the old one, and p11 and p21 as the next pixels' left neighbours."""
     u1, u2 = load(state, row + flow * stride + x), load(state, row + (flow + 1) * stride + x)
     gradient_x = load(state, row + _GRADIENT_X * stride + x)
     gradient_y = load(state, row + _GRADIENT_Y * stride + x)
     rho = load(state, row + _RHO * stride + x) + gradient_x * u1 + gradient_y * u2
     step = maximum(minimum(rho * load(state, row + _INVERSE * stride + x), limit), splat(np.float32(0)) - limit)
-    p = row + _DUAL * stride + x
-    p_above = above + _DUAL * stride + x
-    div1 = load(state, p) - load(state, p - 1) + load(state, p + stride) - load(state, p_above + stride)
-    div2 = (
-        load(state, p + 2 * stride)
-        - load(state, p + 2 * stride - 1)
-        + load(state, p + 3 * stride)
-        - load(state, p_above + 3 * stride)
-    )
-    return u1 + step * gradient_x + tau * div1, u2 + step * gradient_y + tau * div2, u1, u2
+    p, p_above = row + _DUAL * stride + x, above + _DUAL * stride + x
+    p11, p21 = load(state, p), load(state, p + 2 * stride)
+    div1 = p11 - shift_right(left1, p11) + load(state, p + stride) - load(state, p_above + stride)
+    div2 = p21 - shift_right(left2, p21) + load(state, p + 3 * stride) - load(state, p_above + 3 * stride)
+    return u1 + step * gradient_x + tau * div1, u2 + step * gradient_y + tau * div2, u1, u2, p11, p21
 
 
 @part
-def _dual(state: Floats, p: int, stride: int, u: Any, u_right: Any, u_below: Any, count: int, last: bool) -> None:
-    ux = u_right - u
+def _dual(state: Floats, p: int, stride: int, u: Any, following: Any, below: Any, inside: int, last: bool) -> None:
+    ux = shift_left(u, following) - u
     if last:
-        ux = keep_lanes(ux, count)
-    uy = u_below - u
+        ux = keep_lanes(ux, inside)
+    uy = below - u
     shrink = reciprocal(splat(np.float32(1)) + norm(ux, uy))
     store(state, p, (load(state, p) + ux) * shrink)
     store(state, p + stride, (load(state, p + stride) + uy) * shrink)
@@ -197,45 +198,116 @@ def _iterate_row(
     """Update the flow of a row and the dual variables of the row above it; return the sum of squared updates."""
     above = row - NUM_FIELDS * stride
     count = (width + 15) // 16
-    error = splat(np.float32(0))
+    error = left1 = left2 = splat(np.float32(0))
     u1_above, u2_above = above + flow * stride, above + (flow + 1) * stride
+    next1, next2 = load(state, u1_above + PAD), load(state, u2_above + PAD)
     for i in range(count):
         x = PAD + 16 * i
+        here1, here2 = next1, next2
+        next1, next2 = load(state, u1_above + x + 16), load(state, u2_above + x + 16)
         if primal:
-            u1, u2, old1, old2 = _primal(state, row, above, stride, flow, x, limit, tau)
+            u1, u2, old1, old2, left1, left2 = _primal(state, row, above, stride, flow, x, limit, tau, left1, left2)
             store(state, row + flow * stride + x, u1)
             store(state, row + (flow + 1) * stride + x, u2)
             change1, change2 = u1 - old1, u2 - old2
             error = error + change1 * change1 + change2 * change2
         else:
-            u1, u2 = load(state, u1_above + x), load(state, u2_above + x)
+            u1, u2 = here1, here2
         if dual:
             p = above + _DUAL * stride + x
-            inside = width - 1 - 16 * i
-            last = i == count - 1
-            _dual(state, p, stride, load(state, u1_above + x), load(state, u1_above + x + 1), u1, inside, last)
-            _dual(
-                state,
-                p + 2 * stride,
-                stride,
-                load(state, u2_above + x),
-                load(state, u2_above + x + 1),
-                u2,
-                inside,
-                last,
-            )
+            inside, last = width - 1 - 16 * i, i == count - 1
+            _dual(state, p, stride, here1, next1, u1, inside, last)
+            _dual(state, p + 2 * stride, stride, here2, next2, u2, inside, last)
     return sum_lanes(error)
 
 
 @part
-def _iterate(state: Floats, stride: int, flow: int, width: int, height: int, limit: Any, tau: Any) -> float:
-    """Do one iteration on the whole level; return the sum of squared updates of taut * u."""
+def _sweep(
+    state: Floats, stride: int, flow: int, width: int, height: int, limit: Any, tau: Any, count: int, errors: Any
+) -> None:
+    """Do `count` iterations in one pass: each follows the one before it at a distance of one row.
+
+    Only count + 2 rows are in use at a time; they stay in the second-level cache. `errors[k]` becomes the sum of
+    squared updates of taut * u in iteration k.
+    """
     size = NUM_FIELDS * stride
-    error = np.float64(_iterate_row(state, size, stride, flow, width, limit, tau, True, False))
-    for y in range(1, height):
-        error += np.float64(_iterate_row(state, (y + 1) * size, stride, flow, width, limit, tau, True, True))
-    _iterate_row(state, (height + 1) * size, stride, flow, width, limit, tau, False, True)
-    return error
+    errors[:count] = 0
+    for step in range(height + count):
+        for k in range(max(step - height, 0), min(step + 1, count)):
+            y = step - k
+            row = (y + 1) * size
+            errors[k] += np.float64(_iterate_row(state, row, stride, flow, width, limit, tau, y < height, y > 0))
+
+
+@part
+def _block(error: float, previous: float, threshold: float, remaining: int) -> int:
+    """Return how many iterations to do before the error is looked at again.
+
+    Errors fall ever more slowly, so the geometric forecast comes too early rather than too late; the iteration then
+    stops exactly where checking every error would stop it.
+    """
+    if not threshold < error < previous:
+        return 1
+    forecast = np.log(threshold / error) / np.log(error / previous)
+    return max(1, min(int(min(forecast, float(MAX_BLOCK))), remaining))
+
+
+@part
+def _block_of_sparse_checks(index: int, previous: float, threshold: float, remaining: int) -> int:
+    """Return how many iterations there are up to the next one whose error counts in the CUDA variant."""
+    count = 1
+    while count < min(MAX_BLOCK, remaining) and not ((index + count - 1) % 2 == 1 and previous < threshold):
+        previous -= threshold
+        count += 1
+    return count
+
+
+@part
+def _iterate(
+    state: Floats,
+    stride: int,
+    flow: int,
+    width: int,
+    height: int,
+    limit: Any,
+    tau: Any,
+    threshold: float,
+    num_rounds: int,
+    num_iterations: int,
+    median_size: int,
+    sparse_checks: bool,
+    lines: Floats,
+    errors: Any,
+) -> Any:
+    """Iterate until the error is not above `threshold`; return the field of the flow and the number of iterations."""
+    size = NUM_FIELDS * stride
+    error, previous, total = np.inf, 0.0 if sparse_checks else np.inf, 0
+    for _ in range(num_rounds):
+        if error <= threshold:
+            break
+        if median_size > 1:
+            other = _OTHER_FLOW + _FLOW - flow
+            for c in range(2):
+                median_filter(state, stride, size, flow + c, other + c, width, height, median_size, lines)
+            flow = other
+        done = 0
+        while done < num_iterations and error > threshold:
+            if sparse_checks:
+                block = _block_of_sparse_checks(total, previous, threshold, num_iterations - done)
+            else:
+                block = _block(error, previous, threshold, num_iterations - done)
+            _sweep(state, stride, flow, width, height, limit, tau, block, errors)
+            for k in range(block):
+                if not sparse_checks:
+                    previous, error = error, errors[k]
+                elif (total + k) % 2 == 1 and previous < threshold:
+                    previous = error = errors[k]
+                else:
+                    error = np.inf
+                    previous -= threshold
+            done += block
+            total += block
+    return flow, total
 
 
 @kernel
@@ -270,6 +342,7 @@ def solve_level(
     limit = splat(np.float32(l_t * taut * taut))
     tau = splat(np.float32(taut * theta))
     threshold = epsilon * epsilon * taut * taut * width * height
+    errors = np.empty(MAX_BLOCK, np.float64)
     state.reshape((height + 2, NUM_FIELDS, stride))[:, _DUAL : _DUAL + 4] = 0
     flow = _FLOW
     for warp in range(num_warps):
@@ -291,25 +364,20 @@ def solve_level(
                 corner,
                 lines[128:192],
             )
-        error, previous, count = np.inf, 0.0, 0
-        for _ in range(num_rounds):
-            if error <= threshold:
-                break
-            if median_size > 1:
-                other = _OTHER_FLOW + _FLOW - flow
-                for c in range(2):
-                    median_filter(state, stride, size, flow + c, other + c, width, height, median_size, lines)
-                flow = other
-            for _ in range(num_iterations):
-                error = _iterate(state, stride, flow, width, height, limit, tau)
-                if sparse_checks:
-                    if count % 2 == 1 and previous < threshold:
-                        previous = error
-                    else:
-                        error = np.inf
-                        previous -= threshold
-                count += 1
-                if error <= threshold:
-                    break
-        counts[warp] = count
+        flow, counts[warp] = _iterate(
+            state,
+            stride,
+            flow,
+            width,
+            height,
+            limit,
+            tau,
+            threshold,
+            num_rounds,
+            num_iterations,
+            median_size,
+            sparse_checks,
+            lines,
+            errors,
+        )
     return flow
