@@ -30,13 +30,13 @@ class FramesConfig(_Section):
 
     Attributes:
         short_side_px: Frames are shrunk (area interpolation) until the short side is at most this; never enlarged.
-        duplicate_ratio: A frame whose mean absolute difference to the previous distinct frame is below this share of
-            the recent median difference repeats it (30 fps footage stored at 60 fps); flow skips such frames.
-            0 turns the check off (exact repeats included).
+        duplicate_ratio: A frame repeats the one before (30 fps footage stored at 60 fps) where its mean absolute
+            difference to it is below this share of the differences around it, see `frames.find_duplicates`; flow skips
+            such frames. 0 turns the check off.
     """
 
     short_side_px: int = Field(256, ge=16, le=4096)
-    duplicate_ratio: float = Field(0.2, ge=0, lt=1)
+    duplicate_ratio: float = Field(0.25, ge=0, lt=1)
 
 
 class TVL1Params(_Section):
@@ -108,7 +108,8 @@ class StoreConfig(_Section):
     Attributes:
         motion_maps: Keep the motion maps (uint8).
         map_scale: Motion maps are stored at 1/`map_scale` of the working size.
-        map_full_scale: Motion map value (pixels per frame step and pixel) that maps to 255; larger values saturate.
+        map_full_scale: Motion map value (pixels per frame step and pixel) that is stored as 255; larger ones saturate.
+            Stored as 255 * sqrt(value / map_full_scale).
     """
 
     motion_maps: bool = True
@@ -145,6 +146,9 @@ class ContourConfig(_Section):
         num_contours: Most contours kept, largest first.
         max_centre_distance: Later contours are dropped where their centre is further from the first's than this share
             of the diagonal.
+        min_peak: A smoothed map whose maximum (pixels per frame step and pixel) is not above this has no motion.
+        min_contrast: A widely smoothed map whose peak is not above 1 + this times its mean is even (noise, rotation or
+            zoom of the camera): it gives no box.
     """
 
     sigma_px: float = Field(1.0, ge=0)
@@ -153,6 +157,8 @@ class ContourConfig(_Section):
     threshold_std: float = Field(1.5, ge=0)
     num_contours: int = Field(2, ge=1)
     max_centre_distance: float = Field(0.4, ge=0)
+    min_peak: float = Field(0.02, ge=0)
+    min_contrast: float = Field(0.15, ge=0)
 
 
 class BoxConfig(_Section):

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     """Why a clip failed, is partial or has no motion; the reason code kept in the store."""
 
     MISSING = "missing"
+    UNREADABLE = "unreadable"
     EMPTY_FILE = "empty_file"
     LFS_POINTER = "lfs_pointer"
     NOT_A_VIDEO = "not_a_video"

@@ -1,0 +1,259 @@
+"""The video transformer: clip -> tubelets -> tokens -> encoder, with VideoMAE's numbers and parameter names.
+
+Differences to the released code that leave the numbers alone: a tubelet is embedded by one matrix product (the
+convolution's stride equals its kernel), so only the tubelets that are needed are embedded; attention runs through
+`scaled_dot_product_attention`; a block can answer for its last tokens only, which the last decoder block uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the name that PyTorch's own documentation uses)
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+NORM_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class VitSize:
+    """Widths, depths and heads of an encoder and its pretraining decoder."""
+
+    dim: int
+    depth: int
+    num_heads: int
+    decoder_dim: int
+    decoder_depth: int
+    decoder_num_heads: int
+
+
+# The published models (VideoMAE appendix and training scripts) and a tiny one for tests and the synthetic set.
+SIZES: dict[str, VitSize] = {
+    "videomae_tiny": VitSize(192, 4, 3, 96, 2, 3),
+    "videomae_small": VitSize(384, 12, 6, 192, 4, 3),
+    "videomae_base": VitSize(768, 12, 12, 384, 4, 6),
+    "videomae_large": VitSize(1024, 24, 16, 512, 12, 8),
+    "videomae_huge": VitSize(1280, 32, 16, 640, 12, 8),
+}
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The clip that a model reads, cut into tubelets.
+
+    Attributes:
+        num_frames: Frames of a clip, a multiple of `tubelet_frames`.
+        image_px: Height and width of a frame, a multiple of `patch_px`.
+        patch_px: Side of a tubelet.
+        tubelet_frames: Frames of a tubelet.
+    """
+
+    num_frames: int = 16
+    image_px: int = 224
+    patch_px: int = 16
+    tubelet_frames: int = 2
+
+    def __post_init__(self) -> None:
+        for name, whole, part in (
+            ("num_frames", self.num_frames, self.tubelet_frames),
+            ("image_px", self.image_px, self.patch_px),
+        ):
+            if part < 1 or whole < part or whole % part:
+                raise ValueError(f"{name} must be a positive multiple of {part}, got {whole!r}")
+
+    @property
+    def num_tubelets(self) -> int:
+        """Tubelets in time."""
+        return self.num_frames // self.tubelet_frames
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a frame."""
+        return (self.image_px // self.patch_px) ** 2
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a clip."""
+        return self.num_tubelets * self.num_patches
+
+    @property
+    def tubelet_values(self) -> int:
+        """Colour values of one tubelet."""
+        return 3 * self.tubelet_frames * self.patch_px**2
+
+    def check(self, frames: Tensor) -> None:
+        """Raise ValueError unless `frames` is (B, 3, num_frames, image_px, image_px)."""
+        expected = (3, self.num_frames, self.image_px, self.image_px)
+        if frames.ndim != 5 or tuple(frames.shape[1:]) != expected:
+            raise ValueError(f"frames must have shape (B, {', '.join(map(str, expected))}), got {tuple(frames.shape)}")
+
+
+def size_of(name: str) -> VitSize:
+    """Return the size called `name`; ValueError lists the names that exist."""
+    if name not in SIZES:
+        raise ValueError(f"model must be one of {', '.join(SIZES)}, got {name!r}")
+    return SIZES[name]
+
+
+def patchify(frames: Tensor, clip: ClipShape) -> Tensor:
+    """Cut clips into tubelets.
+
+    Args:
+        frames: (B, 3, T, H, W) of any type.
+        clip: The shape of a clip.
+
+    Returns:
+        (B, num_tokens, tubelet_frames * patch_px^2 * 3): tokens by time, row, column; values by time, row, column,
+        channel, the order of VideoMAE's targets.
+    """
+    clip.check(frames)
+    side, patch, depth = clip.image_px // clip.patch_px, clip.patch_px, clip.tubelet_frames
+    cut = frames.reshape(-1, 3, clip.num_tubelets, depth, side, patch, side, patch)
+    return cut.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, clip.num_tokens, clip.tubelet_values)
+
+
+def unpatchify(tubelets: Tensor, clip: ClipShape) -> Tensor:
+    """Put tubelets together again; the inverse of `patchify`, (B, num_tokens, values) -> (B, 3, T, H, W)."""
+    side, patch, depth = clip.image_px // clip.patch_px, clip.patch_px, clip.tubelet_frames
+    cut = tubelets.reshape(-1, clip.num_tubelets, side, side, depth, patch, patch, 3)
+    frames = cut.permute(0, 7, 1, 4, 2, 5, 3, 6)
+    return frames.reshape(-1, 3, clip.num_frames, clip.image_px, clip.image_px)
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens (B, N, C) by index (B, n) -> (B, n, C)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def sinusoid_table(num_positions: int, dim: int) -> Tensor:
+    """Compute the fixed position code: sine and cosine of position / 10000^(2 floor(i/2) / dim).
+
+    Returns:
+        float32 (num_positions, dim), even entries sine, odd ones cosine (Vaswani et al. 2017, section 3.5).
+    """
+    exponent = torch.arange(dim, dtype=torch.float64).div(2, rounding_mode="floor") * 2 / dim
+    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] / torch.pow(10000.0, exponent)
+    table = torch.empty_like(angle)
+    table[:, 0::2] = angle[:, 0::2].sin()
+    table[:, 1::2] = angle[:, 1::2].cos()
+    return table.to(torch.float32)
+
+
+class TubeletEmbedding(nn.Module):
+    """Linear embedding of tubelets; keeps the weight in the convolution's shape (dim, 3, t, h, w) and name."""
+
+    def __init__(self, dim: int, clip: ClipShape) -> None:
+        super().__init__()
+        kernel = (clip.tubelet_frames, clip.patch_px, clip.patch_px)
+        self.proj = nn.Conv3d(3, dim, kernel_size=kernel, stride=kernel)
+
+    def forward(self, tubelets: Tensor) -> Tensor:
+        """Embed tubelets (B, n, values), as `patchify` orders them, to (B, n, dim)."""
+        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
+        return F.linear(tubelets, weight, self.proj.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a bias on queries and values only."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        """Attend from the last `num_queries` tokens (all when None) of (B, N, dim) to all tokens."""
+        dim = x.shape[2]
+        no_bias = torch.zeros_like(self.v_bias)
+        if num_queries is None:
+            qkv = F.linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))
+            query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-untyped-call]
+        else:
+            query = F.linear(x[:, -num_queries:], self.qkv.weight[:dim], self.q_bias)
+            query = query.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+            pair = F.linear(x, self.qkv.weight[dim:], torch.cat([no_bias, self.v_bias]))
+            key, value = pair.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-untyped-call]
+        out = F.scaled_dot_product_attention(query, key, value)
+        return cast(Tensor, self.proj(out.transpose(1, 2).flatten(2)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then a GELU MLP of four times the width."""
+
+    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        """Map (B, N, dim) to the same shape, or to its last `num_queries` tokens."""
+        kept = x if num_queries is None else x[:, -num_queries:]
+        kept = kept + self.drop_path(self.attn(self.norm1(x), num_queries))
+        return cast(Tensor, kept + self.drop_path(self.mlp(self.norm2(kept))))
+
+
+def run_blocks(
+    blocks: Sequence[nn.Module] | nn.ModuleList, x: Tensor, *, recompute: bool, num_queries: int | None = None
+) -> Tensor:
+    """Run blocks in order; the last one answers for the last `num_queries` tokens only.
+
+    Args:
+        blocks: `Block`s.
+        x: (B, N, dim) tokens.
+        recompute: Keep only the blocks' inputs and compute the rest again in the backward pass.
+        num_queries: Tokens wanted of the last block; None = all.
+    """
+    for position, block in enumerate(blocks):
+        wanted = num_queries if position == len(blocks) - 1 else None
+        if recompute and torch.is_grad_enabled():
+            x = cast(Tensor, checkpoint(block, x, wanted, use_reentrant=False))
+        else:
+            x = block(x, wanted)
+    return x
+
+
+class Encoder(nn.Module):
+    """VideoMAE's encoder: embedded tubelets plus fixed positions through the blocks, no class token.
+
+    Attributes:
+        clip: The shape of the clips it reads.
+        recompute: Activation checkpointing.
+    """
+
+    positions: Tensor
+
+    def __init__(self, size: VitSize, clip: ClipShape, *, drop_path: float = 0.0, final_norm: bool = True) -> None:
+        super().__init__()
+        self.clip = clip
+        self.recompute = False
+        self.patch_embed = TubeletEmbedding(size.dim, clip)
+        self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.dim), persistent=False)
+        rates = [drop_path * place / max(1, size.depth - 1) for place in range(size.depth)]
+        self.blocks = nn.ModuleList([Block(size.dim, size.num_heads, rate) for rate in rates])
+        self.norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON) if final_norm else nn.Identity()
+
+    def forward(self, tubelets: Tensor, index: Tensor | None = None) -> Tensor:
+        """Encode tubelets.
+
+        Args:
+            tubelets: (B, n, values), all tubelets of the clips or those picked by `index`.
+            index: (B, n) their positions in the clip; None = all, in order.
+
+        Returns:
+            (B, n, dim) tokens.
+        """
+        positions = self.positions if index is None else self.positions[index]
+        x = self.patch_embed(tubelets) + positions
+        return cast(Tensor, self.norm(run_blocks(self.blocks, x, recompute=self.recompute)))
