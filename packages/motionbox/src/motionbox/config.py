@@ -201,11 +201,11 @@ class EvidenceConfig(_Section):
         cut_ratio: A frame whose motion is this many times the clip's median noise everywhere is a scene cut.
     """
 
-    noise_ratio: float = Field(3.0, gt=0)
+    noise_ratio: float = Field(2.5, gt=0)
     peak_ratio: float = Field(0.1, ge=0, lt=1)
     sustained_seconds: float = Field(0.25, ge=0)
     num_regions: int = Field(2, ge=1)
-    min_region: float = Field(0.3, ge=0, lt=1)
+    min_region: float = Field(0.4, ge=0, lt=1)
     min_moving: float = Field(0.1, ge=0, lt=1)
     memory_seconds: float = Field(0.1, gt=0)
     trim_share: float = Field(0.01, ge=0, lt=0.5)
