@@ -33,6 +33,7 @@ from motionbox.plan import Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
 
 _ROWS_PER_FILE = 1 << 20
+_STATIC_SHARE = 0.9
 _NPY_HEADER_BYTES = 128
 
 FRAME_ROWS_SCHEMA = pa.schema(
@@ -55,6 +56,7 @@ class _Video:
     video_id: str
     times: list[npt.NDArray[np.float64]] = field(default_factory=list)
     boxes: list[npt.NDArray[np.int16]] = field(default_factory=list)
+    energy: list[npt.NDArray[np.float32]] = field(default_factory=list)
     places: list[npt.NDArray[np.int32]] = field(default_factory=list)
     size: dict[str, Any] | None = None
     errors: list[tuple[int, str, str]] = field(default_factory=list)
@@ -185,6 +187,7 @@ class _SnapshotWriter:
     def _extend(self, video: _Video, part: _Part) -> None:
         video.times.append(part.times)
         video.boxes.append(part.boxes)
+        video.energy.append(part.energy)
         video.places.append(part.places)
         for row in part.blocks:
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
@@ -201,10 +204,12 @@ class _SnapshotWriter:
         return read_parts(directory, number)
 
     def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, _ArrayFile], frames: _FrameRows) -> None:
-        times, boxes, places = _merged(video)
+        times, boxes, energy, places = _merged(video)
         first = 0 if clip.start_seconds is None else bisect.bisect_left(times, clip.start_seconds)
         stop = len(times) if clip.stop_seconds is None else bisect.bisect_left(times, clip.stop_seconds)
         times, raw, places = times[first:stop], boxes[first:stop], places[first:stop]
+        if len(times) and np.quantile(energy[first:stop], _STATIC_SHARE) < self._run.config.store.static_energy:
+            raw = np.full_like(raw, -1)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
@@ -272,6 +277,7 @@ class _Part:
 
     times: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.int16]
+    energy: npt.NDArray[np.float32]
     places: npt.NDArray[np.int32]
     blocks: list[dict[str, Any]]
 
@@ -292,6 +298,7 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
     times = frames.column("time_seconds").to_numpy()
+    energy = frames.column("energy").to_numpy()
     boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     index = frames.column("map_index").fill_null(-1).to_numpy()
     places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
@@ -301,18 +308,21 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     parts, begin = {}, 0
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
-        parts[video_id] = _Part(times[begin:end], boxes[begin:end], places[begin:end], rows)
+        parts[video_id] = _Part(times[begin:end], boxes[begin:end], energy[begin:end], places[begin:end], rows)
         begin = end
     return parts
 
 
-def _merged(video: _Video) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int16], npt.NDArray[np.int32]]:
-    """Join a video's pieces, once."""
+def _merged(
+    video: _Video,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int16], npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Join a video's pieces, once; returns times, raw boxes, energies, places."""
     if len(video.times) != 1:
         video.times = [np.concatenate([np.empty(0, np.float64), *video.times])]
         video.boxes = [np.concatenate([np.empty((0, 4), np.int16), *video.boxes])]
+        video.energy = [np.concatenate([np.empty(0, np.float32), *video.energy])]
         video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
-    return video.times[0], video.boxes[0], video.places[0]
+    return video.times[0], video.boxes[0], video.energy[0], video.places[0]
 
 
 def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:
