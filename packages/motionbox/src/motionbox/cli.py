@@ -15,6 +15,8 @@ from motionbox.errors import ExitCode, MotionBoxError
 COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),
+    "verify": ("verify", "Read a whole store again and compare it with its digests."),
+    "gc": ("gc", "List, or with --delete remove, what nothing in a store refers to."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
 }
