@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
+    "demo": ("demo", "Run the whole pipeline on generated videos."),
 }
 
 
