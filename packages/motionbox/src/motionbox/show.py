@@ -75,9 +75,10 @@ def still(view: View, at_seconds: float | None = None) -> Picture:
     else:
         offsets = clip.times[indices] - clip.times[0] if len(clip.times) else np.zeros(1)
         chosen = int(np.argmin(np.abs(offsets - at_seconds)))
-    for position, page in enumerate(render(view)):
+    footage = Footage(view)
+    for position, moment in enumerate(footage.moments()):
         if position == chosen:
-            return page
+            return _page(view, footage, *moment)
     raise AssertionError("a view has at least one page")
 
 
