@@ -343,9 +343,16 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
 def _merged(video: _Video) -> _Part:
     """Join a video's pieces, once."""
     if len(video.parts) != 1:
-        names = ("times", "boxes", "energy", "confidences", "places")
-        arrays = (np.concatenate([getattr(part, name) for part in (_NO_ROWS, *video.parts)]) for name in names)
-        video.parts = [_Part(*arrays, [])]
+        parts = [_NO_ROWS, *video.parts]
+        joined = _Part(
+            times=np.concatenate([part.times for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]),
+            energy=np.concatenate([part.energy for part in parts]),
+            confidences=np.concatenate([part.confidences for part in parts]),
+            places=np.concatenate([part.places for part in parts]),
+            blocks=[],
+        )
+        video.parts = [joined]
     return video.parts[0]
 
 
