@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mofo_train.models.checkpoints import load_checkpoint, load_into
 from mofo_train.models.mae import MaskedAutoencoder
+from mofo_train.models.mca import FUSIONS, Classifier, Fusion
 from mofo_train.models.vit import SIZES, ClipShape, size_of
 
-__all__ = ["SIZES", "ClipShape", "MaskedAutoencoder", "create_pretrain_model"]
+__all__ = [
+    "FUSIONS",
+    "SIZES",
+    "Classifier",
+    "ClipShape",
+    "Fusion",
+    "MaskedAutoencoder",
+    "create_classifier",
+    "create_pretrain_model",
+    "load_checkpoint",
+    "load_into",
+]
 
 
 def create_pretrain_model(
@@ -39,5 +52,39 @@ def create_pretrain_model(
     if decoder_depth is not None:
         size = replace(size, decoder_depth=decoder_depth)
     model = MaskedAutoencoder(size, ClipShape(num_frames, image_px), drop_path=drop_path)
+    model.recompute_activations(recompute)
+    return model
+
+
+def create_classifier(
+    name: str,
+    num_classes: int,
+    fusion: Fusion = "mean",
+    *,
+    num_frames: int = 16,
+    image_px: int = 224,
+    drop_path: float = 0.0,
+    recompute: bool = False,
+) -> Classifier:
+    """Create a classifier with the published initial weights.
+
+    Args:
+        name: One of `SIZES`.
+        num_classes: Width of the head.
+        fusion: `mean` (VideoMAE: all tokens), `weighted_mean` ((inside + outside / 2) / 2), `mca` (MOFO: inside tokens
+            attend to the outside ones), `mca_two_way` (the other direction too, both means summed).
+        num_frames: Frames of a clip, an even number.
+        image_px: Side of a frame in pixels, a multiple of 16.
+        drop_path: Stochastic depth of the last block, rising from 0.
+        recompute: Activation checkpointing.
+
+    Returns:
+        A module `(frames (B, 3, T, H, W), boxes (B, T, 4) xyxy pixels of those frames) -> (B, num_classes)` logits.
+
+    Raises:
+        ValueError: Unknown name or fusion, no classes, or a clip that tubelets do not tile.
+    """
+    clip = ClipShape(num_frames, image_px)
+    model = Classifier(size_of(name), clip, num_classes, fusion, drop_path=drop_path)
     model.recompute_activations(recompute)
     return model

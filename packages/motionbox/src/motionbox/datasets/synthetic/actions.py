@@ -54,6 +54,7 @@ class ActionTracks:
         turn: Rotation added to the object's own angle, radians, positive is clockwise on screen, (T,).
         lid: Opening of the lid, 0 closed to 1 open, (T,).
         reach: 0 where the hand holds the object, 1 where it is out of the picture, (T,).
+        tremor: Unsteadiness of the hand, and of what it holds in the air, share of the frame's width, (T, 2).
     """
 
     x: Track
@@ -62,6 +63,7 @@ class ActionTracks:
     turn: Track
     lid: Track
     reach: Track
+    tremor: Track
 
 
 def action_tracks(verb: str, num_frames: int, rng: np.random.Generator) -> ActionTracks:
@@ -80,7 +82,7 @@ def action_tracks(verb: str, num_frames: int, rng: np.random.Generator) -> Actio
     if num_frames < 2:
         raise ValueError(f"num_frames must be at least 2, got {num_frames!r}")
     played, forwards = _PLAYS[verb]
-    begin, end = _interval(rng)
+    begin, end = _interval(played, forwards, rng)
     tracks: dict[Dimension, Track] = {}
     for dimension in ("slide", "height", "turn", "lid", "shake"):
         if dimension == played:
@@ -90,18 +92,32 @@ def action_tracks(verb: str, num_frames: int, rng: np.random.Generator) -> Actio
     angle = rng.uniform(0, np.pi)
     return ActionTracks(
         x=tracks["slide"] + np.cos(angle) * tracks["shake"],
-        y=rng.uniform(0.42, 0.7) + np.sin(angle) * tracks["shake"],
+        y=rng.uniform(0.36, 0.62) + np.sin(angle) * tracks["shake"],
         height=tracks["height"],
         turn=tracks["turn"],
         lid=tracks["lid"],
-        reach=_reach(begin, end, tracks["height"], rng),
+        reach=_reach(begin, end, tracks["height"], rng, patient=played == "height"),
+        tremor=smooth_walk(num_frames, rng, (2,)) * rng.uniform(0.002, 0.005),
     )
 
 
-def _interval(rng: np.random.Generator) -> tuple[float, float]:
-    """Draw when the action happens, in shares of the clip; symmetric in time, may stick out at either end."""
-    duration = rng.uniform(0.4, 0.7)
-    begin = rng.uniform(-0.12, 1.12 - duration)
+def smooth_walk(num_frames: int, rng: np.random.Generator, size: tuple[int, ...] = ()) -> Track:
+    """Return the unsteadiness of something held by hand, standard deviation about 1, (T, *size)."""
+    steps = rng.standard_normal((num_frames + 4, *size))
+    walk = np.zeros((num_frames, *size))
+    for delay, weight in enumerate((0.2, 0.5, 0.6, 0.5, 0.2)):
+        walk += weight * steps[delay : delay + num_frames]
+    return walk
+
+
+def _interval(dimension: Dimension, forwards: bool, rng: np.random.Generator) -> tuple[float, float]:
+    """Draw when the action happens, in shares of the clip; a third of it may lie before or after the clip."""
+    if dimension == "height":  # lifting comes late, or almost every frame would show a hand that holds something
+        duration = rng.uniform(0.3, 0.5)
+        begin = rng.uniform(0.3, 1 - 0.7 * duration)
+        return (begin, begin + duration) if forwards else (1 - begin - duration, 1 - begin)
+    duration = rng.uniform(0.35, 0.65)
+    begin = rng.uniform(-0.33 * duration, 1 - 0.67 * duration)
     return begin, begin + duration
 
 
@@ -131,20 +147,25 @@ def _path(
         return rng.uniform(0.65, 1.0) * course
     if dimension == "turn":
         return rng.uniform(np.radians(60), np.radians(140)) * (course - 0.5)
-    low = rng.uniform(0, 0.25) * (rng.uniform() < 0.5)
-    return low + rng.uniform(0.55, 0.75) * course
+    low = rng.uniform(0, 0.35) * (rng.uniform() < 0.5)
+    return low + rng.uniform(0.5, 0.65) * course
 
 
 def _frozen(dimension: Dimension, num_frames: int, rng: np.random.Generator) -> float:
     """Return a random moment of a path that this dimension's verb could have played."""
-    path = _path(dimension, bool(rng.integers(2)), *_interval(rng), num_frames, rng)
+    forwards = bool(rng.integers(2))
+    path = _path(dimension, forwards, *_interval(dimension, forwards, rng), num_frames, rng)
     return float(path[rng.integers(num_frames)])
 
 
-def _reach(begin: float, end: float, height: Track, rng: np.random.Generator) -> Track:
-    """Draw the hand's distance: it comes before the action and leaves after it, and never lets go in the air."""
-    before, after = rng.uniform(0.03, 0.1, 2)
-    enter, leave = rng.uniform(0.15, 0.3, 2)
+def _reach(begin: float, end: float, height: Track, rng: np.random.Generator, *, patient: bool) -> Track:
+    """Draw the hand's distance: it comes before the action and leaves after it, and never lets go in the air.
+
+    A patient hand holds on for longer before and after: lifting comes late in the clip, and without that its frames
+    would show the hand away more often than those of other verbs.
+    """
+    before, after = rng.uniform(0.03, 0.1, 2) + rng.uniform(0.1, 0.4, 2) * patient
+    enter, leave = rng.uniform(0.12, 0.25, 2)
     num_frames = len(height)
     arrival, departure = begin - before, end + after
     away = np.zeros(num_frames)

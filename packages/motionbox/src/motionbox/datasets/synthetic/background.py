@@ -25,8 +25,7 @@ class _Noise:
     def __call__(self, x: Plane, y: Plane) -> Plane:
         """Return the field at coordinates in its pixels, about -3..3, (h, w)."""
         wrapped = (np.mod(x, _TILE_SIDE).astype(np.float32), np.mod(y, _TILE_SIDE).astype(np.float32))
-        sampled: Plane = cv2.remap(self._field, *wrapped, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        return sampled
+        return np.asarray(cv2.remap(self._field, *wrapped, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
 
 
 def draw_table(width: int, height: int, scale_px: float, rng: np.random.Generator) -> Plane:
@@ -41,7 +40,9 @@ def draw_table(width: int, height: int, scale_px: float, rng: np.random.Generato
     Returns:
         (height, width, 3) float32, RGB 0..255.
     """
-    xs, ys = np.meshgrid(np.arange(width, dtype=np.float32) - width / 2, np.arange(height, dtype=np.float32) - height / 2)
+    xs, ys = np.meshgrid(
+        np.arange(width, dtype=np.float32) - width / 2, np.arange(height, dtype=np.float32) - height / 2
+    )
     turn = rng.uniform(0, 2 * np.pi)
     x = ((np.cos(turn) * xs + np.sin(turn) * ys) / scale_px).astype(np.float32)
     y = ((np.cos(turn) * ys - np.sin(turn) * xs) / scale_px).astype(np.float32)

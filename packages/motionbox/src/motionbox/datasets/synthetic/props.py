@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from motionbox.datasets.synthetic.shapes import (
     Canvas,
     Colour,
-    Plane,
     Sprite,
     capsule,
     circle,
@@ -246,7 +245,9 @@ def _box(px_per_unit: float, rng: np.random.Generator) -> Prop:
     sheet = rounded_box(flap.x, flap.y, frame, 0.05)
     grain = noise(sheet.shape, (px_per_unit * 0.9, px_per_unit * 0.05), rng)
     flap.fill(sheet, card, light=flap.relief(dome(sheet, 0.06, 0.05)) * (1 + 0.05 * grain))
-    flap.fill(rounded_box(flap.x, flap.y, (-1.1, -0.14, 1.1, 0.14), 0.01), mix(card, (255, 255, 255), 0.35), opacity=0.8)
+    flap.fill(
+        rounded_box(flap.x, flap.y, (-1.1, -0.14, 1.1, 0.14), 0.01), mix(card, (255, 255, 255), 0.35), opacity=0.8
+    )
     logo = _pick(rng)
     flap.fill(rounded_box(flap.x, flap.y, (0.2, 0.3, 0.9, 0.68), 0.04), logo, opacity=0.9)
     flap.fill(circle(flap.x, flap.y, -0.55, -0.5, 0.2), logo, opacity=0.9)
@@ -289,7 +290,9 @@ def _print_page(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.fill(circle(canvas.x, canvas.y, 0, -0.58, 0.26), _pick(rng))
     for line in np.arange(0.0 if picture else -0.95, 1.0, 0.17):
         stop = rng.uniform(0.3, 0.65)
-        canvas.fill(rounded_box(canvas.x, canvas.y, (-0.65, line, stop, line + 0.06), 0.02), (110, 106, 100), opacity=0.8)
+        canvas.fill(
+            rounded_box(canvas.x, canvas.y, (-0.65, line, stop, line + 0.06), 0.02), (110, 106, 100), opacity=0.8
+        )
 
 
 _DRAWERS: dict[str, Callable[[float, np.random.Generator], Prop]] = {

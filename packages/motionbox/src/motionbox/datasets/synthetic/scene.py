@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.datasets.synthetic.actions import ActionTracks, action_tracks
+from motionbox.datasets.synthetic.actions import ActionTracks, action_tracks, smooth_walk
 from motionbox.datasets.synthetic.background import draw_table
 from motionbox.datasets.synthetic.hand import draw_hand
 from motionbox.datasets.synthetic.props import CLUTTER, NOUNS, Prop, draw_clutter, draw_prop
@@ -65,7 +65,14 @@ class _Stage:
 
 
 def render_clip(
-    verb: str, noun: str, width: int, height: int, num_frames: int, rng: np.random.Generator, *, camera_motion: bool = True
+    verb: str,
+    noun: str,
+    width: int,
+    height: int,
+    num_frames: int,
+    rng: np.random.Generator,
+    *,
+    camera_motion: bool = True,
 ) -> RenderedClip:
     """Draw one clip.
 
@@ -90,7 +97,9 @@ def render_clip(
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     hand_boxes, object_boxes = np.empty((2, num_frames, 4), np.int16)
     for index in range(num_frames):
-        picture, hand_boxes[index], object_boxes[index] = _draw_frame(stage, tracks, cameras[index], index, width, height)
+        picture, hand_boxes[index], object_boxes[index] = _draw_frame(
+            stage, tracks, cameras[index], index, width, height
+        )
         frames[index] = finish(picture, index)
     return RenderedClip(frames, hand_boxes, object_boxes)
 
@@ -128,7 +137,7 @@ def _shadow(sprite: Sprite, blur_units: float) -> Sprite:
     pad = round(3 * blur_units * sprite.px_per_unit)
     alpha = cv2.copyMakeBorder(sprite.rgba[..., 3], pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     blurred = cv2.GaussianBlur(alpha, (0, 0), blur_units * sprite.px_per_unit)
-    return Sprite(blurred, (sprite.origin[0] + pad, sprite.origin[1] + pad), sprite.px_per_unit)
+    return Sprite(np.asarray(blurred, np.float32), (sprite.origin[0] + pad, sprite.origin[1] + pad), sprite.px_per_unit)
 
 
 def _set_table(
@@ -170,12 +179,13 @@ def _draw_frame(
     """Draw one frame; returns the picture (H, W, 3) float32 and the boxes of hand and object."""
     margin = _MARGIN * width
     from_table = camera @ _shift(-margin, -margin) @ _scale(1 / _SUPERSAMPLE)
-    picture = cv2.warpAffine(
-        stage.table, from_table[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    picture = np.asarray(
+        cv2.warpAffine(stage.table, from_table[:2], (width, height), borderMode=cv2.BORDER_REFLECT), np.float32
     )
     lift, opening, turn = float(tracks.height[index]), float(tracks.lid[index]), float(tracks.turn[index])
     spot = _shift(tracks.x[index] * width, tracks.y[index] * height)
-    raised = _shift(0, -_LIFT_SHARE * height * lift)
+    shaky = tracks.tremor[index] * width * min(1.0, 5 * lift)
+    raised = _shift(shaky[0], shaky[1] - _LIFT_SHARE * height * lift)
     own = _turn(stage.angle + turn) @ _scale(stage.unit_px * (1 + 0.16 * lift))
     pose = camera @ raised @ spot @ own
     cast = camera @ _shift(*(_SHADOW * width * (0.2 + lift))) @ spot @ own
@@ -199,7 +209,8 @@ def _draw_hand_on(
     contact = grip_pose @ np.array([*stage.prop.grip, 1.0])
     arm_angle = stage.arm_angle + 0.45 * float(tracks.turn[index])
     away = stage.exit_px * float(tracks.reach[index])
-    spot = _shift(contact[0] - away * np.sin(arm_angle), contact[1] + away * np.cos(arm_angle))
+    shaky = tracks.tremor[index] * picture.shape[1] * max(0.0, 1 - 5 * lift)  # in the air the grip shakes already
+    spot = _shift(shaky[0] - away * np.sin(arm_angle), shaky[1] + away * np.cos(arm_angle)) @ _shift(*contact[:2])
     own = _turn(arm_angle) @ _scale(stage.hand_unit_px * (1 + 0.16 * lift))
     shadow = _SHADOW * picture.shape[1] * (0.35 + lift) + (0, _LIFT_SHARE * picture.shape[0] * lift)
     _cast_shadow(picture, stage.hand, camera @ _shift(*shadow) @ spot @ own, 0.4 + 0.6 * lift)
@@ -224,8 +235,8 @@ def _warp(sprite: Sprite, pose: Matrix, shape: tuple[int, int]) -> tuple[int, in
     if left >= right or top >= bottom:
         return None
     local = (_shift(-left, -top) @ matrix)[:2]
-    patch: Plane = cv2.warpAffine(sprite.rgba, local, (int(right - left), int(bottom - top)), flags=cv2.INTER_LINEAR)
-    return int(left), int(top), patch
+    patch = cv2.warpAffine(sprite.rgba, local, (int(right - left), int(bottom - top)))
+    return int(left), int(top), np.asarray(patch, np.float32)
 
 
 def _composite(picture: Plane, sprite: Sprite, pose: Matrix) -> tuple[int, int, NDArray[np.bool_]] | None:
@@ -274,13 +285,6 @@ def _turn(radians: float) -> Matrix:
     return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
 
 
-def _smooth_walk(num_frames: int, rng: np.random.Generator, size: tuple[int, ...] = ()) -> NDArray[np.float64]:
-    """Return hand-held shake, standard deviation about 1, (T, *size)."""
-    steps = rng.standard_normal((num_frames + 4, *size))
-    walk: NDArray[np.float64] = sum(weight * steps[i : i + num_frames] for i, weight in enumerate((0.2, 0.5, 0.6, 0.5, 0.2)))
-    return walk
-
-
 def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Generator, *, moving: bool) -> list[Matrix]:
     """Draw the matrices that take the table (in pixels) to the frame, one per frame."""
     time = np.linspace(-0.5, 0.5, num_frames)
@@ -288,7 +292,7 @@ def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Genera
     slope = rng.uniform(-1, 1, 4) * reach
     sway = rng.uniform(0, 0.3, 4) * reach
     phase, rate = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.7, 1.6, 4)
-    jitter = _smooth_walk(num_frames, rng, (4,)) * rng.uniform(0.3, 1.0) * [0.003 * width, 0.003 * width, 0.003, 0.002]
+    jitter = smooth_walk(num_frames, rng, (4,)) * rng.uniform(0.3, 1.0) * [0.003 * width, 0.003 * width, 0.003, 0.002]
     path = time[:, None] * slope + sway * np.sin(phase + 2 * np.pi * rate * time[:, None]) + jitter
     if not moving:
         path = np.zeros_like(path)
@@ -307,7 +311,7 @@ class _Finish:
         warm = rng.uniform(-0.07, 0.07)
         gain = rng.uniform(0.82, 1.1) * np.array([1 + warm, 1.0, 1 - warm])
         self._light = ((1 - rng.uniform(0.04, 0.14) * (x**2 + y**2))[..., None] * gain).astype(np.float32)
-        self._exposure = (1 + 0.008 * _smooth_walk(num_frames, rng)).astype(np.float32)
+        self._exposure = (1 + 0.008 * smooth_walk(num_frames, rng)).astype(np.float32)
         grain = rng.standard_normal((height + 64, width + 64, 3)).astype(np.float32)
         self._grain = cv2.GaussianBlur(grain, (0, 0), 0.6) * np.float32(rng.uniform(2.0, 5.0))
         self._corners = rng.integers(0, 64, (num_frames, 2))

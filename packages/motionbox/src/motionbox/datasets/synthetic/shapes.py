@@ -47,7 +47,9 @@ class Canvas:
         self._rgb = np.zeros((height, width, 3), np.float32)
         self._alpha = np.zeros((height, width), np.float32)
 
-    def fill(self, distance: Plane, colour: Colour | Plane, *, opacity: float = 1.0, light: Plane | None = None) -> None:
+    def fill(
+        self, distance: Plane, colour: Colour | Plane, *, opacity: float = 1.0, light: Plane | None = None
+    ) -> None:
         """Paint the inside of a shape.
 
         Args:
@@ -95,11 +97,12 @@ def dome(distance: Plane, width: float, height: float) -> Plane:
 
 def circle(x: Plane, y: Plane, centre_x: float, centre_y: float, radius: float) -> Plane:
     """Return the signed distance to a disc, (h, w)."""
-    return np.hypot(x - centre_x, y - centre_y) - np.float32(radius)
+    distance: Plane = np.hypot(x - centre_x, y - centre_y) - np.float32(radius)
+    return distance
 
 
 def capsule(x: Plane, y: Plane, start: Sequence[float], stop: Sequence[float], radii: tuple[float, float]) -> Plane:
-    """Return the (nearly) signed distance to a line with round ends and a width that changes from end to end, (h, w)."""
+    """Return the (nearly) signed distance to a line with round ends and a changing width, (h, w)."""
     along_x, along_y = stop[0] - start[0], stop[1] - start[1]
     length_squared = along_x**2 + along_y**2
     share = np.clip(((x - start[0]) * along_x + (y - start[1]) * along_y) / length_squared, 0, 1)
@@ -129,8 +132,7 @@ def noise(shape: tuple[int, int], cell_px: tuple[float, float], rng: np.random.G
     height, width = shape
     coarse = (max(2, round(height / cell_px[1]) + 2), max(2, round(width / cell_px[0]) + 2))
     field = rng.uniform(-1, 1, coarse).astype(np.float32)
-    smooth: Plane = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
-    return smooth
+    return np.asarray(cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,7 +18,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from motionbox.datasets.synthetic.plan import ClipPlan, SyntheticConfig, plan_cl
 from motionbox.datasets.synthetic.props import NOUNS
 from motionbox.datasets.synthetic.scene import RenderedClip, render_clip
 from motionbox.errors import InputError
+from motionbox.record import encode_video
 
 FORMAT_VERSION = 1
 MARKER = "synthetic.json"
@@ -122,7 +123,9 @@ def _is_complete(root: Path, config: SyntheticConfig, plans: list[ClipPlan]) -> 
         return False
     found = _read_json(root / MARKER)
     if not isinstance(found, dict) or {key: found.get(key) for key in _parameters(config)} != _parameters(config):
-        raise InputError(f"{root} holds another generated data set ({MARKER} differs); choose another folder or remove it")
+        raise InputError(
+            f"{root} holds another generated data set ({MARKER} differs); choose another folder or remove it"
+        )
     lost = [part for part in (*_PARTS[1:], *(plan.path for plan in plans)) if not (root / part).is_file()]
     if lost:
         raise InputError(f"{root} has lost {len(lost)} of its files, first {lost[0]}; remove the folder and run again")
@@ -154,9 +157,7 @@ def _sidecar(partial: Path, plan: ClipPlan) -> Path:
     return partial / "boxes" / f"{plan.index:05d}.json"
 
 
-def _draw_all(
-    partial: Path, plans: list[ClipPlan], config: SyntheticConfig, num_workers: int
-) -> Iterator[None]:
+def _draw_all(partial: Path, plans: list[ClipPlan], config: SyntheticConfig, num_workers: int) -> Iterator[None]:
     """Draw clips in parallel; yields once per finished clip."""
     if num_workers <= 1 or len(plans) < _FEWEST_FOR_POOL:
         for plan in plans:
@@ -198,15 +199,9 @@ def encode(frames: NDArray[np.uint8], suffix: str, fps: int) -> bytes:
     """
     codec, options = _CODECS[suffix]
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=suffix[1:], options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
-        stream.width, stream.height = frames.shape[2], frames.shape[1]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = _KEYFRAME_INTERVAL
-        stream.codec_context.thread_count = 1
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    encode_video(
+        buffer, frames, fps, container=suffix[1:], codec=codec, options=options, keyframe_interval=_KEYFRAME_INTERVAL
+    )
     return buffer.getvalue()
 
 
@@ -270,6 +265,6 @@ def _publish(root: Path, partial: Path, config: SyntheticConfig) -> None:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     unfinished.write_bytes(content)
     unfinished.replace(path)

@@ -1,0 +1,59 @@
+"""The `mofo-train` command: each subcommand lives in `mofo_train.commands` and is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from mofo_train import __version__
+from mofo_train.errors import ExitCode, MofoTrainError
+
+# Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
+COMMANDS: dict[str, str] = {
+    "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
+    "convert": "Read weights of VideoMAE, MOFO, Hugging Face or ours, and write them for another.",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand's module when it is invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the command names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"mofo_train.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the command list from the table above, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mofo-train")
+def cli() -> None:
+    """Learn from videos with an eye on where the motion is."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a `MofoTrainError` becomes one line on stderr and its exit code."""
+    try:
+        code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except click.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
+    except MofoTrainError as error:
+        click.echo(f"mofo-train: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)

@@ -1,0 +1,305 @@
+"""Weights of the original VideoMAE, of MOFO, of Hugging Face and our own, read and written under each other's names.
+
+Our names are those of VideoMAE's pretraining model (`encoder.blocks.0.attn.qkv.weight`, `decoder...`, `mask_token`),
+for classifiers too, plus `fc_norm`, `head`, `inside_mca` and `outside_mca`. Files are told apart by their names, not
+by their suffix. Pickles are read with `weights_only`; the one class they may contain is `argparse.Namespace`, in which
+VideoMAE's training script keeps its arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mofo_train.errors import CheckpointError
+from mofo_train.models.vit import SIZES, sinusoid_table
+
+State = dict[str, Tensor]
+Layout = Literal["ours", "videomae", "huggingface"]
+CLASSIFIER_PARTS = ("fc_norm.", "head.", "inside_mca.", "outside_mca.")
+_CONTAINERS = ("model", "module", "state_dict")
+_WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+# Parameters of MOFO's released classifier that its forward pass never uses.
+_UNUSED = re.compile(r"^(soft_att_local|soft_att_global|patch_yab)\.")
+_FINETUNED = re.compile(r"^(patch_embed|blocks|norm)\.")
+_HF_BLOCK = re.compile(r"^(?:videomae\.encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)$")
+_HF_LEAVES = {
+    "attention.output.dense": "attn.proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+}
+_HF_BIASES = {
+    "q_bias": "attn.q_bias",
+    "query.bias": "attn.q_bias",
+    "v_bias": "attn.v_bias",
+    "value.bias": "attn.v_bias",
+}
+_HF_PARTS = {
+    "videomae.embeddings.patch_embeddings.projection.": "encoder.patch_embed.proj.",
+    "videomae.layernorm.": "encoder.norm.",
+    "classifier.": "head.",
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading left over.
+
+    Attributes:
+        missing: Parameters of the model that the checkpoint lacks; they keep their initial values.
+        unused: Entries of the checkpoint that the model has no place for.
+    """
+
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def load_checkpoint(path: str | Path) -> State:
+    """Read the weights of a checkpoint, in our names.
+
+    Args:
+        path: A `.pth` of VideoMAE or MOFO, a `.safetensors` or folder of Hugging Face's `VideoMAEForPreTraining` or
+            `VideoMAEForVideoClassification`, or weights of ours.
+
+    Returns:
+        Name -> tensor, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable or unsafe, or holds no VideoMAE weights.
+    """
+    path = Path(path)
+    state = _unwrap(_read(path), path)
+    state = _from_huggingface(state) if any(key.startswith("videomae.") for key in state) else _from_videomae(state)
+    state = _without_positions(state, path)
+    if "encoder.patch_embed.proj.weight" not in state:
+        shown = ", ".join(list(state)[:3]) or "nothing"
+        raise CheckpointError(f"{path} must hold the weights of a VideoMAE model, got entries like {shown}")
+    return state
+
+
+def load_into(
+    model: nn.Module, state: Mapping[str, Tensor], *, optional: tuple[str, ...] = (), source: str = "checkpoint"
+) -> LoadReport:
+    """Copy weights into a model.
+
+    Args:
+        model: A `MaskedAutoencoder` or `Classifier`.
+        state: Weights in our names.
+        optional: Prefixes of parameters that may be missing (`CLASSIFIER_PARTS` to start finetuning).
+        source: Where the weights come from, for messages.
+
+    Returns:
+        What was left over on either side.
+
+    Raises:
+        CheckpointError: Shapes differ or other parameters are missing; names the first of them.
+    """
+    own = model.state_dict()
+    wrong = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    missing = tuple(name for name in own if name not in state)
+    needed = [name for name in missing if not name.startswith(optional or ("\0",))]
+    if wrong or needed:
+        problems = [*wrong, *(f"{name} is missing" for name in needed)]
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{source} must fit the model, got {'; '.join(problems[:3])}{more}; check the recipe's model name and size"
+        )
+    model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    return LoadReport(missing, tuple(name for name in state if name not in own))
+
+
+def save_checkpoint(
+    state: Mapping[str, Tensor], path: str | Path, layout: Layout, *, num_frames: int = 16, image_px: int = 224
+) -> None:
+    """Write weights for another program.
+
+    Args:
+        state: Weights in our names.
+        path: `ours`: a `.safetensors` file; `videomae`: a `.pth` file with container `model`; `huggingface`: a folder
+            for `from_pretrained`.
+        layout: Whose names to use.
+        num_frames: Frames of a clip, for Hugging Face's config.
+        image_px: Side of a frame, for Hugging Face's config.
+
+    Raises:
+        CheckpointError: The weights cannot be expressed in that layout.
+    """
+    path = Path(path)
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    if layout == "ours":
+        save_file(plain, path)
+    elif layout == "videomae":
+        torch.save({"model": _to_videomae(plain)}, path)
+    else:
+        config = _huggingface_config(plain, num_frames, image_px)
+        path.mkdir(parents=True, exist_ok=True)
+        save_file(_to_huggingface(plain), path / "model.safetensors", metadata={"format": "pt"})
+        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        inside = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
+        if not inside:
+            raise CheckpointError(f"{path} must contain model.safetensors or pytorch_model.bin, got neither")
+        path = inside[0]
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n", 1)[0]
+        raise CheckpointError(f"checkpoint {path} must be a plain file of weights, got: {reason}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise CheckpointError(f"checkpoint {path} must be readable, got: {reason}; copy it again") from None
+
+
+def _unwrap(content: Any, path: Path) -> State:
+    for container in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(f"checkpoint {path} must hold named weights, got {type(content).__name__}")
+    state: State = {}
+    for key, value in content.items():
+        name = key
+        while name.startswith(_WRAPPERS):
+            name = name.split(".", 1)[1]
+        if isinstance(value, Tensor):
+            state[name] = value
+    return state
+
+
+def _from_videomae(state: State) -> State:
+    renamed = {}
+    for name, value in state.items():
+        if _UNUSED.match(name):
+            continue
+        ours = name.replace("local_MCA.0.", "inside_mca.").replace("global_MCA.0.", "outside_mca.")
+        renamed[f"encoder.{ours}" if _FINETUNED.match(ours) else ours] = value
+    return renamed
+
+
+def _to_videomae(state: State) -> State:
+    if "mask_token" in state:
+        return dict(state)
+    names = {"encoder.": "", "inside_mca.": "local_MCA.0.", "outside_mca.": "global_MCA.0."}
+    return {_swap_prefix(name, names): value for name, value in state.items()}
+
+
+def _swap_prefix(name: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name
+
+
+def _from_huggingface(state: State) -> State:
+    renamed: State = {}
+    for name, value in state.items():
+        match = _HF_BLOCK.match(name)
+        if match is None:
+            renamed[_swap_prefix(name, _HF_PARTS)] = value
+            continue
+        side = "encoder" if name.startswith("videomae.") else "decoder"
+        block, leaf = f"{side}.blocks.{match[1]}.", match[2]
+        if not leaf.startswith("attention.attention."):
+            stem, kind = leaf.rsplit(".", 1)
+            renamed[f"{block}{_HF_LEAVES.get(stem, stem)}.{kind}"] = value
+        elif leaf.endswith("query.weight"):
+            stem = name[: -len("query.weight")]
+            parts = [state[f"{stem}{kind}.weight"] for kind in ("query", "key", "value")]
+            renamed[block + "attn.qkv.weight"] = torch.cat(parts)
+        elif not leaf.endswith(".weight"):
+            short = leaf.removeprefix("attention.attention.")
+            renamed[block + _HF_BIASES.get(short, short)] = value
+    return renamed
+
+
+def _to_huggingface(state: State) -> State:
+    leaves = {ours: theirs for theirs, ours in _HF_LEAVES.items()}
+    parts = {ours: theirs for theirs, ours in _HF_PARTS.items()}
+    renamed: State = {}
+    for name, value in state.items():
+        if "_mca." in name:
+            raise CheckpointError(f"layout huggingface must have a place for every weight, got {name} of MOFO's fusion")
+        match = re.match(r"^(encoder|decoder)\.blocks\.(\d+)\.(.+)$", name)
+        if match is None:
+            renamed[_swap_prefix(name, parts)] = value
+            continue
+        layers = "videomae.encoder.layer" if match[1] == "encoder" else "decoder.decoder_layers"
+        block, leaf = f"{layers}.{match[2]}.", match[3]
+        attention = block + "attention.attention."
+        if leaf == "attn.qkv.weight":
+            for kind, part in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[f"{attention}{kind}.weight"] = part.contiguous()
+        elif leaf in ("attn.q_bias", "attn.v_bias"):
+            renamed[attention + ("query.bias" if leaf == "attn.q_bias" else "value.bias")] = value
+        else:
+            stem, kind = leaf.rsplit(".", 1)
+            renamed[f"{block}{leaves[stem]}.{kind}"] = value
+    return renamed
+
+
+def _huggingface_config(state: State, num_frames: int, image_px: int) -> dict[str, Any]:
+    dim = state["encoder.patch_embed.proj.weight"].shape[0]
+    size = next((size for size in SIZES.values() if size.dim == dim), None)
+    if size is None:
+        raise CheckpointError(f"width must be one of a known model, got {dim}")
+    config: dict[str, Any] = {
+        "model_type": "videomae",
+        "architectures": ["VideoMAEForPreTraining" if "mask_token" in state else "VideoMAEForVideoClassification"],
+        "image_size": image_px,
+        "num_frames": num_frames,
+        "hidden_size": dim,
+        "intermediate_size": 4 * dim,
+        "num_hidden_layers": _num_blocks(state, "encoder"),
+        "num_attention_heads": size.num_heads,
+        "layer_norm_eps": 1e-6,
+        "use_mean_pooling": "mask_token" not in state,
+        "decoder_hidden_size": size.decoder_dim,
+        "decoder_intermediate_size": 4 * size.decoder_dim,
+        "decoder_num_hidden_layers": _num_blocks(state, "decoder") or size.decoder_depth,
+        "decoder_num_attention_heads": size.decoder_num_heads,
+    }
+    if "head.bias" in state:
+        config["id2label"] = {str(index): f"class {index}" for index in range(len(state["head.bias"]))}
+    return config
+
+
+def _num_blocks(state: State, side: str) -> int:
+    return len({name.split(".")[2] for name in state if name.startswith(f"{side}.blocks.")})
+
+
+def _without_positions(state: State, path: Path) -> State:
+    """Drop stored position tables after checking that they are the fixed ones."""
+    kept = {}
+    for name, value in state.items():
+        if not name.endswith(("pos_embed", "position_embeddings")):
+            kept[name] = value
+            continue
+        table = value.squeeze(0)
+        if table.ndim != 2 or not torch.allclose(table.float(), sinusoid_table(*table.shape), atol=1e-4):
+            raise CheckpointError(f"{path} must use fixed sine-cosine positions, got other values in {name}")
+    return kept

@@ -1,0 +1,188 @@
+"""`motionbox extract`: from a data set to motion boxes in a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from motionbox.config import DEFAULT_PRESET, load_config, preset_names
+from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
+
+if TYPE_CHECKING:
+    from motionbox.executors import Executor
+    from motionbox.runs import Run
+
+_DATASETS = ("epic100", "ssv2", "synthetic", "folder")
+_NUM_LISTED = 20
+
+
+@click.command(help="Compute the motion boxes of a data set and keep them in a store; the same command resumes.")
+@click.option("--dataset", type=click.Choice(_DATASETS), default="folder", show_default=True, help="Kind of data set.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
+@click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
+@click.option("--split", help="Only this split of the data set.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
+@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help=f"One of {', '.join(preset_names())}.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
+@click.option("--flow", type=click.Choice(["tvl1", "dis"]), help="Flow method.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", help="What computes the flow."
+)
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
+@click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
+@click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.")
+@click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
+@click.option("--force", is_flag=True, help="Go on although another process works on the store.")
+def command(**options: Any) -> int:
+    """Run the command; see the options."""
+    return extract(**options)
+
+
+def extract(
+    *,
+    dataset: str,
+    data_root: Path | None,
+    store: Path | None,
+    split: str | None,
+    limit: int | None,
+    preset: str,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    flow: str | None,
+    backend: str,
+    workers: int | None,
+    executor: str,
+    ray_address: str | None,
+    new_run: bool,
+    force: bool,
+) -> int:
+    """Extract a data set; returns the exit code.
+
+    Raises:
+        MotionBoxError: Missing input, bad configuration, a store that cannot be used, or an interruption.
+    """
+    from motionbox.lock import store_lock
+    from motionbox.runs import prepare_store
+
+    values = parse_overrides(overrides)
+    if flow is not None:
+        values["flow.method"] = flow
+    config = load_config(preset, config_path, values)
+    _check_backend(config.flow.method, backend)
+    root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
+    manifest = _manifest(dataset, root, split, limit)
+    store = store or Path("stores") / dataset
+    prepare_store(store)
+    with store_lock(store, force=force):
+        run = _run(store, dataset, root, manifest, config, new_run=new_run)
+        num_workers = 0 if executor == "serial" else workers if workers is not None else _num_cores(ray_address)
+        return _drive(store, run, num_workers, ray_address, backend)
+
+
+def parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Return `KEY=VALUE` strings as dotted key -> TOML value (a bare word is a string).
+
+    Raises:
+        InputError: One has no `=`.
+    """
+    import tomllib
+
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise InputError(f"--set must be KEY=VALUE, got {text!r}")
+        try:
+            values[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = value
+    return values
+
+
+def _check_backend(method: str, backend: str) -> None:
+    from motionbox.flow import resolve_backend
+
+    resolve_backend(method, backend)
+
+
+def _num_cores(ray_address: str | None) -> int:
+    """Return the cores of this machine, 0 (all of the cluster's) with an address."""
+    return len(os.sched_getaffinity(0)) if ray_address is None else 0
+
+
+def _manifest(dataset: str, root: Path, split: str | None, limit: int | None) -> Any:
+    from motionbox.manifest import load_manifest
+
+    manifest = load_manifest(dataset, root, split)
+    manifest = manifest if limit is None else manifest.slice(0, limit)
+    if manifest.num_rows == 0:
+        raise InputError(f"data set {dataset} at {root} must have at least one clip, got none")
+    return manifest
+
+
+def _run(store: Path, dataset: str, root: Path, manifest: Any, config: Any, *, new_run: bool) -> Run:
+    from motionbox.plan import plan_units, scan_inputs
+    from motionbox.runs import RunInputs, open_or_create_run
+    from motionbox.sources import probe_hint
+
+    inputs = scan_inputs(root, manifest.column("path").to_pylist())
+    parts = RunInputs(dataset, root, manifest, inputs, config)
+    return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe_hint), new_run=new_run)
+
+
+def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, backend: str) -> int:
+    from motionbox.engine import EngineOptions, drive
+    from motionbox.progress import create_reporter
+    from motionbox.snapshot import make_snapshot
+
+    executor = _executor(num_workers, ray_address)
+    try:
+        drive(run, executor, EngineOptions(backend=backend), create_reporter())
+    finally:
+        executor.close()
+    try:
+        make_snapshot(run)
+    except OSError as error:
+        raise Interrupted(f"store {store} cannot be written: {error}; the same command goes on from here") from None
+    return _summarise(store, run)
+
+
+def _executor(num_workers: int, ray_address: str | None) -> Executor:
+    from motionbox.executors import RayExecutor, SerialExecutor
+
+    if num_workers == 0 and ray_address is None:
+        return SerialExecutor()
+    return RayExecutor(num_workers=num_workers, address=ray_address)
+
+
+def _summarise(store: Path, run: Run) -> int:
+    """Print what the run gave, failures by name; return the exit code."""
+    from motionbox.store import open_store
+
+    with open_store(store, run=run.run_id) as opened:
+        clips = opened.clips()
+        frames = opened.info["num_frame_rows"]
+    statuses = clips.column("status").to_pylist()
+    counts = {name: statuses.count(name) for name in ("ok", "partial", "no_motion", "failed")}
+    click.echo(
+        f"{len(statuses):,} clips, {frames:,} frame boxes in {store}: "
+        + ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    )
+    bad = [
+        (clip_id, status, reason)
+        for clip_id, status, reason in zip(
+            clips.column("clip_id").to_pylist(), statuses, clips.column("reason").to_pylist(), strict=True
+        )
+        if status in ("failed", "partial")
+    ]
+    for clip_id, status, reason in bad[:_NUM_LISTED]:
+        click.echo(f"  {status:8} {clip_id}  {reason}")
+    if len(bad) > _NUM_LISTED:
+        click.echo(f"  ... and {len(bad) - _NUM_LISTED:,} more; see `motionbox status {store} --failed`")
+    if clips.num_rows == 0:
+        raise StoreError(f"store {store} has no finished clip; run the same command again")
+    return ExitCode.FAILED_CLIPS if bad else ExitCode.OK

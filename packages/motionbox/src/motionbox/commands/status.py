@@ -1,0 +1,103 @@
+"""`motionbox status`: what a store holds and how far it is, also while another process works on it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from motionbox.errors import ExitCode
+
+if TYPE_CHECKING:
+    from motionbox.layout import RunPaths
+
+_FRESH_SECONDS = 30.0
+
+
+@click.command(help="Show what a store holds: units, clips, failures by reason, and progress while a run is under way.")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--failed", is_flag=True, help="List every failed and partial clip.")
+def command(store: Path, failed: bool) -> int:
+    """Run the command; see the options."""
+    from motionbox.layout import check_store, run_paths
+    from motionbox.lock import lock_holder
+
+    info = check_store(store)
+    holder = lock_holder(store)
+    click.echo(f"store {store} · format {info['version']} · {'in use by ' + holder if holder else 'not in use'}")
+    runs = run_paths(store)
+    for paths in runs:
+        _show_run(store, paths, list_failed=failed)
+    if not runs:
+        click.echo("no run yet")
+    return ExitCode.OK
+
+
+def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
+    from motionbox.runs import load_run
+
+    run = load_run(paths)
+    created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.info["created_unix"]))
+    click.echo(f"run {run.run_id} · {run.info['dataset']} · preset {run.config.preset} · since {created}")
+    done = len(paths.committed_units())
+    num_units = run.info["num_units"]
+    click.echo(f"  units   {done:,} of {num_units:,} committed")
+    _show_progress(paths)
+    _show_faults(paths)
+    if paths.snapshot_numbers():
+        _show_snapshot(store, run.run_id, list_failed=list_failed)
+    else:
+        click.echo(f"  clips   no snapshot yet, of {run.info['num_clips']:,}")
+
+
+def _show_progress(paths: RunPaths) -> None:
+    """Show what the driving process last said, if that is recent."""
+    from motionbox.errors import StoreError
+    from motionbox.layout import read_json
+    from motionbox.progress import format_seconds
+
+    try:
+        progress = read_json(paths.progress)
+    except StoreError:
+        return
+    age = time.time() - progress["updated_unix"]
+    if age < _FRESH_SECONDS and progress["done_units"] < progress["num_units"]:
+        click.echo(
+            f"  running {progress['done_clips']:,} of {progress['num_clips']:,} clips · "
+            f"{progress['frames_per_second']:,.1f} frames/s · ETA {format_seconds(progress['eta_seconds'])} · "
+            f"{len(progress['units_in_flight'])} units under way on {progress['host']}"
+        )
+
+
+def _show_faults(paths: RunPaths) -> None:
+    from motionbox.failures import recorded_faults
+
+    if not paths.failures.is_dir():
+        return
+    faults = [fault for unit in sorted(paths.failures.iterdir()) for fault in recorded_faults(paths, unit.name)]
+    if faults:
+        counts = Counter(str(fault.reason) for fault in faults)
+        click.echo("  faults  " + ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common()))
+
+
+def _show_snapshot(store: Path, run_id: str, *, list_failed: bool) -> None:
+    from motionbox.store import open_store
+
+    with open_store(store, run=run_id) as opened:
+        clips, info = opened.clips(), opened.info
+    missing = info["num_clips_planned"] - info["num_clips"]
+    counts = ", ".join(f"{count:,} {status}" for status, count in info["statuses"].items())
+    tail = f", {missing:,} still to come" if missing else ""
+    click.echo(f"  clips   {info['num_clips']:,} in snapshot {opened.snapshot}: {counts}{tail}")
+    click.echo(f"  frames  {info['num_frame_rows']:,} frame boxes")
+    reasons = Counter(reason.split(":")[0] for reason in clips.column("reason").to_pylist() if reason)
+    for reason, count in reasons.most_common():
+        click.echo(f"  reason  {count:,} {reason}")
+    if list_failed:
+        rows = clips.select(["clip_id", "status", "reason"]).to_pylist()
+        for row in rows:
+            if row["status"] in ("failed", "partial"):
+                click.echo(f"  {row['status']:8} {row['clip_id']}  {row['reason']}")

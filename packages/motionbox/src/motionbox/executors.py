@@ -1,0 +1,178 @@
+"""Where units are executed: in this process, or on Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from motionbox.errors import InputError, Interrupted, Reason
+from motionbox.failures import Fault
+from motionbox.worker import Acknowledgement, Task, execute, last_video
+
+# Kernels run on one thread: a worker is one core.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# Results travel through the store, never through Ray's object store.
+_OBJECT_STORE_BYTES = 128 << 20
+
+
+class Executor(Protocol):
+    """Executes tasks.
+
+    Attributes:
+        num_slots: How many tasks may be under way.
+    """
+
+    num_slots: int
+
+    def submit(self, task: Task, check: Callable[[], None]) -> None:
+        """Begin a task; `check` raises `Interrupted` when it is to be abandoned."""
+        ...
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:
+        """Return the answers of finished tasks, waiting for one at most `timeout_seconds`."""
+        ...
+
+    def cancel(self, task: Task) -> None:
+        """Kill a task; a crashed worker's answer may still come."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        ...
+
+
+class SerialExecutor:
+    """Executes tasks in this process, one after the other: for debugging."""
+
+    def __init__(self) -> None:
+        self.num_slots = 1
+        self._waiting: list[tuple[Task, Callable[[], None]]] = []
+
+    def submit(self, task: Task, check: Callable[[], None]) -> None:
+        """Keep the task until `wait`."""
+        self._waiting.append((task, check))
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:  # noqa: ARG002
+        """Execute the submitted task."""
+        task, check = self._waiting.pop()
+        try:
+            return [execute(task, check=check)]
+        except Interrupted:
+            return []
+
+    def cancel(self, task: Task) -> None:
+        """Do nothing: an interrupted task has already ended."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class RayExecutor:
+    """Executes tasks on Ray: local workers, or those of a cluster.
+
+    At most `num_slots` tasks are under way; what they return is an `Acknowledgement`.
+    """
+
+    def __init__(self, *, num_workers: int, address: str | None = None) -> None:
+        ray = _import_ray(local=address is None)
+        self._ray: Any = ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            _start_ray(ray, num_workers, address)
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        self.num_slots = max(1, min(num_workers, cores) if address is None else (num_workers or cores))
+        self._execute = ray.remote(execute).options(num_cpus=1, max_retries=0)
+        self._tasks: dict[Any, Task] = {}
+        self._cancelled: set[str] = set()
+
+    def submit(self, task: Task, check: Callable[[], None]) -> None:  # noqa: ARG002
+        """Hand the task to Ray."""
+        self._tasks[self._execute.remote(task)] = task
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:
+        """Return the answers of finished tasks; a crashed worker's answer is a fault."""
+        ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout_seconds)
+        return [self._answer(reference) for reference in ready]
+
+    def _answer(self, reference: Any) -> Acknowledgement:
+        task = self._tasks.pop(reference)
+        errors = self._ray.exceptions
+        try:
+            answer: Acknowledgement = self._ray.get(reference)
+        except errors.OutOfMemoryError as error:
+            return _faulty(task, Reason.OUT_OF_MEMORY, _first_line(error))
+        except errors.NodeDiedError as error:
+            return Acknowledgement(task.unit.unit_id, lost=_first_line(error))
+        except (errors.WorkerCrashedError, errors.TaskCancelledError) as error:
+            if task.token in self._cancelled:
+                return _faulty(task, Reason.TIMEOUT, "the worker showed no sign of life and was killed")
+            return _faulty(task, Reason.CRASHED, _first_line(error))
+        except errors.RayTaskError as error:
+            return _faulty(task, Reason.INTERNAL, _first_line(error.cause or error))
+        except errors.RayError as error:
+            return Acknowledgement(task.unit.unit_id, lost=_first_line(error))
+        return answer
+
+    def cancel(self, task: Task) -> None:
+        """Kill the task's worker."""
+        self._cancelled.add(task.token)
+        for reference, known in self._tasks.items():
+            if known.token == task.token:
+                self._ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """Stop a Ray that this executor started; leave a cluster alone."""
+        if self._own:
+            self._ray.shutdown()
+
+
+def _import_ray(*, local: bool) -> Any:
+    """Import Ray with safe settings, which it reads only once: a token of its own for a local Ray, no usage reports."""
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if local:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    return ray
+
+
+def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
+    options: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "runtime_env": {"env_vars": dict(_ONE_THREAD)},
+    }
+    if address is None:
+        options |= {
+            "num_cpus": num_workers,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    else:
+        options["address"] = address
+        options["runtime_env"]["py_modules"] = [str(Path(__file__).parent)]
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"cluster {address}" if address else "local workers"
+        raise InputError(
+            f"Ray cannot reach or start its {where}: {_first_line(error)}; "
+            "check --ray-address, or use --executor serial"
+        ) from None
+
+
+def _faulty(task: Task, reason: Reason, message: str) -> Acknowledgement:
+    return Acknowledgement(task.unit.unit_id, fault=Fault(reason, message, last_video(task)))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,0 +1,82 @@
+"""Named places in the write path where a test can make the process fail: `MOTIONBOX_FAULT=<point>:<nth>:<kind>`.
+
+The variable is read once per process. Unset, a failpoint costs one comparison. `nth` counts from 1 how often this
+process has passed the point; with `MOTIONBOX_FAULT_ONCE=<file>` set, only the first process to create that file fails,
+so that a retry gets through.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+POINTS: tuple[str, ...] = (
+    "run.write",
+    "attempt.create",
+    "attempt.write",
+    "attempt.torn",
+    "attempt.fsync",
+    "attempt.fsync_directory",
+    "attempt.verify",
+    "commit.write",
+    "commit.before_link",
+    "commit.after_link",
+    "unit.acknowledge",
+    "snapshot.write",
+    "snapshot.before_publish",
+    "snapshot.after_publish",
+)
+KINDS: tuple[str, ...] = ("kill", "eio", "enospc", "hang")
+
+_passed: Counter[str] = Counter()
+_armed = os.environ.get("MOTIONBOX_FAULT")
+
+
+def failpoint(point: str) -> None:
+    """Fail here if this is the point, and the passage through it, that `MOTIONBOX_FAULT` names.
+
+    Args:
+        point: One of `POINTS`.
+
+    Raises:
+        OSError: EIO or ENOSPC, as asked for.
+    """
+    if _armed is None:
+        return
+    name, nth, kind = _parse(_armed)
+    if name != point:
+        return
+    _passed[point] += 1
+    if _passed[point] == nth and _first_process():
+        _fail(kind, point)
+
+
+def _parse(value: str) -> tuple[str, int, str]:
+    parts = value.split(":")
+    if len(parts) != 3 or parts[0] not in POINTS or not parts[1].isdigit() or parts[2] not in KINDS:
+        raise ValueError(f"MOTIONBOX_FAULT must be <point>:<nth>:<{'|'.join(KINDS)}>, got {value!r}")
+    return parts[0], int(parts[1]), parts[2]
+
+
+def _first_process() -> bool:
+    marker = os.environ.get("MOTIONBOX_FAULT_ONCE")
+    if marker is None:
+        return True
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _fail(kind: str, point: str) -> None:
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hang":
+        time.sleep(3600)
+    code = errno.EIO if kind == "eio" else errno.ENOSPC
+    raise OSError(code, f"{os.strerror(code)} (planted at {point})")

@@ -1,0 +1,435 @@
+"""One work unit end to end: frames -> flow -> motion maps -> raw frame boxes. Pure functions: no Ray, no store.
+
+Everything is computed block by block (see `plan`): a block sees its own frames, `CONTEXT_SECONDS` before them and the
+frames shortly after, so its numbers do not depend on the unit that it is in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from motionbox.boxes import NO_BOX, scale_boxes
+from motionbox.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
+from motionbox.config import ExtractConfig
+from motionbox.contours import detect_frame
+from motionbox.errors import ClipError, Reason
+from motionbox.flow import FlowEstimator
+from motionbox.frames import Frame, VideoInfo, find_duplicates, mean_difference
+from motionbox.motion import MotionAccumulator, quantise_map, shrink_map
+from motionbox.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit, block_of
+
+# Frames after a block that its last flow and the duplicate finder may look at.
+LOOKAHEAD_SECONDS = 1.0
+# Flows before a block that only prepare the first guess of `warm_start`.
+WARM_UP_FLOWS = 2
+# More frames than this in one block (1,024 per second) are a broken clock, not a video.
+MAX_BLOCK_FRAMES = 4096
+
+# Reasons that speak of the machine as much as of the clip: the attempt is repeated, up to the quarantine limit.
+FAULT_REASONS = frozenset({Reason.CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY})
+
+FLOW, REPEATED, LAST = 0, 1, 2
+"""Where a frame's raw box comes from: its own flow, the frame that it repeats, or the flow before the last frame."""
+
+
+class FrameSource(Protocol):
+    """Opens videos. The frames come in order of time; where decoding breaks, ClipError follows what came before."""
+
+    def open(
+        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+    ) -> tuple[VideoInfo, Generator[Frame]]:
+        """Return what the video is and its frames with start <= time < stop; None: from the first, to the last.
+
+        `frame_fps` is the rate of numbered frame files, None for videos.
+
+        Raises:
+            ClipError: It cannot be opened.
+        """
+        ...
+
+
+class PieceFault(Exception):  # noqa: N818  (a fault of the attempt, counted against the video)
+    """Processing one video crashed or hung; the unit's attempt is void.
+
+    Attributes:
+        video_id: The video at fault.
+        reason: What happened.
+        message: One line for the user.
+    """
+
+    def __init__(self, video_id: str, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.video_id = video_id
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[PieceFault], tuple[str, Reason, str]]:
+        return type(self), (self.video_id, self.reason, self.message)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The frames of one block and around it.
+
+    Attributes:
+        number: Block number.
+        frames: Context, own frames, frames after; in order of time.
+        first: Index of the first own frame.
+        stop: Index after the last own frame.
+    """
+
+    number: int
+    frames: tuple[Frame, ...]
+    first: int
+    stop: int
+
+
+@dataclass
+class _Rows:
+    """Columns of the unit's frames, grown block by block."""
+
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in FRAMES_SCHEMA.names})
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    maps: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _BlockResult:
+    times: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.int16]
+    energy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    origin: npt.NDArray[np.uint8]
+    map_index: npt.NDArray[np.int32]
+    maps: list[npt.NDArray[np.uint8]]
+
+
+def process_unit(
+    unit: Unit,
+    config: ExtractConfig,
+    data_root: Path,
+    source: FrameSource,
+    estimator: FlowEstimator,
+    *,
+    skip: Mapping[str, tuple[Reason, str]] | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> UnitResult:
+    """Compute the raw frame boxes and motion maps of a unit.
+
+    Args:
+        unit: What to process.
+        config: Every number of the extraction.
+        data_root: Directory that the unit's paths are relative to.
+        source: Opens the videos.
+        estimator: Computes flow.
+        skip: Quarantined videos: video id -> reason and message that their rows get.
+        on_progress: Called with the video id before each piece and after each block.
+
+    Returns:
+        The unit's rows; what is wrong with a single video is a row, too.
+
+    Raises:
+        PieceFault: Decoding a video crashed or hung.
+    """
+    rows = _Rows()
+    report = on_progress or (lambda _video_id: None)
+    for piece in unit.pieces:
+        report(piece.video_id)
+        if skip and piece.video_id in skip:
+            rows.blocks.append(_error_row(piece, piece.first_block or 0, *skip[piece.video_id]))
+            continue
+        _process_piece(piece, config, data_root, source, estimator, rows, report)
+    return _to_result(rows, keep_maps=config.store.motion_maps)
+
+
+def _process_piece(
+    piece: Piece,
+    config: ExtractConfig,
+    data_root: Path,
+    source: FrameSource,
+    estimator: FlowEstimator,
+    rows: _Rows,
+    report: Callable[[str], None],
+) -> None:
+    lookahead = LOOKAHEAD_SECONDS + (config.flow.step_seconds or 0.0)
+    start = None if piece.start_seconds is None else piece.start_seconds - CONTEXT_SECONDS
+    stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead
+    last_block = piece.first_block or 0
+    try:
+        info, frames = source.open(
+            data_root / piece.path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps
+        )
+        processor = BlockProcessor(info, config, estimator)
+        with contextlib.closing(frames):
+            for block in iter_blocks(frames, piece, lookahead):
+                last_block = block.number
+                _append(rows, piece, info, block, processor.process(block))
+                report(piece.video_id)
+    except ClipError as error:
+        if error.reason in FAULT_REASONS:
+            raise PieceFault(piece.video_id, error.reason, error.message) from error
+        if error.reason is Reason.EMPTY_SPAN and piece.first_block is not None:
+            return
+        rows.blocks.append(_error_row(piece, last_block, error.reason, error.message))
+
+
+def iter_blocks(frames: Iterator[Frame], piece: Piece, lookahead_seconds: float) -> Iterator[Block]:
+    """Group a piece's frames to blocks, each with the frames around it.
+
+    Args:
+        frames: In order of time, from `CONTEXT_SECONDS` before the piece.
+        piece: Which blocks are wanted.
+        lookahead_seconds: How far after a block's end frames are kept with it.
+
+    Yields:
+        Blocks that have frames of their own, in order; those that came before an error first, then the error.
+
+    Raises:
+        ClipError: As raised by `frames`; or a block holds more than `MAX_BLOCK_FRAMES`.
+    """
+    buffer: list[Frame] = []
+    current: int | None = piece.first_block
+    failure: ClipError | None = None
+    while True:
+        try:
+            frame = next(frames, None)
+        except ClipError as error:
+            failure, frame = error, None
+        if frame is None:
+            break
+        buffer.append(frame)
+        if current is None:
+            current = block_of(frame.time_seconds)
+        while frame.time_seconds >= (current + 1) * BLOCK_SECONDS + lookahead_seconds:
+            yield from _cut(buffer, current)
+            current += 1
+            buffer = [kept for kept in buffer if kept.time_seconds >= current * BLOCK_SECONDS - CONTEXT_SECONDS]
+            if buffer[0] is frame:
+                current = max(current, block_of(frame.time_seconds))
+            if piece.stop_block is not None and current >= piece.stop_block:
+                return
+        if len(buffer) > 2 * MAX_BLOCK_FRAMES:
+            raise ClipError(
+                Reason.UNSUPPORTED, f"more than {MAX_BLOCK_FRAMES // int(BLOCK_SECONDS)} frames per second of video"
+            )
+    last = block_of(buffer[-1].time_seconds) if buffer else -1
+    while current is not None and current <= last and (piece.stop_block is None or current < piece.stop_block):
+        yield from _cut(buffer, current)
+        current += 1
+    if failure is not None:
+        raise failure
+
+
+def _cut(buffer: list[Frame], number: int) -> Iterator[Block]:
+    begin, end = number * BLOCK_SECONDS, (number + 1) * BLOCK_SECONDS
+    kept = [frame for frame in buffer if frame.time_seconds >= begin - CONTEXT_SECONDS]
+    first = sum(frame.time_seconds < begin for frame in kept)
+    stop = sum(frame.time_seconds < end for frame in kept)
+    if stop > first:
+        yield Block(number, tuple(kept), first, stop)
+
+
+class BlockProcessor:
+    """Compute the boxes and maps of one video's blocks."""
+
+    def __init__(self, info: VideoInfo, config: ExtractConfig, estimator: FlowEstimator) -> None:
+        self._display_wh = (info.width, info.height)
+        self._config = config
+        self._estimator = estimator
+        self._recent: dict[tuple[float, float], npt.NDArray[np.float32]] = {}
+
+    def process(self, block: Block) -> _BlockResult:
+        """Return the rows of a block's own frames."""
+        distinct, owner = self._distinct(block)
+        pairs = self._pairs(block, distinct)
+        result = self._empty(block)
+        row_of_flow = self._detect(block, distinct, pairs, owner, result)
+        self._assign(block, owner, row_of_flow, result)
+        return result
+
+    def _distinct(self, block: Block) -> tuple[list[int], npt.NDArray[np.int64]]:
+        """Return the indices of the frames that repeat none, and for each frame the position of its own among them."""
+        greys = [frame.grey for frame in block.frames]
+        differences = np.array([mean_difference(a, b) for a, b in itertools.pairwise(greys)], np.float64)
+        repeats = find_duplicates(differences, self._config.frames.duplicate_ratio)
+        return np.flatnonzero(~repeats).tolist(), np.cumsum(~repeats) - 1
+
+    def _pairs(self, block: Block, distinct: list[int]) -> list[int | None]:
+        """Return for each distinct frame the position of the one that its flow goes to."""
+        step = self._config.flow.step_seconds
+        count = len(distinct)
+        if step is None:
+            return [k + 1 if k + 1 < count else None for k in range(count)]
+        times = np.array([block.frames[i].time_seconds for i in distinct])
+        # Half a microsecond of slack: timestamps are multiples of the clock's tick, not exact decimals.
+        targets = np.searchsorted(times, times + step - 5e-7)
+        return [int(target) if target < count else None for target in targets]
+
+    def _empty(self, block: Block) -> _BlockResult:
+        own = block.frames[block.first : block.stop]
+        count = len(own)
+        return _BlockResult(
+            times=np.array([frame.time_seconds for frame in own], np.float64),
+            boxes=np.full((count, 4), NO_BOX, np.int16),
+            energy=np.zeros(count, np.float32),
+            confidence=np.zeros(count, np.float32),
+            origin=np.full(count, LAST, np.uint8),
+            map_index=np.full(count, -1, np.int32),
+            maps=[],
+        )
+
+    def _detect(
+        self,
+        block: Block,
+        distinct: list[int],
+        pairs: list[int | None],
+        owner: npt.NDArray[np.int64],
+        result: _BlockResult,
+    ) -> dict[int, tuple[npt.NDArray[np.int16], float, float, int]]:
+        """Return box, energy, confidence and map of each flow that an own frame needs, by its distinct position."""
+        flows = [k for k, pair in enumerate(pairs) if pair is not None]
+        if not flows:
+            return {}
+        needed = {min(int(k), flows[-1]) for k in owner[block.first : block.stop]}
+        accumulator = MotionAccumulator(self._config.motion)
+        context = accumulator.context_frames + (WARM_UP_FLOWS if self._config.flow.warm_start else 0)
+        begin = max(0, flows.index(min(needed)) - context)
+        previous: npt.NDArray[np.float32] | None = None
+        found: dict[int, tuple[npt.NDArray[np.int16], float, float, int]] = {}
+        for k in flows[begin : flows.index(max(needed)) + 1]:
+            pair = cast("int", pairs[k])
+            previous = self._flow(block.frames[distinct[k]], block.frames[distinct[pair]], previous)
+            motion = accumulator.push(previous)
+            if k in needed:
+                found[k] = self._row(motion, result)
+        return found
+
+    def _flow(self, frame0: Frame, frame1: Frame, previous: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+        """Compute a flow, or take it from the end of the block before where it cannot differ."""
+        if self._config.flow.warm_start:
+            return np.array(self._estimator(frame0.grey, frame1.grey, initial=previous), np.float32)
+        key = (frame0.time_seconds, frame1.time_seconds)
+        if key not in self._recent:
+            self._recent[key] = np.array(self._estimator(frame0.grey, frame1.grey), np.float32)
+            while len(self._recent) > self._config.motion.window + 1:
+                del self._recent[next(iter(self._recent))]
+        return self._recent[key]
+
+    def _row(
+        self, motion: npt.NDArray[np.float32], result: _BlockResult
+    ) -> tuple[npt.NDArray[np.int16], float, float, int]:
+        detection = detect_frame(motion, self._config.contours)
+        box = np.array(detection.box_xyxy or NO_BOX, np.int16)
+        height, width = motion.shape
+        store = self._config.store
+        if store.motion_maps:
+            result.maps.append(quantise_map(shrink_map(motion, store.map_scale), store.map_full_scale))
+        display = scale_boxes(box, (width, height), self._display_wh)
+        return display, detection.energy, detection.confidence, len(result.maps) - 1
+
+    def _assign(
+        self,
+        block: Block,
+        owner: npt.NDArray[np.int64],
+        found: dict[int, tuple[npt.NDArray[np.int16], float, float, int]],
+        result: _BlockResult,
+    ) -> None:
+        if not found:
+            return
+        final = max(found)
+        for row in range(block.stop - block.first):
+            index = block.first + row
+            k = int(owner[index])
+            box, energy, confidence, map_index = found[min(k, final)]
+            result.boxes[row] = box
+            result.energy[row] = energy
+            result.confidence[row] = confidence
+            result.map_index[row] = map_index
+            repeated = index > 0 and owner[index - 1] == owner[index]
+            result.origin[row] = LAST if k > final else REPEATED if repeated else FLOW
+
+
+def _append(rows: _Rows, piece: Piece, info: VideoInfo, block: Block, result: _BlockResult) -> None:
+    offset = len(rows.maps)
+    rows.maps.extend(result.maps)
+    columns = rows.columns
+    columns["video_id"].extend([piece.video_id] * len(result.times))
+    columns["time_seconds"].extend(result.times.tolist())
+    for position, name in enumerate(("x1", "y1", "x2", "y2")):
+        columns[name].extend(None if value < 0 else value for value in result.boxes[:, position].tolist())
+    columns["energy"].append(result.energy)
+    columns["confidence"].append(result.confidence)
+    columns["origin"].extend(result.origin.tolist())
+    columns["map_index"].extend(None if index < 0 else index + offset for index in result.map_index.tolist())
+    map_height, map_width = result.maps[0].shape if result.maps else (0, 0)
+    rows.blocks.append(
+        {
+            "video_id": piece.video_id,
+            "block": block.number,
+            "num_frames": len(result.times),
+            "width": info.width,
+            "height": info.height,
+            "fps": info.fps,
+            "map_width": map_width,
+            "map_height": map_height,
+            "reason": "",
+            "message": "",
+            "digest": block_digest(info, result),
+        }
+    )
+
+
+def block_digest(info: VideoInfo, result: _BlockResult) -> bytes:
+    """Return the 16-byte BLAKE2 digest of a block's content: size, times, boxes, energies and maps."""
+    digest = hashlib.blake2b(f"{info.width}x{info.height}".encode(), digest_size=16)
+    for array in (result.times, result.boxes, result.energy, result.confidence, result.origin, result.map_index):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for stored in result.maps:
+        digest.update(repr(stored.shape).encode() + stored.tobytes())
+    return digest.digest()
+
+
+def _error_row(piece: Piece, block: int, reason: Reason, message: str) -> dict[str, Any]:
+    return {
+        "video_id": piece.video_id,
+        "block": block,
+        "num_frames": 0,
+        "reason": str(reason),
+        "message": message,
+        "digest": hashlib.blake2b(str(reason).encode(), digest_size=16).digest(),
+    }
+
+
+def _to_result(rows: _Rows, *, keep_maps: bool) -> UnitResult:
+    columns: dict[str, Any] = dict(rows.columns)
+    for name in ("energy", "confidence"):
+        columns[name] = np.concatenate([np.empty(0, np.float32), *columns[name]])
+    arrays = [
+        pa.array(columns[entry.name], pa.string()).dictionary_encode()
+        if entry.name == "video_id"
+        else pa.array(columns[entry.name], entry.type)
+        for entry in FRAMES_SCHEMA
+    ]
+    frames = pa.Table.from_arrays(arrays, schema=FRAMES_SCHEMA)
+    blocks = pa.Table.from_pylist(rows.blocks, schema=BLOCKS_SCHEMA)
+    return UnitResult(frames, blocks, _pad_maps(rows.maps) if keep_maps else None)
+
+
+def _pad_maps(maps: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Stack maps of several sizes, each in the upper left corner."""
+    height = max((stored.shape[0] for stored in maps), default=1)
+    width = max((stored.shape[1] for stored in maps), default=1)
+    stacked = np.zeros((len(maps), height, width), np.uint8)
+    for target, stored in zip(stacked, maps, strict=True):
+        target[: stored.shape[0], : stored.shape[1]] = stored
+    return stacked

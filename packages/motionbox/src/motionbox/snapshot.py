@@ -1,0 +1,411 @@
+"""Snapshots: what readers read, made from everything that is committed.
+
+Raw frame boxes are stored once per video frame; here each clip cuts its range out of its video's frames and stabilises
+its boxes. Nothing of it depends on how the videos were split into units.
+"""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from motionbox.boxes import clip_box, has_box, stabilise
+from motionbox.commit import read_commit
+from motionbox.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
+from motionbox.errors import Reason, StoreError
+from motionbox.failpoints import failpoint
+from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths, read_json
+from motionbox.plan import Unit, block_of, stop_block_of, units_of
+from motionbox.runs import Run
+
+_ROWS_PER_FILE = 1 << 20
+_NPY_HEADER_BYTES = 128
+
+FRAME_ROWS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.dictionary(pa.int32(), pa.string())),
+        ("time_seconds", pa.float64()),
+        ("x1", pa.int16()),
+        ("y1", pa.int16()),
+        ("x2", pa.int16()),
+        ("y2", pa.int16()),
+        ("source", pa.uint8()),
+    ]
+)
+
+
+@dataclass
+class _Video:
+    """A video's committed frames, in order of time."""
+
+    video_id: str
+    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    boxes: list[npt.NDArray[np.int16]] = field(default_factory=list)
+    places: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    size: dict[str, Any] | None = None
+    errors: list[tuple[int, str, str]] = field(default_factory=list)
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class _Clip:
+    row: int
+    clip_id: str
+    start_seconds: float | None
+    stop_seconds: float | None
+
+
+def make_snapshot(run: Run) -> int:
+    """Publish a snapshot of everything committed.
+
+    Clips of videos with units that are not committed are left out; MANIFEST.json says whether any are.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The snapshot's number; that of the newest one where it already shows all that is committed.
+
+    Raises:
+        OSError: The disk is full or broken; nothing was published.
+    """
+    numbers = run.paths.snapshot_numbers()
+    if numbers:
+        shown = read_json(run.paths.snapshots / str(numbers[-1]) / "MANIFEST.json")["units"]
+        if sorted(unit_id for unit_id, _ in shown) == run.paths.committed_units():
+            return numbers[-1]
+    private = run.paths.snapshots / f".{uuid.uuid4().hex}"
+    failpoint("snapshot.write")
+    private.mkdir(parents=True)
+    try:
+        info = _SnapshotWriter(run, private).write()
+        write_file(private / "MANIFEST.json", to_json(info), point="run")
+        fsync_directory(private)
+        failpoint("snapshot.before_publish")
+        number = _publish(private, run.paths)
+        failpoint("snapshot.after_publish")
+        return number
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _publish(private: Path, paths: RunPaths) -> int:
+    """Rename the finished directory to the next free number."""
+    while True:
+        number = max(paths.snapshot_numbers(), default=0) + 1
+        try:
+            private.rename(paths.snapshots / str(number))
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                continue
+            raise
+        fsync_directory(paths.snapshots)
+        return number
+
+
+class _SnapshotWriter:
+    """Streams the clips of one run into a directory; memory holds one video and the clip table."""
+
+    def __init__(self, run: Run, directory: Path) -> None:
+        self._run = run
+        self._directory = directory
+        self._digest = hashlib.sha256()
+        self._manifest = run.manifest()
+        self._clips = _clips_by_video(self._manifest)
+        self._columns: dict[str, list[Any]] = {name: [] for name in _RESULT_SCHEMA.names}
+        self._units: list[list[str]] = []
+        self._num_rows = 0
+
+    def write(self) -> dict[str, Any]:
+        """Write all files but MANIFEST.json; return what that must say."""
+        arrays = {
+            "boxes": _ArrayFile(self._directory / "boxes.npy", "<i2", 4),
+            "times": _ArrayFile(self._directory / "times.npy", "<f8", None),
+            "sources": _ArrayFile(self._directory / "sources.npy", "|u1", None),
+            "maps": _ArrayFile(self._directory / "maps.npy", "<i4", 2),
+        }
+        frames = _FrameRows(self._directory)
+        for video in self._videos():
+            for clip in self._clips.pop(video.video_id, []) if video.complete else []:
+                self._add_clip(clip, video, arrays, frames)
+        for array in arrays.values():
+            array.close()
+        frames.close()
+        clips = self._clip_table()
+        write_file(self._directory / "clips.parquet", parquet_bytes(clips), point="run")
+        statuses = clips.column("status").to_pylist()
+        files = sorted(path for path in self._directory.iterdir())
+        return {
+            "format": FORMAT_NAME,
+            "version": FORMAT_VERSION,
+            "run_id": self._run.run_id,
+            "created_unix": time.time(),
+            "num_clips": clips.num_rows,
+            "num_clips_planned": self._manifest.num_rows,
+            "num_frame_rows": self._num_rows,
+            "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "motion_maps": self._run.config.store.motion_maps,
+            "content_digest": self._digest.hexdigest(),
+            "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
+            "units": self._units,
+        }
+
+    def _videos(self) -> Iterator[_Video]:
+        """Yield the videos of the plan in its order, with the frames of their committed pieces."""
+        committed = set(self._run.paths.committed_units())
+        video: _Video | None = None
+        for unit in units_of(self._run.plan()):
+            parts = self._read_unit(unit) if unit.unit_id in committed else {}
+            for video_id in dict.fromkeys(piece.video_id for piece in unit.pieces):
+                if video is None or video.video_id != video_id:
+                    if video is not None:
+                        yield video
+                    video = _Video(video_id)
+                if video_id in parts:
+                    self._extend(video, parts[video_id])
+                elif unit.unit_id not in committed:
+                    video.complete = False
+        if video is not None:
+            yield video
+
+    def _extend(self, video: _Video, part: _Part) -> None:
+        video.times.append(part.times)
+        video.boxes.append(part.boxes)
+        video.places.append(part.places)
+        for row in part.blocks:
+            self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
+            if row["reason"]:
+                video.errors.append((row["block"], row["reason"], row["message"]))
+            elif video.size is None or (row["map_width"] and not video.size["map_width"]):
+                video.size = row
+
+    def _read_unit(self, unit: Unit) -> dict[str, _Part]:
+        attempt = str(read_commit(self._run.paths, unit.unit_id)["attempt"])
+        number = len(self._units)
+        self._units.append([unit.unit_id, attempt])
+        directory = self._run.paths.attempt(unit.unit_id, attempt)
+        return read_parts(directory, number)
+
+    def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, _ArrayFile], frames: _FrameRows) -> None:
+        times, boxes, places = _merged(video)
+        first = 0 if clip.start_seconds is None else bisect.bisect_left(times, clip.start_seconds)
+        stop = len(times) if clip.stop_seconds is None else bisect.bisect_left(times, clip.stop_seconds)
+        times, raw, places = times[first:stop], boxes[first:stop], places[first:stop]
+        status, reason = _status(clip, video, raw)
+        row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
+        if len(times) and video.size is not None:
+            stable = stabilise(raw, times, video.size["width"], video.size["height"], self._run.config.boxes)
+            whole = clip_box(stable.boxes)
+            row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
+            arrays["boxes"].append(stable.boxes)
+            arrays["times"].append(times)
+            arrays["sources"].append(stable.source)
+            arrays["maps"].append(places)
+            frames.append(clip.clip_id, times, stable.boxes, stable.source)
+            self._digest.update(stable.boxes.tobytes() + stable.source.tobytes())
+        self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))
+        row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
+        row["first_row"] = self._num_rows
+        self._num_rows += len(times)
+        for name, column in self._columns.items():
+            column.append(row.get(name))
+
+    def _clip_table(self) -> pa.Table:
+        results = pa.table(self._columns, schema=_RESULT_SCHEMA).sort_by("row")
+        manifest = self._manifest.take(results.column("row"))
+        table = pa.table({name: manifest.column(name) for name in _LEADING})
+        for name in _RESULT_SCHEMA.names[1:]:
+            table = table.append_column(_RESULT_SCHEMA.field(name), results.column(name))
+        for name in manifest.column_names:
+            if name not in table.column_names:
+                table = table.append_column(manifest.schema.field(name), manifest.column(name))
+        return table
+
+
+_LEADING = ("clip_id", "video_id", "start_seconds", "stop_seconds")
+_SIZE_COLUMNS = ("width", "height", "fps", "map_width", "map_height")
+_RESULT_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("x1", pa.int16()),
+        ("y1", pa.int16()),
+        ("x2", pa.int16()),
+        ("y2", pa.int16()),
+        ("first_row", pa.int64()),
+        ("map_width", pa.int32()),
+        ("map_height", pa.int32()),
+    ]
+)
+
+
+def _clips_by_video(manifest: pa.Table) -> dict[str, list[_Clip]]:
+    columns = (manifest.column(name).to_pylist() for name in ("video_id", "clip_id", "start_seconds", "stop_seconds"))
+    clips: dict[str, list[_Clip]] = {}
+    for row, (video_id, clip_id, start, stop) in enumerate(zip(*columns, strict=True)):
+        clips.setdefault(video_id, []).append(_Clip(row, clip_id, start, stop))
+    return clips
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One video's rows of one unit; `places` is int32 (T, 2): unit number and map index, -1 where there is no map."""
+
+    times: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.int16]
+    places: npt.NDArray[np.int32]
+    blocks: list[dict[str, Any]]
+
+
+def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
+    """Read a committed attempt's rows, video by video.
+
+    Args:
+        directory: The attempt's directory.
+        unit_number: Number that stands for the unit in `places`.
+
+    Raises:
+        StoreError: A file is missing or damaged.
+    """
+    try:
+        frames = pq.read_table(directory / FRAMES_FILE).combine_chunks()
+        blocks = pq.read_table(directory / BLOCKS_FILE).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
+    times = frames.column("time_seconds").to_numpy()
+    boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    index = frames.column("map_index").fill_null(-1).to_numpy()
+    places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    for row in blocks:
+        rows_of.setdefault(row["video_id"], []).append(row)
+    parts, begin = {}, 0
+    for video_id, rows in rows_of.items():
+        end = begin + sum(row["num_frames"] for row in rows)
+        parts[video_id] = _Part(times[begin:end], boxes[begin:end], places[begin:end], rows)
+        begin = end
+    return parts
+
+
+def _merged(video: _Video) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int16], npt.NDArray[np.int32]]:
+    """Join a video's pieces, once."""
+    if len(video.times) != 1:
+        video.times = [np.concatenate([np.empty(0, np.float64), *video.times])]
+        video.boxes = [np.concatenate([np.empty((0, 4), np.int16), *video.boxes])]
+        video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
+    return video.times[0], video.boxes[0], video.places[0]
+
+
+def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:
+    """Return status and reason of a clip from its raw boxes and its video's errors."""
+    first = None if clip.start_seconds is None else block_of(clip.start_seconds)
+    stop = None if clip.stop_seconds is None else stop_block_of(clip.stop_seconds)
+    before = [error for error in video.errors if stop is None or error[0] < stop]
+    if len(raw) == 0:
+        if before:
+            return "failed", f"{before[0][1]}: {before[0][2]}"
+        return "failed", f"{Reason.EMPTY_SPAN}: no frame lies in the clip's time range"
+    inside = [error for error in before if first is None or error[0] >= first]
+    if inside:
+        return "partial", f"{inside[0][1]}: {inside[0][2]}"
+    if not has_box(raw).any():
+        if len(raw) == 1:
+            return "no_motion", f"{Reason.ONE_FRAME}: motion needs two frames; the centre half stands in"
+        return "no_motion", f"{Reason.STATIC}: nothing moves; the centre half stands in"
+    return "ok", ""
+
+
+class _ArrayFile:
+    """An .npy file that grows by appending; its header is written when its length is known."""
+
+    def __init__(self, path: Path, dtype: str, columns: int | None) -> None:
+        self._dtype = np.dtype(dtype)
+        self._columns = columns
+        self._count = 0
+        self._file = path.open("xb")
+        self._file.write(b"\0" * _NPY_HEADER_BYTES)
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        """Add rows."""
+        self._count += len(values)
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
+
+    def close(self) -> None:
+        """Write the header and force the file to disk."""
+        shape = (self._count,) if self._columns is None else (self._count, self._columns)
+        text = repr({"descr": self._dtype.str, "fortran_order": False, "shape": shape})
+        length = _NPY_HEADER_BYTES - 10
+        self._file.seek(0)
+        self._file.write(b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class _FrameRows:
+    """The Parquet copies of the frame rows, for other programs: files of a few million rows."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._number = 0
+        self._num_rows = 0
+        self._clip_ids: list[str] = []
+        self._counts: list[int] = []
+        self._times: list[npt.NDArray[np.float64]] = []
+        self._boxes: list[npt.NDArray[np.int16]] = []
+        self._sources: list[npt.NDArray[np.uint8]] = []
+
+    def append(
+        self,
+        clip_id: str,
+        times: npt.NDArray[np.float64],
+        boxes: npt.NDArray[np.int16],
+        sources: npt.NDArray[np.uint8],
+    ) -> None:
+        """Add a clip."""
+        self._clip_ids.append(clip_id)
+        self._counts.append(len(times))
+        self._times.append(times)
+        self._boxes.append(boxes)
+        self._sources.append(sources)
+        self._num_rows += len(times)
+        if self._num_rows >= _ROWS_PER_FILE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left; at least one file is written."""
+        if self._counts or self._number == 0:
+            self._flush()
+
+    def _flush(self) -> None:
+        indices = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
+        boxes = np.concatenate([np.empty((0, 4), np.int16), *self._boxes])
+        columns = [
+            pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(self._clip_ids, pa.string())),
+            pa.array(np.concatenate([np.empty(0, np.float64), *self._times])),
+            *(pa.array(boxes[:, position]) for position in range(4)),
+            pa.array(np.concatenate([np.empty(0, np.uint8), *self._sources])),
+        ]
+        table = pa.Table.from_arrays(columns, schema=FRAME_ROWS_SCHEMA)
+        write_file(self._directory / f"frames-{self._number:05d}.parquet", parquet_bytes(table), point="run")
+        self._number, self._num_rows = self._number + 1, 0
+        self._clip_ids, self._counts, self._times, self._boxes, self._sources = [], [], [], [], []

@@ -1,0 +1,226 @@
+"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr when motion maps are read.
+
+A `Store` shows one snapshot of one run. A snapshot never changes, so a reader sees the same data however long it is
+open, also while an extraction runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from motionbox.config import ExtractConfig
+from motionbox.errors import StoreError
+from motionbox.layout import MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, check_store, read_json, run_paths
+
+if TYPE_CHECKING:
+    import zarr
+
+_OPEN_ARRAYS = 16
+_PRIVATE_COLUMNS = ("first_row", "map_width", "map_height")
+
+
+def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None = None) -> Store:
+    """Open a store for reading; only what is committed is seen.
+
+    Args:
+        path: The store's directory.
+        run: Run id or the beginning of one; None: the run whose snapshot is the newest.
+        snapshot: Number of a snapshot of that run; None: its newest.
+
+    Raises:
+        StoreError: Not a store, a store of another program or a newer version, no such run, or nothing to read yet.
+    """
+    root = Path(path)
+    check_store(root)
+    candidates = [paths for paths in run_paths(root) if run is None or paths.root.name.startswith(run)]
+    if run is not None and len(candidates) != 1:
+        known = ", ".join(paths.root.name for paths in run_paths(root)) or "none"
+        raise StoreError(f"run must name one run of store {root}, got {run!r}; its runs: {known}")
+    found: list[tuple[float, RunPaths, int]] = []
+    for paths in candidates:
+        numbers = paths.snapshot_numbers()
+        wanted = numbers[-1:] if snapshot is None else [number for number in numbers if number == snapshot]
+        for number in wanted:
+            info = read_json(paths.snapshots / str(number) / "MANIFEST.json")
+            found.append((float(info["created_unix"]), paths, number))
+    if not found:
+        what = "no snapshot" if snapshot is None else f"no snapshot {snapshot}"
+        raise StoreError(f"store {root} has {what} yet; run `motionbox extract` with --store {root}, or see its status")
+    _, paths, number = max(found, key=lambda entry: entry[0])
+    return Store(root, paths, number)
+
+
+class Store:
+    """One snapshot of one run, read-only. Safe to pickle and to use after a fork; not to share between threads.
+
+    Attributes:
+        path: The store's directory.
+        run_id: The run.
+        snapshot: Number of the snapshot.
+        info: The snapshot's MANIFEST.json.
+    """
+
+    def __init__(self, path: Path, paths: RunPaths, snapshot: int) -> None:
+        self.path = path
+        self.run_id = paths.root.name
+        self.snapshot = snapshot
+        self._paths = paths
+        self._directory = paths.snapshots / str(snapshot)
+        self._pin = _pin(self._directory / "MANIFEST.json")
+        self.info: dict[str, Any] = read_json(self._directory / "MANIFEST.json")
+        self._table = pq.read_table(self._directory / "clips.parquet")
+        self._rows: dict[str, int] | None = None
+        self._first = self._table.column("first_row").to_numpy()
+        self._count = self._table.column("num_frames").to_numpy()
+        self._boxes = _open_array(self._directory / "boxes.npy")
+        self._times = _open_array(self._directory / "times.npy")
+        self._sources = _open_array(self._directory / "sources.npy")
+        self._maps = _open_array(self._directory / "maps.npy")
+        self._arrays: OrderedDict[int, zarr.Array[Any]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (str(self.path), self.run_id, self.snapshot)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the snapshot, so that `motionbox gc` may remove it."""
+        if self._pin is not None:
+            os.close(self._pin)
+            self._pin = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            self.close()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def config(self) -> ExtractConfig:
+        """Return the configuration that made the run."""
+        return ExtractConfig.model_validate(read_json(self._paths.run_json)["config"])
+
+    def run_info(self) -> dict[str, Any]:
+        """Return the content of `run.json`: data set, data root, versions, digests, config."""
+        return read_json(self._paths.run_json)
+
+    def clips(self) -> pa.Table:
+        """Return one row per clip, in the order of the data set.
+
+        Columns: clip_id, video_id, start_seconds, stop_seconds (null: the whole video), num_frames, width, height
+        (display pixels), fps, status (`ok`, `partial`: decoding broke off, `no_motion`: the centre half stands in,
+        `failed`), reason (empty, or "code: message"), x1, y1, x2, y2 (clip box, half-open pixels, null when failed),
+        then path, split and the label columns of the data set.
+        """
+        return self._table.drop_columns(list(_PRIVATE_COLUMNS))
+
+    def frame_boxes(self, clip_id: str) -> npt.NDArray[np.int16]:
+        """Return a clip's stabilised boxes, int16 (T, 4), xyxy half-open display pixels; (0, 4) for a failed clip.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        rows = self._frame_rows(clip_id)
+        return self._boxes[rows].copy()
+
+    def frame_times(self, clip_id: str) -> npt.NDArray[np.float64]:
+        """Return the times of a clip's frames, float64 (T,), seconds of the video, increasing.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return self._times[self._frame_rows(clip_id)].copy()
+
+    def frame_sources(self, clip_id: str) -> npt.NDArray[np.uint8]:
+        """Return where each box of a clip comes from, uint8 (T,): values of `boxes.BoxSource`.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return self._sources[self._frame_rows(clip_id)].copy()
+
+    def motion_maps(self, clip_id: str) -> npt.NDArray[np.uint8]:
+        """Return a clip's motion maps, uint8 (T, h, w), 1/`store.map_scale` of the working size.
+
+        The value is 255 * sqrt(m / `store.map_full_scale`) for a motion m in pixels per frame step and pixel. A frame
+        without flow has a map of zeros.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no motion maps.
+        """
+        if not self.info["motion_maps"]:
+            raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
+        row = self._row(clip_id)
+        height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
+        places = self._maps[self._frame_rows(clip_id)]
+        result = np.zeros((len(places), height, width), np.uint8)
+        for unit in np.unique(places[:, 0]).tolist():
+            if unit < 0:
+                continue
+            frames = np.flatnonzero(places[:, 0] == unit)
+            indices = places[frames, 1]
+            low, high = int(indices.min()), int(indices.max()) + 1
+            stored = np.asarray(self._unit_maps(unit)[low:high, :height, :width])
+            result[frames] = stored[indices - low]
+        return result
+
+    def _row(self, clip_id: str) -> int:
+        if self._rows is None:
+            self._rows = {name: row for row, name in enumerate(self._table.column("clip_id").to_pylist())}
+        try:
+            return self._rows[clip_id]
+        except KeyError:
+            raise StoreError(f"clip_id must be a clip of store {self.path}, got {clip_id!r}") from None
+
+    def _frame_rows(self, clip_id: str) -> slice:
+        row = self._row(clip_id)
+        first = int(self._first[row])
+        return slice(first, first + int(self._count[row]))
+
+    def _unit_maps(self, number: int) -> zarr.Array[Any]:
+        if number not in self._arrays:
+            import zarr
+
+            unit_id, attempt_id = self.info["units"][number]
+            group = zarr.open_group(self._paths.attempt(unit_id, attempt_id) / MAPS_DIRECTORY, mode="r")
+            self._arrays[number] = cast("zarr.Array[Any]", group[MAPS_ARRAY])
+            while len(self._arrays) > _OPEN_ARRAYS:
+                self._arrays.popitem(last=False)
+        return self._arrays[number]
+
+
+def _reopen(path: str, run: str, snapshot: int) -> Store:
+    return open_store(path, run=run, snapshot=snapshot)
+
+
+def _open_array(path: Path) -> npt.NDArray[Any]:
+    """Map an array file into memory; a plain array over the mapping, because slicing `np.memmap` is slow."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _pin(path: Path) -> int | None:
+    """Take a shared lock that keeps `gc` from removing a snapshot; None where the file system knows no locks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
