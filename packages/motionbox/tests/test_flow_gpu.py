@@ -34,6 +34,7 @@ class Interpreted:
     gpu: ModuleType
     level: ModuleType
     kernels: ModuleType
+    bench: ModuleType
 
     def engine(self, params: TVL1Params = SHORT, **options: Any) -> Any:
         return self.gpu.TVL1BatchEngine(params, "cpu", **options)
@@ -42,19 +43,19 @@ class Interpreted:
 @pytest.fixture(scope="module")
 def interpreted() -> Interpreted:
     """Load fresh engine modules whose kernels are interpreted; the process keeps its own, and its environment."""
-    package = importlib.import_module("motionbox.flow")
-    names = ["_tvl1_triton", "_tvl1_level", "_tvl1_gpu"]
-    kept = {name: sys.modules.pop(f"motionbox.flow.{name}", None) for name in names}
+    names = ["flow._tvl1_triton", "flow._tvl1_level", "flow._tvl1_gpu", "bench_gpu"]
+    kept = {name: sys.modules.pop(f"motionbox.{name}", None) for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
-        kernels, level, gpu = (importlib.import_module(f"motionbox.flow.{name}") for name in names)
+        kernels, level, gpu, bench = (importlib.import_module(f"motionbox.{name}") for name in names)
     for name, module in kept.items():
-        del sys.modules[f"motionbox.flow.{name}"]
-        vars(package).pop(name, None)
+        parent, _, leaf = f"motionbox.{name}".rpartition(".")
+        del sys.modules[f"motionbox.{name}"]
+        vars(sys.modules[parent]).pop(leaf, None)
         if module is not None:
-            sys.modules[f"motionbox.flow.{name}"] = module
-            setattr(package, name, module)
-    return Interpreted(gpu, level, kernels)
+            sys.modules[f"motionbox.{name}"] = module
+            setattr(sys.modules[parent], leaf, module)
+    return Interpreted(gpu, level, kernels, bench)
 
 
 def make_frames(num: int, *, width: int = 32, height: int = 24, amount: float = 0.3) -> np.ndarray:
@@ -259,6 +260,27 @@ def test_wrong_input_is_named(interpreted: Interpreted) -> None:
             interpreted.engine(**options)
 
 
+def test_multiply_add_does_what_it_counts(interpreted: Interpreted) -> None:
+    values = torch.arange(1024, dtype=torch.float32)
+    interpreted.level.launch_multiply_add(values, 3, 1.0, 0.5)
+    per_loop = interpreted.kernels.MULTIPLY_ADDS_PER_LOOP.value
+    torch.testing.assert_close(values, torch.arange(1024) + 0.5 * 3 * per_loop)
+
+
+def test_bench_counts_pairs_pixels_and_iterations(interpreted: Interpreted, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = interpreted.bench
+    monkeypatch.setattr(bench._Clock, "seconds", lambda _, run: (run(), 0.5)[1])  # every run takes half a second
+    rows = {row.name: row for row in bench.bench_gpu(make_frames(3, amount=0.1), SHORTEST, device="cpu")}
+    assert rows["frames to flow"].rate == rows["frames to motion maps in host memory"].rate == 2 / 0.5
+    assert rows["kernel: warp"].rate == 2 * 24 * 32 / 0.5
+    assert rows["kernel: 6 iterations"].rate == 6 * 2 * 24 * 32 / 0.5
+    cost = bench.iterate_cost(64, 6)
+    assert cost.device_bytes == pytest.approx((40 * 64**2 / 52**2 + 24) / 6)
+    iterations = rows["kernel: 6 iterations"]
+    copied = rows["roof: copy"].rate * 1e9
+    assert iterations.memory_share == pytest.approx(iterations.rate * cost.device_bytes / copied)
+
+
 def test_cpu_device_needs_the_interpreter() -> None:
     from motionbox.flow._tvl1_gpu import TVL1BatchEngine
 
@@ -274,7 +296,7 @@ def test_missing_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         TVL1BatchEngine(TVL1Params())
 
 
-@pytest.mark.parametrize("kernel", ["warp", "iterate", "decide", "median"])
+@pytest.mark.parametrize("kernel", ["warp", "iterate", "decide", "median", "multiply_add"])
 def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes more than the compiler does; compiling needs no GPU."""
     from motionbox.flow import _tvl1_triton as kernels
@@ -285,10 +307,11 @@ def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatc
         "iterate": {"TILE": 64, "HALO": 6},
         "decide": {"HALO": 6, "TILES": 64, "SPARSE_CHECKS": True},
         "median": {"BLOCK": 256, "SIZE": 5},
+        "multiply_add": {},
     }
     function = getattr(kernels, f"{kernel}_kernel")
     integers = {"index0_ptr": "*i32", "index1_ptr": "*i32", "control_ptr": "*i32"}
-    reals = ("cubic_a", "l_t", "theta", "taut", "threshold")
+    reals = ("cubic_a", "l_t", "theta", "taut", "threshold", "factor", "term")
     signature = {
         name: "constexpr"
         if name in options[kernel]

@@ -204,3 +204,9 @@ def resize(
         first = images.index_select(axis, index)
         images = torch.lerp(first, images.index_select(axis, index + 1), weight)
     return images
+
+
+def launch_multiply_add(values: torch.Tensor, num_loops: int, factor: float, term: float) -> None:
+    """Apply `value * factor + term` to `values` (a multiple of the block) num_loops x MULTIPLY_ADDS_PER_LOOP times."""
+    grid = (len(values) // kernels.MULTIPLY_ADD_BLOCK.value,)
+    kernels.multiply_add_kernel[grid](values, num_loops, factor, term, num_warps=4, enable_fp_fusion=True)

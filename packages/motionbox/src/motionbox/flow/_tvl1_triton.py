@@ -388,3 +388,21 @@ def median_kernel(flow_ptr, control_ptr, width, height, BLOCK: tl.constexpr, SIZ
     target = flow_ptr + ((pair * NUM_FLOW_SLOTS + FILTERED_SLOT) * 2 + component) * plane
     tl.store(target + pixel, middle, mask=valid)
     tl.store(control + CONTROL_FILTERED, 1)  # every program writes the same; none of this launch reads it
+
+
+MULTIPLY_ADD_BLOCK = tl.constexpr(1024)
+MULTIPLY_ADDS_PER_LOOP = tl.constexpr(32)
+
+
+@triton.jit
+def multiply_add_kernel(values_ptr, num_loops, factor, term):
+    """Do num_loops x MULTIPLY_ADDS_PER_LOOP times `value = value * factor + term`: the arithmetic roof.
+
+    values: (programs * MULTIPLY_ADD_BLOCK,). Grid: (programs,).
+    """
+    at = tl.program_id(0) * MULTIPLY_ADD_BLOCK + tl.arange(0, MULTIPLY_ADD_BLOCK)
+    value = tl.load(values_ptr + at)
+    for _ in range(num_loops):
+        for _ in tl.static_range(MULTIPLY_ADDS_PER_LOOP):
+            value = value * factor + term
+    tl.store(values_ptr + at, value)
