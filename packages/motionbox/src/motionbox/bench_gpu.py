@@ -14,7 +14,7 @@ import torch
 from motionbox.config import MotionConfig, TVL1Params
 from motionbox.flow import _tvl1_triton as kernels
 from motionbox.flow._tvl1_gpu import BLOCK_ITERATIONS, TILE_PX, TVL1BatchEngine
-from motionbox.flow._tvl1_level import LevelState, launch_multiply_add, with_gradient
+from motionbox.flow._tvl1_level import LevelState, launch_multiply_add, on_device, with_gradient
 from motionbox.flow.tvl1 import TVL1Plan, make_plan
 
 _FLOAT_BYTES = 4
@@ -94,6 +94,13 @@ def bench_gpu(
         FlowError: The device does not exist or cannot run the kernels.
     """
     engine = TVL1BatchEngine(params, device)
+    with on_device(engine.device):
+        return _measure(frames, params, engine, repeats)
+
+
+def _measure(
+    frames: npt.NDArray[np.uint8], params: TVL1Params, engine: TVL1BatchEngine, repeats: int
+) -> list[GpuBenchRow]:
     clock = _Clock(engine.device, repeats)
     copy_rate, operation_rate = _measure_roofs(clock)
     num_pairs = len(frames) - 1

@@ -118,19 +118,19 @@ def _fit_camera(flows: torch.Tensor) -> torch.Tensor:
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     table = np.stack([np.ones(x.size), (2 * x + 1) / columns - 1, (2 * y + 1) / rows - 1], axis=1)
     design = torch.from_numpy(table).to(small)
-    solution = torch.stack([_median(small), *[torch.zeros_like(small[:, 0])] * 2], dim=1)
+    solution = torch.stack([median_along(small), *[torch.zeros_like(small[:, 0])] * 2], dim=1)
     ridge = 1e-9 * torch.eye(3).to(small)
     for _ in range(_FIT_ITERATIONS):
         residual = torch.linalg.vector_norm(small - design @ solution, dim=2)
-        scale = (_ROBUST_STD * _median(residual)).clamp(min=_MIN_FIT_SCALE_PX)
+        scale = (_ROBUST_STD * median_along(residual)).clamp(min=_MIN_FIT_SCALE_PX)
         weighted = design * (1 + (residual / scale[:, None]) ** 2)[:, :, None] ** -2
         solution = torch.linalg.solve(weighted.mT @ design + ridge, weighted.mT @ small)
     by_x, by_y = solution[:, 1] * 2 / width, solution[:, 2] * 2 / height
     return torch.stack([solution[:, 0] - by_x * (width - 1) / 2 - by_y * (height - 1) / 2, by_x, by_y], dim=1)
 
 
-def _median(values: torch.Tensor) -> torch.Tensor:
-    """Return the median along axis 1, the mean of the middle two for even lengths."""
+def median_along(values: torch.Tensor) -> torch.Tensor:
+    """Return the median along axis 1 (as NumPy: the mean of the middle two for even lengths); the axis is gone."""
     ordered = values.sort(dim=1).values
     return 0.5 * (ordered[:, (values.shape[1] - 1) // 2] + ordered[:, values.shape[1] // 2])
 

@@ -27,7 +27,7 @@ import triton
 
 from motionbox.errors import FlowError
 from motionbox.flow import _tvl1_triton as kernels
-from motionbox.flow._tvl1_level import DoneWatch, LevelState, resize, with_gradient
+from motionbox.flow._tvl1_level import DoneWatch, LevelState, on_device, resize, with_gradient
 from motionbox.flow.tvl1 import MIN_SIDE_PX, make_plan
 from motionbox.motion_gpu import BatchMotionAccumulator
 
@@ -41,11 +41,12 @@ BLOCK_ITERATIONS = 6
 """Most iterations per launch, which is the halo of a tile in pixels; 30 inner iterations are five launches."""
 
 
-_PAIR_BYTES_PER_PIXEL = 140
-"""18 planes of state and data, the flow in and out, what resizing it takes, and the pyramid of one frame."""
+_PAIR_BYTES_PER_PIXEL = 160
+"""18 planes of state and data, the flow in and out, what resizing it takes, and the pyramids of two frames."""
 _MEMORY_SHARE = 0.6
 _CPU_MEMORY_BYTES = 1 << 30
 _MOST_PAIRS = 512
+_LARGEST_GRID = 65535
 
 
 class TVL1BatchEngine:
@@ -81,8 +82,8 @@ class TVL1BatchEngine:
             FlowError: The device does not exist or cannot run the kernels.
         """
         self.device = _checked_device(device)
-        if max_pairs is not None and max_pairs < 1:
-            raise ValueError(f"max_pairs must be at least 1, got {max_pairs!r}")
+        if max_pairs is not None and not 1 <= max_pairs <= _LARGEST_GRID:
+            raise ValueError(f"max_pairs must be within 1..{_LARGEST_GRID}, got {max_pairs!r}")
         if tile_px < 16 or tile_px & (tile_px - 1):
             raise ValueError(f"tile_px must be a power of two of at least 16, got {tile_px!r}")
         if not 1 <= block_iterations < tile_px // 2:
@@ -127,7 +128,9 @@ class TVL1BatchEngine:
         for start in range(0, len(indices), size):
             wanted, local = np.unique(indices[start : start + size], return_inverse=True)
             local = local.reshape(-1, 2)
-            yield self._solve(self._upload(frames[wanted]), local[:, 0], local[:, 1], None)
+            with on_device(self.device):
+                flows = self._solve(self._upload(frames[wanted]), local[:, 0], local[:, 1], None)
+            yield flows
 
     def motion_maps(
         self,
@@ -186,10 +189,11 @@ class TVL1BatchEngine:
         parts = []
         for first in range(0, len(frames0), size):
             part = slice(first, first + size)
-            frames = torch.cat([self._upload(frames0[part]), self._upload(frames1[part])])
-            count = len(frames) // 2
-            order = np.arange(count)
-            parts.append(self._solve(frames, order, order + count, None if start is None else start[part]))
+            with on_device(self.device):
+                frames = torch.cat([self._upload(frames0[part]), self._upload(frames1[part])])
+                count = len(frames) // 2
+                order = np.arange(count)
+                parts.append(self._solve(frames, order, order + count, None if start is None else start[part]))
         return torch.cat(parts)
 
     def _pairs_that_fit(self, height: int, width: int) -> int:

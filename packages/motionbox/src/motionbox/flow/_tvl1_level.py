@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -204,6 +205,11 @@ def resize(
         first = images.index_select(axis, index)
         images = torch.lerp(first, images.index_select(axis, index + 1), weight)
     return images
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which kernels go to `device`: Triton launches on PyTorch's current CUDA device."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def launch_multiply_add(values: torch.Tensor, num_loops: int, factor: float, term: float) -> None:

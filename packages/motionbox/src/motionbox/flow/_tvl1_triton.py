@@ -141,7 +141,7 @@ def _dual_step(u, px, py, right, below, has_right, has_below, taut):
     return (px + taut * u_x) * scale, (py + taut * u_y) * scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def iterate_kernel(
     flow_ptr,
     dual_ptr,
@@ -226,7 +226,7 @@ def iterate_kernel(
     tl.store(dual + 3 * plane, p22, mask=owned)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_iteration", "count"])
 def decide_kernel(
     control_ptr,
     previous_ptr,
@@ -394,7 +394,7 @@ MULTIPLY_ADD_BLOCK = tl.constexpr(1024)
 MULTIPLY_ADDS_PER_LOOP = tl.constexpr(32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_loops"])
 def multiply_add_kernel(values_ptr, num_loops, factor, term):
     """Do num_loops x MULTIPLY_ADDS_PER_LOOP times `value = value * factor + term`: the arithmetic roof.
 
