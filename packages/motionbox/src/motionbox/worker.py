@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,7 +149,7 @@ class _SignOfLife:
         if self.video_id is None:
             make_directory(self._path.parent)
         self.video_id = video_id
-        self._path.write_text(json.dumps([video_id, num_frames]))
+        self._path.write_text(json.dumps([video_id, num_frames, socket.gethostname(), os.getpid()]))
 
     def remove(self) -> None:
         """Remove the note."""
@@ -157,7 +159,7 @@ class _SignOfLife:
 def last_heard(task: Task) -> tuple[str | None, int]:
     """Return the video that an attempt was processing when it was last heard of, and the frames done by then."""
     try:
-        video_id, num_frames = json.loads(task.sign_of_life.read_text())
+        video_id, num_frames, *_ = json.loads(task.sign_of_life.read_text())
         return str(video_id), int(num_frames)
     except (OSError, ValueError, TypeError):
         return None, 0
