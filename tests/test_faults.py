@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from fault_harness import Fault, Outcome, reference, run_trial
 from motionbox.failpoints import KINDS, POINTS
 

@@ -117,6 +117,7 @@ def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) 
         (["--store", "{other}"], "another program"),
         (["--split", "train"], "split must be"),
         (["--backend", "numba"], "backend of flow method dis"),
+        (["--gpus", "1"], "--gpus needs Ray workers"),
         (["--config", "none.toml"], "none.toml does not exist"),
     ],
 )

@@ -92,7 +92,8 @@ def make_snapshot(run: Run) -> int:
     numbers = run.paths.snapshot_numbers()
     if numbers:
         shown = read_json(run.paths.snapshots / str(numbers[-1]) / "MANIFEST.json")["units"]
-        if sorted(unit_id for unit_id, _ in shown) == run.paths.committed_units():
+        committed = [[unit, read_commit(run.paths, unit)["attempt"]] for unit in run.paths.committed_units()]
+        if sorted(shown) == committed:
             return numbers[-1]
     private = run.paths.snapshots / f".{uuid.uuid4().hex}"
     failpoint("snapshot.write")
