@@ -98,10 +98,12 @@ def test_full_sweep(stages: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faults += other_faults(rng, {"sigkill": 180, "sigterm": 140, "race": 130, "damage": 100})
     rng.shuffle(faults)
     started = time.monotonic()
+    with capsys.disabled():
+        print(f"\n{len(faults):,} trials from seed {seed}", flush=True)  # noqa: T201
     outcomes = sweep(stages, faults)
     struck = [outcome for outcome in outcomes if outcome.struck]
     with capsys.disabled():
-        print(f"\nseed {seed}: {len(struck):,} faults struck in {time.monotonic() - started:.0f} s")  # noqa: T201
+        print(f"{len(struck):,} faults struck in {time.monotonic() - started:.0f} s")  # noqa: T201
         counts, violations = Counter(map(name_of, struck)), Counter()
         for outcome in outcomes:
             violations[name_of(outcome)] += len(outcome.violations)
