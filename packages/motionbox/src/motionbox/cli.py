@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
+    "report": ("report", "Write a page about a store: failures, distributions, gallery."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
     "demo": ("demo", "Run the whole pipeline on generated videos."),
 }

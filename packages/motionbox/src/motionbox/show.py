@@ -35,6 +35,17 @@ def render(view: View) -> Iterator[Picture]:
         yield _page(view, footage, *moment)
 
 
+def panels_only(view: View) -> Iterator[Picture]:
+    """Draw a view's panels beside each other frame by frame, without words around them.
+
+    Yields:
+        (H, W, 3) uint8 RGB, all of one size.
+    """
+    footage = Footage(view)
+    for moment in footage.moments():
+        yield draw.grid([[panel for _, panel in _pictures(view, footage, *moment)]], 4)
+
+
 def play(views: Sequence[View], fps: float) -> Iterator[Picture]:
     """Draw views one after the other, each at its own speed.
 
