@@ -105,13 +105,13 @@ def _figure(title: str, inner: str) -> str:
 
 def _label(x: int, anchor: str, words: str) -> str:
     return (
-        f'<text x="{x}" y="{_HEIGHT - 3}" text-anchor="{anchor}" font-size="12" fill="#9aa0ad">{escape(words)}</text>'
+        f'<text x="{x}" y="{_HEIGHT - 3}" text-anchor="{anchor}" font-size="14" fill="#9aa0ad">{escape(words)}</text>'
     )
 
 
 def _words(words: str) -> str:
     return (
-        f'<text x="{_WIDTH // 2}" y="{_HEIGHT // 2}" text-anchor="middle" font-size="13" fill="#9aa0ad">'
+        f'<text x="{_WIDTH // 2}" y="{_HEIGHT // 2}" text-anchor="middle" font-size="15" fill="#9aa0ad">'
         f"{escape(words)}</text>"
     )
 

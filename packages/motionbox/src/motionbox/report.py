@@ -175,17 +175,19 @@ def _page_data(store: Store, clips: pa.Table, previews: dict[int, dict[str, str]
     ratio = _numbers(clips, "width") / _numbers(clips, "height")
     states = clips.column("status").to_pylist()
     columns = {
-        "confidence": _packed(_numbers(clips, "confidence"), "<f4"),
-        "area": _packed(_areas(boxes), "<f4"),
-        "frames": _packed(clips.column("num_frames").to_numpy(), "<i4"),
-        "status": _packed(np.array([STATUSES.index(state) for state in states]), "u1"),
-        "boxes": _packed(np.column_stack([boxes, ratio]), "<f4"),
+        "confidence": _packed(_scaled(_numbers(clips, "confidence"), 10_000)),
+        "area": _packed(_scaled(_areas(boxes), 10_000)),
+        "frames": _packed(clips.column("num_frames").to_numpy().astype("<i4")),
+        "status": _packed(np.array([STATUSES.index(state) for state in states], "u1")),
+        "boxes": _packed(_scaled(boxes, 1_000)),
+        "ratio": _packed(_scaled(ratio, 1_000)),
     }
     labels = []
     for k, name in enumerate(_label_columns(clips)):
         encoded = clips.column(name).combine_chunks().dictionary_encode()
         labels.append({"name": name, "values": encoded.dictionary.to_pylist()})
-        columns[f"label{k}"] = _packed(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), "<i4")
+        codes = encoded.indices.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        columns[f"label{k}"] = _packed(_scaled(codes, 1))
     reasons = clips.column("reason").to_pylist()
     content = {
         "store": shlex.quote(str(store.path)),
@@ -200,8 +202,14 @@ def _page_data(store: Store, clips: pa.Table, previews: dict[int, dict[str, str]
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _packed(values: NDArray[Any], kind: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype=np.dtype(kind)).tobytes()).decode()
+def _scaled(values: NDArray[np.float64], scale: float) -> NDArray[np.uint16]:
+    """Round values of 0 and more to 16 bits; what is not finite becomes the largest number."""
+    known = np.isfinite(values)
+    return np.where(known, np.clip(np.rint(np.where(known, values, 0) * scale), 0, 65534), 65535).astype("<u2")
+
+
+def _packed(values: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
 def _preview(store: Store, clip_id: str, data_root: Path | None) -> dict[str, str]:
@@ -245,7 +253,7 @@ def _tiles(store: Store, clips: pa.Table) -> str:
     counts = Counter(clips.column("status").to_pylist())
     seconds = np.nansum(_numbers(clips, "num_frames") / np.maximum(_numbers(clips, "fps"), 1e-9))
     entries = [(f"{clips.num_rows:,}", "clips", "")]
-    entries += [(f"{counts[state]:,}", state.replace("_", " "), "bad" if state == "failed" else "")
+    entries += [(f"{counts[state]:,}", state.replace("_", " "), "bad" if state == "failed" and counts[state] else "")
                 for state in STATUSES if counts[state] or state in ("ok", "failed")]  # fmt: skip
     missing = store.info["num_clips_planned"] - store.info["num_clips"]
     entries += [(f"{missing:,}", "not extracted yet", "bad")] if missing else []
@@ -266,8 +274,8 @@ def _duration(seconds: float) -> str:
 
 def _throughput(store: Store) -> float | None:
     """Return frames per second of one worker, over all committed units; None where the commits do not say."""
-    run = next(paths for paths in run_paths(store.path) if paths.root.name == store.run_id)
-    records = [read_json(run.commit(unit)) for unit, _ in store.info["units"]]
+    runs = [paths for paths in run_paths(store.path) if paths.root.name == store.run_id]
+    records = [read_json(run.commit(unit)) for run in runs for unit, _ in store.info["units"]]
     known = [(record["num_frames"], record["seconds"]) for record in records if record.get("seconds")]
     seconds = sum(spent for _, spent in known)
     return sum(frames for frames, _ in known) / seconds if seconds else None
@@ -327,8 +335,8 @@ def _facts(store: Store) -> str:
     rows = [("data set", str(info["dataset"])), ("data root", str(info["data_root"])), ("preset", config.preset)]
     rows += [("flow", config.flow.method), ("motion maps", "kept" if store.info["motion_maps"] else "not kept")]
     rows += [("snapshot made", made), ("content digest", str(store.info["content_digest"])[:16])]
-    rows += [(name, str(version)) for name, version in info["versions"].items()]
-    return charts.table(rows)
+    versions = charts.table([(name, str(version)) for name, version in info["versions"].items()])
+    return f"{charts.table(rows)}<details><summary>Versions</summary>{versions}</details>"
 
 
 def _note(clips: pa.Table, shown: pa.Table, num_previews: int) -> str:

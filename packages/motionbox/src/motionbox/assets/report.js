@@ -11,15 +11,24 @@ const ORDERS = [
   ["given", "as in the data set"],
 ];
 const $ = (id) => document.getElementById(id);
-const column = (name, type) => new type(Uint8Array.from(atob(data.columns[name]), (c) => c.charCodeAt(0)).buffer);
-const confidence = column("confidence", Float32Array);  // NaN where there is none
-const area = column("area", Float32Array);
+const NONE = 65535;  // stands for a value that is not there
+
+function column(name, Type) {
+  const text = atob(data.columns[name]);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return new Type(bytes.buffer);
+}
+
+const confidence = column("confidence", Uint16Array);  // in ten thousandths
+const area = column("area", Uint16Array);  // of the frame, in ten thousandths
 const frames = column("frames", Int32Array);
 const status = column("status", Uint8Array);
-const boxes = column("boxes", Float32Array);  // x1, y1, x2, y2 in shares of the frame, then width / height
-const labels = data.labels.map((label, k) => ({ name: label.name, values: label.values, codes: column("label" + k, Int32Array) }));
+const boxes = column("boxes", Uint16Array);  // x1, y1, x2, y2 in thousandths of the frame
+const ratio = column("ratio", Uint16Array);  // width / height, in thousandths
+const labels = data.labels.map((label, k) => ({ name: label.name, values: label.values, codes: column("label" + k, Uint16Array) }));
 const ids = data.ids;
-const lower = ids.map((id) => id.toLowerCase());
+let lower = null;  // made for the first search
 let chosen = [];
 let page = 0;
 
@@ -56,6 +65,7 @@ function choose() {
   const wanted = $("status").value;
   const codes = labels.map((_, k) => $("label" + k).value);
   const previews = $("previews").checked;
+  if (words && lower === null) lower = ids.map((id) => id.toLowerCase());
   chosen = [];
   for (let i = 0; i < ids.length; i++) {
     if (words && !lower[i].includes(words)) continue;
@@ -75,7 +85,7 @@ function order(by) {
   if (!values) return;
   const sign = direction === "up" ? 1 : -1;
   chosen.sort((a, b) => {
-    const gone = Number.isNaN(values[a]) - Number.isNaN(values[b]);  // clips without a value come last
+    const gone = (values[a] === NONE) - (values[b] === NONE);  // clips without a value come last
     return gone || sign * (values[a] - values[b]) || a - b;
   });
 }
@@ -92,7 +102,7 @@ function show() {
 }
 
 function about(i) {
-  const words = labels.map((label) => label.codes[i] < 0 ? "" : label.values[label.codes[i]]).filter(Boolean);
+  const words = labels.map((label) => label.codes[i] === NONE ? "" : label.values[label.codes[i]]).filter(Boolean);
   return words.join(" · ");
 }
 
@@ -107,11 +117,11 @@ function picture(i) {
 function sketch(i) {
   const canvas = make("canvas", { className: "picture", width: 390, height: 100 });
   const pen = canvas.getContext("2d");
-  const [x1, y1, x2, y2, ratio] = boxes.slice(5 * i, 5 * i + 5);
-  const height = 88, width = height * (ratio || 16 / 9), left = (390 - width) / 2, top = 6;
+  const [x1, y1, x2, y2] = Array.from(boxes.slice(4 * i, 4 * i + 4), (value) => value / 1000);
+  const height = 88, width = height * (ratio[i] === NONE ? 16 / 9 : ratio[i] / 1000), left = (390 - width) / 2, top = 6;
   pen.strokeStyle = "#333845";
   pen.strokeRect(left, top, width, height);
-  if (!Number.isNaN(x1)) {
+  if (boxes[4 * i] !== NONE) {
     pen.setLineDash([6, 4]);
     pen.strokeStyle = "#ffbe3c";
     pen.strokeRect(left + x1 * width, top + y1 * height, (x2 - x1) * width, (y2 - y1) * height);
@@ -120,7 +130,7 @@ function sketch(i) {
 }
 
 function card(i) {
-  const level = Number.isNaN(confidence[i]) ? 0 : confidence[i];
+  const level = confidence[i] === NONE ? 0 : confidence[i] / 10000;
   const bar = make("span", { className: "bar", title: "confidence " + level.toFixed(2) }, make("i", {}));
   bar.firstChild.style.width = 100 * level + "%";
   const state = make("span", { textContent: data.statuses[status[i]] === "ok" ? about(i) : data.statuses[status[i]] + (about(i) ? " · " + about(i) : "") });
@@ -142,10 +152,10 @@ function open(i) {
   shown.className = "";
   if (shown.tagName === "VIDEO") { shown.controls = true; shown.autoplay = true; }
   const rows = [["status", data.statuses[status[i]] + (data.reasons[i] ? " (" + data.reasons[i] + ")" : "")]];
-  labels.forEach((label) => { if (label.codes[i] >= 0) rows.push([label.name, label.values[label.codes[i]]]); });
+  labels.forEach((label) => { if (label.codes[i] !== NONE) rows.push([label.name, label.values[label.codes[i]]]); });
   rows.push(["frames", frames[i].toLocaleString("en")]);
-  if (!Number.isNaN(confidence[i])) rows.push(["confidence", confidence[i].toFixed(3)]);
-  if (!Number.isNaN(area[i])) rows.push(["clip box", (100 * area[i]).toFixed(1) + " % of the frame"]);
+  if (confidence[i] !== NONE) rows.push(["confidence", (confidence[i] / 10000).toFixed(3)]);
+  if (area[i] !== NONE) rows.push(["clip box", (area[i] / 100).toFixed(1) + " % of the frame"]);
   const table = make("table", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { textContent: name }), make("td", { textContent: value }))));
   const quoted = "'" + ids[i].replaceAll("'", "'\\''") + "'";
   $("detail-body").replaceChildren(make("h3", { textContent: ids[i] }), shown,
