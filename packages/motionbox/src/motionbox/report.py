@@ -132,7 +132,7 @@ def _by_class(clips: pa.Table, usable: NDArray[np.int64]) -> Iterator[int]:
     members: dict[Any, list[int]] = {}
     for row in usable.tolist():
         members.setdefault(keys[row], []).append(row)
-    spread = [[rows[(k * 7919) % len(rows)] for k in range(len(rows))] for rows in members.values()]
+    spread = [[rows[(len(rows) // 2 + k * 7919) % len(rows)] for k in range(len(rows))] for rows in members.values()]
     for turn in range(max(map(len, spread), default=0)):
         yield from dict.fromkeys(rows[turn] for rows in spread if turn < len(rows))
     yield from usable.tolist()
