@@ -66,10 +66,11 @@ class View:
 
     Attributes:
         clips: The same clip as each store has it; the first one's video and flow are shown.
-        truth: Annotated boxes of the clip, or None.
+        truth: Annotated boxes of the clip, or None; number n stands (n - 1) / `truth_fps` seconds after its start.
         panels: What is shown beside each other.
         height_px: Height of a panel.
         max_seconds: Longer clips are cut off.
+        truth_fps: Rate of the annotated frames; None: the clip's own.
     """
 
     clips: Sequence[ClipBoxes]
@@ -77,6 +78,7 @@ class View:
     panels: Sequence[Panel] = PANELS
     height_px: int = 360
     max_seconds: float = 20.0
+    truth_fps: float | None = None
 
     @property
     def first(self) -> ClipBoxes:

@@ -143,14 +143,14 @@ def _title(view: View) -> str:
 
 
 def _truth_at(view: View, index: int) -> NDArray[np.float64] | None:
-    """Return the annotated box of a frame: number n is the clip's frame at position n - 1."""
-    if view.truth is None:
+    """Return the annotated box of a frame: of the annotated frame nearest in time, within half its duration."""
+    if view.truth is None or len(view.truth.numbers) == 0:
         return None
-    at = np.searchsorted(view.truth.numbers, index + 1)
-    if at == len(view.truth.numbers) or view.truth.numbers[at] != index + 1:
-        return None
-    box = view.truth.boxes[at]
-    return box if bool(bx.has_box(box)) else None
+    fps = view.truth_fps or view.first.row["fps"]
+    offsets = (view.truth.numbers - 1) / fps - (view.first.times[index] - view.first.times[0])
+    nearest = int(np.argmin(np.abs(offsets)))
+    box = view.truth.boxes[nearest]
+    return box if abs(offsets[nearest]) <= 0.5 / fps and bool(bx.has_box(box)) else None
 
 
 def _pictures(
