@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,6 +53,11 @@ class ClipBoxes:
     maps: NDArray[np.uint8] | None
     config: ExtractConfig
     video: Path
+
+    @cached_property
+    def map_peak(self) -> int:
+        """Return the map value that all but a thousandth of the clip's stay under; at least 1."""
+        return 1 if self.maps is None else max(1, int(np.quantile(self.maps, 0.999)))
 
     @property
     def clip_box(self) -> list[int] | None:

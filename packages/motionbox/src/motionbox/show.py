@@ -216,7 +216,7 @@ def _map_panel(view: View, clip: ClipBoxes, index: int) -> Picture:
     if clip.maps is None or here is None:
         reason = "this store keeps none" if here is not None else "no frames"
         return draw.message(view.panel_wh, ["no motion maps", reason])
-    heat = draw.map_to_colour(clip.maps[here], view.panel_wh)
+    heat = draw.map_to_colour(clip.maps[here], view.panel_wh, peak=clip.map_peak)
     scale = view.panel_wh[0] / clip.row["width"]
     return draw.overlay(heat, clip.boxes[here].tolist(), colour=_BOX_COLOURS[bx.BoxSource(int(clip.sources[here]))],
                         scale=scale)  # fmt: skip
