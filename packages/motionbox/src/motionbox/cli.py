@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Read a whole store again and compare it with its digests."),
     "gc": ("gc", "List, or with --delete remove, what nothing in a store refers to."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
+    "report": ("report", "Write a page about a store: failures, distributions, gallery."),
     "evaluate": ("evaluate", "Score a store's boxes against annotated hand and object boxes."),
     "bench-boxes": ("bench_boxes", "Compare presets on clips with annotated boxes."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
