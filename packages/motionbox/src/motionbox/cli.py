@@ -16,6 +16,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
+    "export": ("export", "Write a store's boxes as the authors' JSON, CSV or COCO."),
+    "import-list": ("import_list", "Turn lists of other tools into a clip list of the folder data set."),
+    "flow": ("flow", "Write optical flow to files, in place of denseflow."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
 }
 
