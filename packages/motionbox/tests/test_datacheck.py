@@ -2,12 +2,16 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from motionbox.commands.extract import command as extract
 from motionbox.datacheck import check_data, load_data_manifest
 from motionbox.datasets import epic100, ssv2
 from motionbox.errors import InputError
 from motionbox.manifest import DATASETS, load_manifest
+from motionbox.store import open_store
 
 
 def report_of(dataset, root):
@@ -50,6 +54,7 @@ def test_checksums_and_counts_are_those_of_the_official_files(testdata):
 
 
 def something_root(tmp_path, num_videos=10, num_there=3):
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "labels.json").write_text('{"Closing something": "0"}')
     records = [{"id": str(i), "template": "Closing [something]"} for i in range(num_videos)]
     (tmp_path / "train.json").write_text(json.dumps(records))
@@ -101,3 +106,23 @@ def test_official_annotations_are_recognised(testdata, tmp_path):
     assert "  EPIC_100_validation.csv: 9,668 clips, the official file" in report.lines
     assert any(line.startswith("  EPIC_100_train.csv: not there; needed for") for line in report.lines)
     assert report.missing_by_kind == {".MP4": 138}
+
+
+def test_extract_says_what_is_missing_before_any_work(tmp_path, write_video):
+    root = something_root(tmp_path / "data", num_videos=2, num_there=0)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    write_video(root / "videos/1.webm", frames, codec="libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"})
+    store = tmp_path / "store"
+    arguments = ["--dataset", "ssv2", "--data-root", str(root), "--store", str(store), "--flow", "dis"]
+    arguments += ["--executor", "serial"]
+    refused = CliRunner().invoke(extract, arguments, standalone_mode=False)
+    assert isinstance(refused.exception, InputError)
+    assert "  videos: 1 of 2 that the clips name are there" in refused.stderr.splitlines()
+    assert not store.exists()
+    result = CliRunner().invoke(extract, [*arguments, "--allow-missing"], standalone_mode=False)
+    assert result.return_value == 3
+    rows = open_store(store).clips().select(["clip_id", "status", "reason"]).to_pylist()
+    assert [row["clip_id"] for row in rows] == ["0", "1"]
+    assert rows[0]["status"] == "failed"
+    assert rows[0]["reason"].startswith("missing: ")
+    assert rows[1]["status"] in ("ok", "no_motion")
