@@ -106,7 +106,7 @@ def test_real_clip_quality_and_size(testdata):
     path = testdata / "ssv2/4.webm"
     frames = list(read_colour_frames(path, short_side_px=256))
     sizes = {}
-    for form, least_psnr in (("jpeg", 39.0), ("h264", 39.0)):
+    for form, least_psnr in (("jpeg", 39.0), ("h264", 38.0)):
         data = write_clip(frames, form=form)
         sizes[form] = len(data) / path.stat().st_size
         read = read_clip_frames(data, range(0, 42, 5))

@@ -35,7 +35,7 @@ GROUP_FRAMES = 8
 """Frames from one H.264 keyframe to the next."""
 
 JPEG_QUALITY = 75
-H264_CRF = 22
+H264_CRF = 24
 _HEAD = struct.Struct("<8s4I")
 _FORMS: tuple[ClipForm, ...] = ("jpeg", "h264")
 _H264_OPTIONS = {
@@ -82,7 +82,7 @@ def write_clip(frames: Iterable[ColourFrame], *, form: ClipForm = "h264") -> byt
 
     Args:
         frames: At least one, all of one size, with rising times: `video.read_colour_frames(short_side_px=256)`.
-        form: `h264` (CRF 22) or `jpeg` (quality 75).
+        form: `h264` (CRF 24) or `jpeg` (quality 75).
 
     Raises:
         ValueError: No frame, frames of several sizes, or an unknown form.
