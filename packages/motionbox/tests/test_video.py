@@ -76,7 +76,7 @@ def test_grey_frames_follow_opencvs_decoder(testdata, folder):
     for path in sorted((testdata / folder).glob("*.*")):
         if path.suffix == ".json" or "av1" in path.name:
             continue
-        frames = list(read_frames(path, short_side_px=4096))
+        frames = list(read_frames(path, short_side_px=4096, stop_seconds=1.0))
         capture = cv2.VideoCapture(str(path))
         for frame in frames[:20]:
             ok, bgr = capture.read()
@@ -179,8 +179,8 @@ def test_any_span_equals_that_part_of_the_whole(tmp_path, write_video, suffix, c
 
 def test_spans_of_real_clips(testdata):
     for name in ("clips/handobj_pour_coffee_720p30_h264.mp4", "clips/man_dog_480x480_30_vp9.webm"):
-        whole = list(read_frames(testdata / name, short_side_px=64))
-        for start in (2.0, 5.005, 8.1):
+        whole = list(read_frames(testdata / name, short_side_px=64, stop_seconds=6.0))
+        for start in (2.0, 5.005):
             part = list(read_frames(testdata / name, short_side_px=64, start_seconds=start, stop_seconds=start + 0.5))
             expected = [frame for frame in whole if start <= frame.time_seconds < start + 0.5]
             assert [frame.time_seconds for frame in part] == [frame.time_seconds for frame in expected]
