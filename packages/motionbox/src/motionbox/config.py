@@ -124,11 +124,14 @@ class StoreConfig(_Section):
         map_scale: Motion maps are stored at 1/`map_scale` of the working size.
         map_full_scale: Motion map value (pixels per frame step and pixel) that is stored as 255; larger ones saturate.
             Stored as 255 * sqrt(value / map_full_scale).
+        static_energy: A clip whose motion energy (mean of the motion map, pixels per frame step and pixel) is below
+            this in nine frames of ten stands still: what moves is the noise of its compression.
     """
 
     motion_maps: bool = True
     map_scale: int = Field(8, ge=1, le=64)
     map_full_scale: float = Field(2.0, gt=0)
+    static_energy: float = Field(0.002, ge=0)
 
 
 class MotionConfig(_Section):

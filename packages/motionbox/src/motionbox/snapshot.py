@@ -35,6 +35,7 @@ from motionbox.plan import Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
 
 _ROWS_PER_FILE = 1 << 20
+_STATIC_SHARE = 0.9
 _NPY_HEADER_BYTES = 128
 
 FRAME_ROWS_SCHEMA = pa.schema(
@@ -56,10 +57,7 @@ class _Video:
     """A video's committed frames, in order of time."""
 
     video_id: str
-    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    boxes: list[npt.NDArray[np.int16]] = field(default_factory=list)
-    confidences: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    places: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     size: dict[str, Any] | None = None
     errors: list[tuple[int, str, str]] = field(default_factory=list)
     complete: bool = True
@@ -189,10 +187,7 @@ class _SnapshotWriter:
             yield video
 
     def _extend(self, video: _Video, part: _Part) -> None:
-        video.times.append(part.times)
-        video.boxes.append(part.boxes)
-        video.confidences.append(part.confidences)
-        video.places.append(part.places)
+        video.parts.append(part)
         for row in part.blocks:
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
             if row["reason"]:
@@ -208,17 +203,20 @@ class _SnapshotWriter:
         return read_parts(directory, number)
 
     def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, _ArrayFile], frames: _FrameRows) -> None:
-        times, boxes, confidences, places = _merged(video)
-        first = 0 if clip.start_seconds is None else bisect.bisect_left(times, clip.start_seconds)
-        stop = len(times) if clip.stop_seconds is None else bisect.bisect_left(times, clip.stop_seconds)
-        part = slice(first, stop)
-        times, raw, places = times[part], boxes[part], places[part]
+        merged = _merged(video)
+        first = 0 if clip.start_seconds is None else bisect.bisect_left(merged.times, clip.start_seconds)
+        stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
+        times, places = merged.times[first:stop], merged.places[first:stop]
+        raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
+        still = self._run.config.store.static_energy
+        if len(times) and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still:
+            raw, places, confidences = np.full_like(raw, -1), np.full_like(places, -1), np.zeros_like(confidences)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
             maps = self._clip_maps(places, video.size)
             size = (video.size["width"], video.size["height"])
-            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences[part])
+            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
             whole = clip_box(stable.boxes)
             row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
             arrays["boxes"].append(stable.boxes)
@@ -293,9 +291,20 @@ class _Part:
 
     times: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.int16]
+    energy: npt.NDArray[np.float32]
     confidences: npt.NDArray[np.float32]
     places: npt.NDArray[np.int32]
     blocks: list[dict[str, Any]]
+
+
+_NO_ROWS = _Part(
+    times=np.empty(0, np.float64),
+    boxes=np.empty((0, 4), np.int16),
+    energy=np.empty(0, np.float32),
+    confidences=np.empty(0, np.float32),
+    places=np.empty((0, 2), np.int32),
+    blocks=[],
+)
 
 
 def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
@@ -314,6 +323,7 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
     times = frames.column("time_seconds").to_numpy()
+    energy = frames.column("energy").to_numpy()
     boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     confidences = frames.column("confidence").to_numpy()
     index = frames.column("map_index").fill_null(-1).to_numpy()
@@ -324,21 +334,26 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     parts, begin = {}, 0
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
-        parts[video_id] = _Part(times[begin:end], boxes[begin:end], confidences[begin:end], places[begin:end], rows)
+        own = slice(begin, end)
+        parts[video_id] = _Part(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
         begin = end
     return parts
 
 
-def _merged(
-    video: _Video,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int16], npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+def _merged(video: _Video) -> _Part:
     """Join a video's pieces, once."""
-    if len(video.times) != 1:
-        video.times = [np.concatenate([np.empty(0, np.float64), *video.times])]
-        video.boxes = [np.concatenate([np.empty((0, 4), np.int16), *video.boxes])]
-        video.confidences = [np.concatenate([np.empty(0, np.float32), *video.confidences])]
-        video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
-    return video.times[0], video.boxes[0], video.confidences[0], video.places[0]
+    if len(video.parts) != 1:
+        parts = [_NO_ROWS, *video.parts]
+        joined = _Part(
+            times=np.concatenate([part.times for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]),
+            energy=np.concatenate([part.energy for part in parts]),
+            confidences=np.concatenate([part.confidences for part in parts]),
+            places=np.concatenate([part.places for part in parts]),
+            blocks=[],
+        )
+        video.parts = [joined]
+    return video.parts[0]
 
 
 def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:
