@@ -138,11 +138,6 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         resolve_backend("tvl1", "cuda")
 
 
-def test_num_threads_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
-        create_flow_estimator(FlowConfig(), num_threads=0)
-
-
 def test_cuda_variant_resolves_its_defaults_and_refuses_a_median() -> None:
     params = TVL1Params(variant="opencv-cuda")
     assert (params.inner_iterations, params.outer_iterations, params.median_size) == (300, 1, 1)
