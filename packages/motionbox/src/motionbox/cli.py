@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Read a whole store again and compare it with its digests."),
     "gc": ("gc", "List, or with --delete remove, what nothing in a store refers to."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
+    "report": ("report", "Write a page about a store: failures, distributions, gallery."),
     "export": ("export", "Write a store's boxes as the authors' JSON, CSV or COCO."),
     "import-list": ("import_list", "Turn lists of other tools into a clip list of the folder data set."),
     "flow": ("flow", "Write optical flow to files, in place of denseflow."),

@@ -38,6 +38,7 @@ _NUM_LISTED = 20
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
 @click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
+@click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that work beside the CPU workers.")
 @click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.")
 @click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
@@ -60,6 +61,7 @@ def extract(
     backend: str,
     workers: int | None,
     executor: str,
+    gpus: int,
     ray_address: str | None,
     new_run: bool,
     force: bool,
@@ -85,7 +87,7 @@ def extract(
     with store_lock(store, force=force):
         run = _run(store, dataset, root, manifest, config, new_run=new_run)
         num_workers = 0 if executor == "serial" else workers if workers is not None else _num_cores(ray_address)
-        return _drive(store, run, num_workers, ray_address, backend)
+        return _drive(store, run, _executor(num_workers, ray_address, gpus), backend)
 
 
 def parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -146,12 +148,11 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: Any, *, n
         return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe), new_run=new_run)
 
 
-def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, backend: str) -> int:
+def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
     from motionbox.engine import EngineOptions, drive
     from motionbox.progress import create_reporter
     from motionbox.snapshot import make_snapshot
 
-    executor = _executor(num_workers, ray_address)
     try:
         drive(run, executor, EngineOptions(backend=backend), create_reporter())
     finally:
@@ -163,12 +164,14 @@ def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, bac
     return _summarise(store, run)
 
 
-def _executor(num_workers: int, ray_address: str | None) -> Executor:
+def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
     from motionbox.executors import RayExecutor, SerialExecutor
 
     if num_workers == 0 and ray_address is None:
+        if gpus:
+            raise InputError("--gpus needs Ray workers; leave --workers 0 and --executor serial out")
         return SerialExecutor()
-    return RayExecutor(num_workers=num_workers, address=ray_address)
+    return RayExecutor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
 
 
 def _summarise(store: Path, run: Run) -> int:
