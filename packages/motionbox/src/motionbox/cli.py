@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Score a store's boxes against annotated hand and object boxes."),
     "bench-boxes": ("bench_boxes", "Compare presets on clips with annotated boxes."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
+    "demo": ("demo", "Run the whole pipeline on generated videos."),
     "bench": ("bench", "Measure the flow engines: time and accuracy beside OpenCV's."),
 }
 
