@@ -66,9 +66,10 @@ class BenchClip:
 
 
 class _RememberingEstimator:
-    """Computes each flow of the clip at hand once."""
+    """Computes each flow of the clip at hand once, and knows the time it took (of this thread, not of the clock)."""
 
     def __init__(self, estimator: FlowEstimator) -> None:
+        self.seconds = 0.0
         self._estimator = estimator
         self._flows: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
 
@@ -85,12 +86,16 @@ class _RememberingEstimator:
         initial: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the flow; a first guess is passed on and its result not remembered."""
-        if initial is not None:
-            return self._estimator(frame0, frame1, initial=initial)
-        key = (frame0.tobytes(), frame1.tobytes())
-        if key not in self._flows:
-            self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
-        return self._flows[key]
+        begin = time.thread_time()
+        try:
+            if initial is not None:
+                return self._estimator(frame0, frame1, initial=initial)
+            key = (frame0.tobytes(), frame1.tobytes())
+            if key not in self._flows:
+                self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
+            return self._flows[key]
+        finally:
+            self.seconds += time.thread_time() - begin
 
 
 def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOMETHING_ELSE) -> list[BenchClip]:
@@ -166,7 +171,7 @@ def _bench_clip(
         row = rows.setdefault(name, ScoreRow(name))
         row.add(truth.clip_id, score_clip(boxes, truth.boxes, info.width, info.height))
     for name, config in configs.items():
-        times, found, milliseconds = compute_boxes(clip, info, config, remembering)
+        times, found, milliseconds = _compute_boxes(clip, info, config, remembering)
         wanted = times[0] + (truth.numbers - 1) / info.fps
         row = rows.setdefault(name, ScoreRow(name))
         predicted = boxes_at(times, found.boxes, wanted)
@@ -175,21 +180,20 @@ def _bench_clip(
         row.milliseconds.append(milliseconds)
 
 
-def compute_boxes(
-    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: FlowEstimator
+def _compute_boxes(
+    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _RememberingEstimator
 ) -> tuple[npt.NDArray[np.float64], bx.StabilisedBoxes, float]:
-    """Return a clip's times, its stabilised boxes and the milliseconds per frame of all steps after flow."""
+    """Return a clip's times, its stabilised boxes and the milliseconds of CPU per frame of all steps after flow."""
     frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
     block = Block(0, frames, 0, len(frames))
-    BlockProcessor(info, config, estimator).process(block)  # fills the estimator's memory: flow is not timed
-    begin = time.perf_counter()
+    begin = time.thread_time() - estimator.seconds
     result = BlockProcessor(info, config, estimator).process(block)
     maps = None
     if result.maps:
         index = np.where(result.map_index < 0, len(result.maps), result.map_index)
         maps = np.stack([*result.maps, np.zeros_like(result.maps[0])])[index]
     found = clip_boxes(result.boxes, maps, result.times, info.width, info.height, config, result.confidence)
-    return result.times, found, (time.perf_counter() - begin) / len(frames) * 1e3
+    return result.times, found, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
 
 
 def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:

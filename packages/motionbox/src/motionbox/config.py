@@ -205,14 +205,14 @@ class EvidenceConfig(_Section):
     """
 
     noise_ratio: float = Field(2.5, gt=0)
-    peak_ratio: float = Field(0.1, ge=0, lt=1)
-    sustained_seconds: float = Field(0.25, ge=0)
+    peak_ratio: float = Field(0.05, ge=0, lt=1)
+    sustained_seconds: float = Field(0.15, ge=0)
     num_regions: int = Field(2, ge=1)
     min_region: float = Field(0.4, ge=0, lt=1)
-    min_moving: float = Field(0.1, ge=0, lt=1)
-    memory_seconds: float = Field(0.1, gt=0)
+    min_moving: float = Field(0.05, ge=0, lt=1)
+    memory_seconds: float = Field(0.15, gt=0)
     trim_share: float = Field(0.01, ge=0, lt=0.5)
-    growth: float = Field(7.0, ge=0)
+    growth: float = Field(6.5, ge=0)
     shrink: float = Field(0.3, ge=0, le=1)
     cut_ratio: float = Field(6.0, gt=1)
 

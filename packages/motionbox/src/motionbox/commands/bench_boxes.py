@@ -38,6 +38,8 @@ def command(
     """Run the command; see the options."""
     import tempfile
 
+    import cv2
+
     from motionbox.bench_boxes import (
         ablation_configs,
         find_clips,
@@ -51,6 +53,7 @@ def command(
 
     if (data_root is None) != (boxes_file is None):
         raise InputError("--data-root and --boxes must be given together: clips and their annotated boxes")
+    cv2.setNumThreads(1)
     overrides = {"flow.method": flow, **parse_overrides(settings)}
     configs = ablation_configs(overrides) if ablation else preset_configs(presets or preset_names(), overrides)
     estimator = create_flow_estimator(next(iter(configs.values())).flow)
