@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from motionbox.errors import Interrupted
+from motionbox.errors import InputError, Interrupted
 from motionbox.executors import Executor
 from motionbox.failures import Fault, quarantined, record_fault
 from motionbox.plan import Unit, units_of
 from motionbox.progress import Counts, Reporter
 from motionbox.runs import Run
-from motionbox.worker import Acknowledgement, Task
+from motionbox.worker import Acknowledgement, Task, last_heard
 
 _MAX_STORE_ERRORS = 3
 _WAIT_SECONDS = 0.5
@@ -95,6 +95,7 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
 
     Raises:
         Interrupted: By a signal, a full disk, or because some units could not be stored; resumable.
+        InputError: Workers lack a library or a device.
     """
     units = units_of(run.plan())
     done = set(run.paths.committed_units())
@@ -146,10 +147,11 @@ def _loop(
                 state.pending.append(entry.task.unit)
             state.in_flight.clear()
         _cancel_stalled(executor, state, options)
-        reporter.update(counts)
         if time.monotonic() - written > _PROGRESS_EVERY_SECONDS:
             written = time.monotonic()
+            counts.num_frames_under_way = sum(last_heard(entry.task)[1] for entry in state.in_flight.values())
             _write_progress(run, counts, state)
+        reporter.update(counts)
     _write_progress(run, counts, state)
 
 
@@ -176,6 +178,8 @@ def _settle(
     counts: Counts,
 ) -> None:
     """Take note of what became of an attempt, and put the unit back where it is not done."""
+    if answer.fatal is not None:
+        raise InputError(f"a worker cannot process any unit: {answer.fatal}")
     if answer.fault is not None:
         _count_fault(run, unit, answer.fault, options, stop)
         state.pending.append(unit)
@@ -196,6 +200,7 @@ def _settle(
         counts.done_units += 1
         counts.done_clips += unit.num_clips
         counts.num_frames += answer.num_frames
+        counts.num_frames_under_way = max(0, counts.num_frames_under_way - answer.num_frames)
         counts.num_frames_estimated += answer.num_frames - unit.estimated_frames
         counts.num_failed_videos += answer.num_failed_videos
 
