@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
@@ -148,9 +149,9 @@ class _Run:
             with_motion=config.mask.kind == "motion_map",
             patch_px=model.clip.patch_px,
         )
+        wrapped: nn.Module = ranks.wrap(model, config.run.sharding)
         optimizer = create_optimizer(model, config.optim)
         scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        wrapped: nn.Module = ranks.wrap(model)
         if config.run.compile:
             wrapped = cast(nn.Module, torch.compile(wrapped))
         log = RunLog(out) if ranks.is_first else None
@@ -171,8 +172,7 @@ class _Run:
             recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if found is None:
             return
-        load_into(self.model, found.model, source=str(found.path))
-        self.optimizer.load_state_dict(found.state["optimizer"])
+        self.ranks.restore(self.model, self.optimizer, found.model, found.state["optimizer"])
         self.scaler.load_state_dict(found.state["scaler"])
         self.step = found.step
         self.num_read, self.num_bad = found.info["num_read"], found.info["num_bad"]
@@ -231,14 +231,13 @@ class _Run:
             totals.wait_seconds += time.perf_counter() - before
             self._count_bad(batch)
             names += batch.clips
-            last = part == parts - 1
-            hold = nullcontext() if last or self.ranks.world_size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
-            with hold:
+            with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss, drawn = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optim.clip_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self._stop_diverged(f"gradient norm {norm}", names)
         self.scaler.step(self.optimizer)
@@ -351,6 +350,7 @@ class _Run:
 
     def _save(self) -> Path:
         counts = self.ranks.gather((self.num_read, self.num_bad, self.bad))
+        weights, optimizer = self.ranks.full_state(self.model, self.optimizer)
         path = self.out / "checkpoints" / f"step-{self.step:09d}"
         if not self.ranks.is_first:
             return path
@@ -362,9 +362,9 @@ class _Run:
             "num_bad": counts[0][1],
             "bad_clips": {name: reason for _, _, bad in counts for name, reason in bad.items()},
         }
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"optimizer": optimizer, "scaler": self.scaler.state_dict()}
         keep = self.config.run.keep_checkpoints
-        return write_checkpoint(self.out / "checkpoints", self.step, self.model.state_dict(), state, info, keep=keep)
+        return write_checkpoint(self.out / "checkpoints", self.step, weights, state, info, keep=keep)
 
     def close(self) -> None:
         """Write out the log."""
