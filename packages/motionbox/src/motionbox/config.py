@@ -33,10 +33,15 @@ class FramesConfig(_Section):
         duplicate_ratio: A frame repeats the one before (30 fps footage stored at 60 fps) where its mean absolute
             difference to it is below this share of the differences around it, see `frames.find_duplicates`; flow skips
             such frames. 0 turns the check off.
+        spans: Which frames of a video are processed: `annotated`: those of its clips; `all`: every one. Clips and their
+            boxes are the same either way, `Store.video_rows` shows the rest.
+        span_margin_seconds: `annotated` clips are widened by this on both sides, then to whole blocks (see `plan`).
     """
 
     short_side_px: int = Field(256, ge=16, le=4096)
     duplicate_ratio: float = Field(0.25, ge=0, lt=1)
+    spans: Literal["annotated", "all"] = "annotated"
+    span_margin_seconds: float = Field(1.0, ge=0)
 
 
 class TVL1Params(_Section):
@@ -262,7 +267,14 @@ class ExtractConfig(_Section):
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON of all values (the preset's name is not one of them)."""
         values = self.model_dump(mode="json", exclude={"preset"})
+        _drop_idle(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _drop_idle(values: dict[str, Any]) -> None:
+    """Take away what shapes nothing in a store under the other values."""
+    if values["frames"]["spans"] == "all":
+        del values["frames"]["span_margin_seconds"]
 
 
 def preset_names() -> list[str]:

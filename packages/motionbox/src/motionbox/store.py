@@ -22,6 +22,7 @@ from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
 from motionbox.layout import RunPaths, check_store, read_json, run_paths
 from motionbox.map_reader import MapReader
+from motionbox.video_rows import read_video_rows
 
 _PRIVATE_COLUMNS = ("first_row", "map_width", "map_height")
 
@@ -176,6 +177,17 @@ class Store:
         row = self._row(clip_id)
         height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
         return self._map_reader.read(self._maps[self._frame_rows(clip_id)], height, width)
+
+    def video_rows(self, video_id: str) -> pa.Table:
+        """Return every processed frame of a video, also those outside of clips (`frames.spans`), in order of time.
+
+        Columns: time_seconds, x1, y1, x2, y2 (raw box before stabilising, half-open display pixels, null: none),
+        energy, confidence and origin, see docs/store.md.
+
+        Raises:
+            StoreError: The snapshot has no frames of such a video, or a file is damaged.
+        """
+        return read_video_rows(self._paths, self.info["units"], video_id)
 
     def _row(self, clip_id: str) -> int:
         if self._rows is None:
