@@ -135,12 +135,17 @@ class StoreConfig(_Section):
             Stored as 255 * sqrt(value / map_full_scale).
         static_energy: A clip whose motion energy (mean of the motion map, pixels per frame step and pixel) is below
             this in nine frames of ten stands still: what moves is the noise of its compression.
+        flow: Keep the flow itself, in the working size: `float16`, `uint8` (an order of magnitude smaller) or `none`.
+        flow_bound_px: Displacement that `uint8` holds at most; larger ones saturate, smaller ones are off by at most
+            1/254 of it.
     """
 
     motion_maps: bool = True
     map_scale: int = Field(8, ge=1, le=64)
     map_full_scale: float = Field(2.0, gt=0)
     static_energy: float = Field(0.002, ge=0)
+    flow: Literal["none", "float16", "uint8"] = "none"
+    flow_bound_px: float = Field(20.0, gt=0)
 
 
 class MotionConfig(_Section):
@@ -275,6 +280,10 @@ def _drop_idle(values: dict[str, Any]) -> None:
     """Take away what shapes nothing in a store under the other values."""
     if values["frames"]["spans"] == "all":
         del values["frames"]["span_margin_seconds"]
+    if values["store"]["flow"] != "uint8":
+        del values["store"]["flow_bound_px"]
+    if values["store"]["flow"] == "none":
+        del values["store"]["flow"]
 
 
 def preset_names() -> list[str]:

@@ -37,6 +37,9 @@ _NUM_LISTED = 20
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
 @click.option("--flow", type=click.Choice(["tvl1", "dis"]), help="Flow method.")
 @click.option(
+    "--save", type=click.Choice(["flow"]), multiple=True, help="Keep the flow too: float16, or as store.flow says."
+)
+@click.option(
     "--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", help="What computes the flow."
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
@@ -62,6 +65,7 @@ def extract(
     config_path: Path | None,
     overrides: tuple[str, ...],
     flow: str | None,
+    save: tuple[str, ...],
     backend: str,
     workers: int | None,
     executor: str,
@@ -85,6 +89,8 @@ def extract(
     if spans is not None:
         values["frames.spans"] = spans
     config = load_config(preset, config_path, values)
+    if "flow" in save and config.store.flow == "none":
+        config = load_config(preset, config_path, values | {"store.flow": "float16"})
     _check_backend(config.flow.method, backend)
     root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
     manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing)
