@@ -1,0 +1,40 @@
+"""`mofo-train pretrain`: masked pretraining from a store of motion boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEFAULT_RECIPE = "synthetic_pretrain_tiny"
+
+
+@click.command(name="pretrain")
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Name of a recipe, or a TOML file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. optim.epochs=100.")
+@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
+def command(
+    recipe: str, overrides: tuple[str, ...], store: Path | None, data_root: Path | None, out: Path | None
+) -> None:
+    """Pretrain a masked autoencoder guided by motion boxes; the same command resumes.
+
+    On several devices: torchrun --nproc-per-node N -m mofo_train pretrain ...
+    """
+    from mofo_train.config import PretrainConfig, load_recipe
+    from mofo_train.data.sources import open_boxes
+    from mofo_train.distributed import ranks_of_this_run
+    from mofo_train.pretrain import pretrain
+
+    config = load_recipe(PretrainConfig, recipe, overrides)
+    boxes, root = open_boxes(config.data.dataset, store, data_root)
+    out = out or Path("runs") / Path(recipe).stem
+    with ranks_of_this_run() as ranks:
+
+        def say(line: str) -> None:
+            if ranks.is_first:
+                click.echo(line)
+
+        final = pretrain(config, boxes, root, out, ranks, say=say)
+        say(f"done: {final}")

@@ -1,0 +1,240 @@
+"""Recipes: one TOML file per row of the table, checked as a frozen tree of models.
+
+A recipe is a file of this package (`recipes/<name>.toml`) or a path; `--set section.key=value` changes single values.
+Unknown keys are refused with the nearest valid name. The resolved recipe is written into every run's folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mofo_train.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The network.
+
+    Attributes:
+        name: Size of the encoder and decoder.
+        num_frames: Frames of a clip.
+        image_px: Side of a frame after cropping.
+        decoder_depth: Blocks of the decoder; None = the published number.
+        drop_path: Stochastic depth of the encoder's last block.
+        recompute: Activation checkpointing: less memory, about a third more time.
+        init: Checkpoint to start from (VideoMAE, MOFO, Hugging Face or ours); None = random weights.
+    """
+
+    name: Literal["videomae_tiny", "videomae_small", "videomae_base", "videomae_large", "videomae_huge"] = (
+        "videomae_base"
+    )
+    num_frames: int = Field(16, ge=2, multiple_of=2)
+    image_px: int = Field(224, ge=16, multiple_of=16)
+    decoder_depth: int | None = Field(None, ge=1)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    recompute: bool = False
+    init: Path | None = None
+
+
+class DataConfig(Section):
+    """Which clips, which of their frames, which crops.
+
+    Attributes:
+        dataset: The data set that the store must be of.
+        split: Only clips of this split; None = all.
+        stride_frames: Distance of the sampled frames.
+        short_side_px: Larger videos are reduced to this short side while decoding.
+        crop_scales: Sides of a crop as shares of the short side (MultiScaleCrop).
+        crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
+        num_workers: Decoding processes per rank; 0 = decode in the training process.
+        max_bad_share: Stop when more than this share of the clips asked for cannot be read.
+    """
+
+    dataset: str
+    split: str | None = None
+    stride_frames: int = Field(2, ge=1)
+    short_side_px: int = Field(256, ge=16)
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    crops_per_clip: int = Field(1, ge=1)
+    num_workers: int = Field(8, ge=0)
+    max_bad_share: float = Field(0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _scales_are_shares(self) -> DataConfig:
+        if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
+            raise ValueError(f"crop_scales must be shares in (0, 1], got {self.crop_scales!r}")
+        return self
+
+
+class MaskConfig(Section):
+    """What is hidden.
+
+    Attributes:
+        kind: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box) or `motion_map`.
+        mask_ratio: Share of the tokens hidden.
+        inside_ratio: Share of the tubes inside the motion box hidden (`motion`).
+        floor: Weight of a patch without motion relative to the mean (`motion_map`).
+    """
+
+    kind: Literal["tube", "random", "motion", "motion_map"] = "tube"
+    mask_ratio: float = Field(0.9, gt=0, lt=1)
+    inside_ratio: float = Field(0.75, ge=0, le=1)
+    floor: float = Field(0.5, gt=0)
+
+
+class OptimConfig(Section):
+    """AdamW and its schedule.
+
+    Attributes:
+        batch_size: Clips (crops) of one optimiser step, over all ranks and accumulated micro-batches.
+        accumulate: Micro-batches of a step.
+        epochs: Passes over the data.
+        warmup_epochs: Of these, with rising learning rate; may be a fraction.
+        base_lr: Peak learning rate per 256 clips of batch; the same scaling holds for the two below.
+        warmup_lr: Learning rate of the first step.
+        min_lr: Learning rate at the end of the cosine.
+        betas: AdamW's.
+        weight_decay: On matrices only.
+        clip_grad_norm: Largest gradient norm; None = no clipping.
+    """
+
+    batch_size: int = Field(2048, ge=1)
+    accumulate: int = Field(1, ge=1)
+    epochs: int = Field(800, ge=1)
+    warmup_epochs: float = Field(40, ge=0)
+    base_lr: float = Field(1.5e-4, gt=0)
+    warmup_lr: float = Field(1e-6, ge=0)
+    min_lr: float = Field(1e-5, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.05, ge=0)
+    clip_grad_norm: float | None = Field(None, gt=0)
+
+
+class RunConfig(Section):
+    """How a stage runs and what it writes.
+
+    Attributes:
+        precision: Number format of the forward and backward pass.
+        compile: Run the model through `torch.compile`.
+        log_every_steps: Distance of log rows.
+        checkpoint_every_steps: Distance of checkpoints; one is written at the end and on SIGTERM anyway.
+        keep_checkpoints: How many are kept.
+        picture_every_epochs: Distance of reconstruction pictures; 0 = none.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    compile: bool = False
+    log_every_steps: int = Field(10, ge=1)
+    checkpoint_every_steps: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    picture_every_epochs: int = Field(20, ge=0)
+
+
+class PretrainConfig(Section):
+    """A recipe of `mofo-train pretrain`."""
+
+    stage: Literal["pretrain"]
+    seed: int = Field(0, ge=0)
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    mask: MaskConfig = MaskConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()
+
+
+def config_digest(config: BaseModel) -> str:
+    """Return the SHA-256 of the canonical JSON of a recipe."""
+    values = config.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(
+        Path(entry.name).stem for entry in files("mofo_train.recipes").iterdir() if entry.name.endswith(".toml")
+    )
+
+
+_Recipe = TypeVar("_Recipe", bound=BaseModel)
+
+
+def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str] = ()) -> _Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        kind: The model that checks it, `PretrainConfig` for instance.
+        recipe: Name of a recipe of the package, or path of a TOML file.
+        overrides: `section.key=value`, the value as in TOML or a bare word.
+
+    Raises:
+        ConfigError: No such recipe, no TOML, an unknown key (names the nearest) or an invalid value.
+    """
+    values = _read_recipe(recipe)
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not all(key.split(".")):
+            raise ConfigError(f"--set must be section.key=value, got {text!r}")
+        _assign(values, key.split("."), _parse(value), text)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"recipe {recipe}: {_describe(error, kind)}") from None
+
+
+def _read_recipe(recipe: str | Path) -> dict[str, Any]:
+    if str(recipe) in recipe_names():
+        return tomllib.loads((files("mofo_train.recipes") / f"{recipe}.toml").read_text(encoding="utf-8"))
+    path = Path(recipe)
+    if path.suffix != ".toml":
+        near = difflib.get_close_matches(str(recipe), recipe_names(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"recipes: {', '.join(recipe_names())}"
+        raise ConfigError(f"recipe must be a recipe's name or a .toml file, got {str(recipe)!r}; {hint}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"recipe {path} does not exist; recipes: {', '.join(recipe_names())}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"recipe {path} must be readable TOML: {error}") from None
+
+
+def _parse(value: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set must name a value inside sections, got {text!r}; {key!r} is no section")
+    values[keys[-1]] = value
+
+
+def _describe(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{key or 'recipe'}: {first['msg']}, got {first['input']!r}"
+    for parent in first["loc"][:-1]:
+        annotation = model.model_fields[str(parent)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)  # noqa: S101, PT018
+        model = annotation
+    valid = sorted(model.model_fields)
+    near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}")

@@ -1,0 +1,1 @@
+"""Clips for training: which frames, decoding, crops with their boxes, and the order of the samples."""

@@ -1,0 +1,320 @@
+"""Samples in a fixed order: what a step reads depends on (seed, epoch, position) and on nothing else.
+
+The sampler hands out keys, so workers live on from epoch to epoch and nothing changes with the number of workers or
+ranks: a global step always takes the same clips, crops and frames. A clip that cannot be read is replaced by another
+one drawn from the same key; the others do not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.data.clips import dense_frames
+from mofo_train.data.decode import ClipUnreadableError, decode_frames
+from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
+from mofo_train.errors import DataError
+from motionbox.store import Store
+
+_MAX_SUBSTITUTES = 8
+
+
+class ClipReader:
+    """Reads chosen frames of a store's clips with their boxes, from the source media.
+
+    Attributes:
+        clip_ids: The clips that can be used, in the store's order.
+        labels: The store's table of these clips, label columns included.
+    """
+
+    def __init__(self, store: Store, data_root: Path, *, split: str | None, short_side_px: int) -> None:
+        """Choose the clips of a split that have boxes.
+
+        Raises:
+            DataError: The store has no clip of that split with boxes.
+        """
+        table = store.clips()
+        usable = [status != "failed" and bool(count) for status, count in _columns(table, "status", "num_frames")]
+        if split is not None:
+            splits = table.column("split").to_pylist()
+            usable = [ok and own == split for ok, own in zip(usable, splits, strict=True)]
+            if split not in splits:
+                known = ", ".join(sorted({str(name) for name in splits}))
+                raise DataError(f"split must be one of {known}, got {split!r}; store {store.path}")
+        if not any(usable):
+            raise DataError(
+                f"store {store.path} must have clips with boxes, got none of {len(usable)}; see `motionbox status`"
+            )
+        self.labels = table.filter(usable)
+        self.clip_ids: list[str] = self.labels.column("clip_id").to_pylist()
+        self._store = store
+        self._root = data_root
+        self._short_side_px = short_side_px
+        self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
+        rates = "frame_fps" in self.labels.column_names
+        self._rates: list[float | None] = self.labels.column("frame_fps").to_pylist() if rates else [None] * len(self)
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def num_frames(self, index: int) -> int:
+        """Return how many frames the store knows of a clip."""
+        return int(self._rows[index][1])
+
+    def read(self, index: int, frames: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Read frames of a clip.
+
+        Args:
+            index: Place of the clip in `clip_ids`.
+            frames: (T,) positions among the clip's frames, not decreasing.
+
+        Returns:
+            uint8 (T, h, w, 3) RGB and float32 (T, 4) xyxy boxes in the pixels of these frames.
+
+        Raises:
+            ClipUnreadableError: The clip cannot be decoded, or a box lies outside its frame.
+        """
+        path, _, width, height = self._rows[index]
+        clip_id = self.clip_ids[index]
+        times = self._store.frame_times(clip_id)[frames]
+        pixels = decode_frames(
+            self._root / path, times, short_side_px=self._short_side_px, frame_fps=self._rates[index]
+        )
+        boxes = self._store.frame_boxes(clip_id)[frames].astype(np.float32)
+        limits = np.array([width, height, width, height], np.float32)
+        if (
+            (boxes < 0).any()
+            or (boxes > limits).any()
+            or abs(pixels.shape[2] * height - pixels.shape[1] * width) > max(width, height)
+        ):
+            raise ClipUnreadableError(
+                f"clip {clip_id} must have boxes inside its {pixels.shape[2]}x{pixels.shape[1]} frames, got some "
+                f"outside or frames that are not {width}x{height}; extract it again"
+            )
+        return pixels, boxes * np.array([pixels.shape[2], pixels.shape[1]] * 2, np.float32) / limits
+
+    def motion(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the clip's mean motion map over the frames, float32 (h, w), of the whole frame, 0 to 255."""
+        maps = self._store.motion_maps(self.clip_ids[index])[frames]
+        return np.asarray(maps.mean(0), np.float32)
+
+
+def _columns(table: Any, *names: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What a sample depends on, beside the seed.
+
+    Attributes:
+        epoch: Pass over the data.
+        position: Place in the epoch's order.
+        clip: Index of the clip in the reader.
+    """
+
+    epoch: int
+    position: int
+    clip: int
+
+
+@dataclass
+class Sample:
+    """One decoded clip.
+
+    Attributes:
+        frames: uint8 (R, 3, T, S, S), R crops.
+        boxes: float32 (R, T, 4) xyxy in the crops' pixels; all zero where the crop misses the box.
+        motion: float32 (R, P) mean motion of each patch, or an empty tensor where the mask does not need it.
+        clip: Index of the clip that was read.
+        bad: Clips tried before it and why they failed.
+    """
+
+    frames: Tensor
+    boxes: Tensor
+    motion: Tensor
+    clip: int
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+
+class PretrainClips(Dataset[Sample]):
+    """Map from `SampleKey` to `Sample`; the randomness of a sample is seeded by its key."""
+
+    def __init__(
+        self, reader: ClipReader, model: ModelConfig, data: DataConfig, *, seed: int, with_motion: bool, patch_px: int
+    ) -> None:
+        self._reader = reader
+        self._model = model
+        self._data = data
+        self._seed = seed
+        self._with_motion = with_motion
+        self._patch_px = patch_px
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        bad: list[tuple[str, str]] = []
+        clip = key.clip
+        for attempt in range(_MAX_SUBSTITUTES):
+            rng = np.random.default_rng((self._seed, key.epoch, key.position, attempt))
+            if attempt:
+                clip = int(rng.integers(len(self._reader)))
+            try:
+                return self._read(clip, rng, bad)
+            except ClipUnreadableError as error:
+                bad.append((self._reader.clip_ids[clip], str(error)))
+        raise DataError(f"{_MAX_SUBSTITUTES} clips in a row must not be unreadable, got {bad[0][1]}")
+
+    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
+        model, data = self._model, self._data
+        chosen = dense_frames(self._reader.num_frames(clip), model.num_frames, data.stride_frames, rng.random())
+        pixels, boxes = self._reader.read(clip, chosen)
+        source = torch.from_numpy(pixels)
+        motion = torch.from_numpy(self._reader.motion(clip, chosen)) if self._with_motion else None
+        frames, moved, weights = [], [], []
+        for _ in range(data.crops_per_clip):
+            crop = multi_scale_crop(pixels.shape[2], pixels.shape[1], model.image_px, data.crop_scales, rng)
+            frames.append(crop_frames(source, crop, model.image_px))
+            moved.append(torch.from_numpy(crop_boxes(boxes, crop, model.image_px)))
+            if motion is not None:
+                weights.append(self._patch_motion(motion, crop, pixels.shape))
+        return Sample(
+            torch.stack(frames), torch.stack(moved), torch.stack(weights) if weights else torch.empty(0), clip, bad
+        )
+
+    def _patch_motion(self, motion: Tensor, crop: Any, shape: tuple[int, ...]) -> Tensor:
+        """Average the motion map of the whole frame over the patches of a crop."""
+        side = self._model.image_px // self._patch_px
+        rows = (torch.arange(side * 4) + 0.5) / (side * 4) * crop.height + crop.y
+        columns = (torch.arange(side * 4) + 0.5) / (side * 4) * crop.width + crop.x
+        rows = (rows * motion.shape[0] / shape[1]).long().clamp(max=motion.shape[0] - 1)
+        columns = (columns * motion.shape[1] / shape[2]).long().clamp(max=motion.shape[1] - 1)
+        sampled = motion[rows[:, None], columns[None, :]]
+        return sampled.reshape(side, 4, side, 4).mean((1, 3)).flatten()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one micro-batch on one rank.
+
+    Attributes:
+        frames: uint8 (B, 3, T, S, S).
+        boxes: float32 (B, T, 4).
+        motion: float32 (B, P) or empty.
+        clips: Index of each clip in the reader, one per B.
+        bad: Clips that could not be read, and why.
+    """
+
+    frames: Tensor
+    boxes: Tensor
+    motion: Tensor
+    clips: list[int]
+    bad: list[tuple[str, str]]
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory (called by the loader)."""
+        tensors = (self.frames.pin_memory(), self.boxes.pin_memory(), self.motion.pin_memory())
+        return Batch(*tensors, self.clips, self.bad)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Join samples; the crops of a clip stay neighbours."""
+    repeats = len(samples[0].frames)
+    return Batch(
+        torch.cat([sample.frames for sample in samples]),
+        torch.cat([sample.boxes for sample in samples]),
+        torch.cat([sample.motion for sample in samples]),
+        [sample.clip for sample in samples for _ in range(repeats)],
+        [entry for sample in samples for entry in sample.bad],
+    )
+
+
+class ResumableSampler(Sampler[list[SampleKey]]):
+    """Micro-batches of keys for one rank, from a given step on, through all epochs.
+
+    Attributes:
+        steps_per_epoch: Optimiser steps of an epoch; the last, incomplete batch is dropped.
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        clips_per_step: int,
+        *,
+        seed: int,
+        epochs: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+    ) -> None:
+        """Plan the order.
+
+        Args:
+            num_clips: Clips of the data set.
+            clips_per_step: Clips of one optimiser step over all ranks; divisible by ranks times micro-batches.
+            seed: Seed of the order.
+            epochs: Passes.
+            accumulate: Micro-batches of a step.
+            rank: This process.
+            world_size: All processes.
+            start_step: Steps already done.
+
+        Raises:
+            DataError: Too few clips for a batch, or a batch that ranks and micro-batches do not divide.
+        """
+        parts = accumulate * world_size
+        if clips_per_step % parts or clips_per_step < parts:
+            raise DataError(
+                f"clips of a step must be divisible by {world_size} ranks x {accumulate} micro-batches, "
+                f"got {clips_per_step}; change optim.batch_size, optim.accumulate or data.crops_per_clip"
+            )
+        if num_clips < clips_per_step:
+            raise DataError(
+                f"a step needs {clips_per_step} clips, got {num_clips} in the data set; lower optim.batch_size"
+            )
+        self.steps_per_epoch = num_clips // clips_per_step
+        self._num_clips, self._clips_per_step, self._seed = num_clips, clips_per_step, seed
+        self._epochs, self._accumulate, self._start = epochs, accumulate, start_step
+        self._rank, self._world = rank, world_size
+
+    def __len__(self) -> int:
+        return max(0, self._epochs * self.steps_per_epoch - self._start) * self._accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        size = self._clips_per_step // (self._accumulate * self._world)
+        order: NDArray[np.int64] | None = None
+        for step in range(self._start, self._epochs * self.steps_per_epoch):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if order is None or place == 0:
+                order = np.random.default_rng((self._seed, epoch)).permutation(self._num_clips)
+            for part in range(self._accumulate):
+                first = place * self._clips_per_step + (part * self._world + self._rank) * size
+                yield [SampleKey(epoch, spot, int(order[spot])) for spot in range(first, first + size)]
+
+
+def create_loader(
+    dataset: PretrainClips, sampler: ResumableSampler, *, num_workers: int, pin: bool
+) -> DataLoader[Sample]:
+    """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="forkserver" if num_workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,66 @@
+"""Crops of clips, with the boxes moved along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+_SNAP_PX = 3
+# Where a crop may lie, in quarters of the free space to the left and above: corners, centre, edge middles, quarters.
+_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of a frame, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def multi_scale_crop(width: int, height: int, out_px: int, scales: Sequence[float], rng: np.random.Generator) -> Crop:
+    """Draw a crop as VideoMAE does (TSN's MultiScaleCrop).
+
+    Width and height are shares of the short side, neighbours in `scales` at most, and lie at one of 13 places. A side
+    within 2 px of the model's is set to it.
+
+    Args:
+        width: Width of the frame.
+        height: Height of the frame.
+        out_px: Side of the model's frames.
+        scales: Shares of the short side, in order.
+        rng: Source of randomness.
+    """
+    short = min(width, height)
+    sides = [max(1, int(short * scale)) for scale in scales]
+    sides = [out_px if abs(side - out_px) < _SNAP_PX and out_px <= short else side for side in sides]
+    pairs = [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    crop_width, crop_height = pairs[rng.integers(len(pairs))]
+    across, down = _PLACES[rng.integers(len(_PLACES))]
+    x, y = (width - crop_width) // 4 * across, (height - crop_height) // 4 * down
+    return Crop(x, y, crop_width, crop_height)
+
+
+def crop_frames(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
+    """Cut and resize (bilinear, antialiased) uint8 (T, H, W, 3) -> uint8 (3, T, out_px, out_px)."""
+    cut = frames[:, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width].permute(0, 3, 1, 2)
+    if (crop.width, crop.height) != (out_px, out_px):
+        cut = F.interpolate(cut, size=(out_px, out_px), mode="bilinear", antialias=True)
+    return cut.transpose(0, 1).contiguous()
+
+
+def crop_boxes(boxes: NDArray[np.float32], crop: Crop, out_px: int) -> NDArray[np.float32]:
+    """Move boxes (T, 4) xyxy along with a crop that is resized to `out_px`, clipped to it; empty ones become zero."""
+    scale = np.array([out_px / crop.width, out_px / crop.height] * 2, np.float32)
+    moved = (boxes - np.array([crop.x, crop.y] * 2, np.float32)) * scale
+    moved = moved.clip(0, out_px)
+    empty = (moved[:, 2] <= moved[:, 0]) | (moved[:, 3] <= moved[:, 1])
+    return cast("NDArray[np.float32]", np.where(empty[:, None], np.float32(0), moved))

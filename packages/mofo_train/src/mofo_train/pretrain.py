@@ -1,0 +1,409 @@
+"""Masked pretraining, MOFO section 2.2: one loop, from a store of motion boxes to checkpoints.
+
+What a step computes depends on the recipe, the data and its number alone: clips, crops and masks are drawn from seeds
+made of it, so a run that is interrupted and resumed goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
+from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
+from mofo_train.config import PretrainConfig, config_digest
+from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
+from mofo_train.distributed import Ranks
+from mofo_train.errors import CheckpointError, DataError, Interrupted, MofoTrainError
+from mofo_train.metrics import RunLog, matrix_rate, training_flops
+from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
+from mofo_train.models.mae import hidden_targets, split_tokens
+from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
+from mofo_train.reconstruction import picture
+from motionbox.store import Store
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BAD_CLIPS_SHOWN = 5
+_MIN_CLIPS_FOR_SHARE = 100
+_SEED_STRIDE = 1_000_003
+
+
+class DivergedError(MofoTrainError):
+    """The loss or a gradient is no longer a number."""
+
+
+def pretrain(
+    config: PretrainConfig, store: Store, data_root: Path, out: Path, ranks: Ranks, *, say: Callable[[str], None]
+) -> Path:
+    """Run or resume a pretraining.
+
+    Args:
+        config: The recipe.
+        store: Motion boxes of the data set.
+        data_root: Folder of its videos.
+        out: Folder of the run: recipe, log, pictures, checkpoints.
+        ranks: This process among all.
+        say: Shows a line to the user.
+
+    Returns:
+        Folder of the final checkpoint.
+
+    Raises:
+        DataError: The store is of another data set, has too few clips, or too many cannot be read.
+        CheckpointError: `out` holds another run, or the disk is full.
+        DivergedError: Loss or gradients became infinite; nothing was changed by that step.
+        Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
+    """
+    _check_dataset(config, store)
+    torch.manual_seed(config.seed)
+    run = _Run.start(config, store, data_root, out, ranks, say)
+    try:
+        with _signals(run):
+            return run.train()
+    finally:
+        run.close()
+
+
+def _check_dataset(config: PretrainConfig, store: Store) -> None:
+    actual = store.run_info()["dataset"]
+    if actual != config.data.dataset:
+        raise DataError(
+            f"data.dataset must be the store's, got {config.data.dataset!r} and store {store.path} of {actual!r}; "
+            "choose another recipe or store"
+        )
+
+
+@dataclass
+class _Totals:
+    """Sums since the last log row, over the micro-batches of this rank.
+
+    Attributes:
+        parts: float64 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
+    """
+
+    parts: Tensor
+    micro_batches: int = 0
+    clips: int = 0
+    wait_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
+        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
+        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
+        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
+        self.parts += torch.stack(sums)
+        self.micro_batches += 1
+        self.clips += len(errors)
+
+
+@dataclass
+class _Run:
+    """Everything a running pretraining holds."""
+
+    config: PretrainConfig
+    out: Path
+    ranks: Ranks
+    say: Callable[[str], None]
+    reader: ClipReader
+    dataset: PretrainClips
+    model: MaskedAutoencoder
+    wrapped: nn.Module
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    log: RunLog | None
+    step: int = 0
+    steps_per_epoch: int = 0
+    interrupted: bool = False
+    bad: dict[str, str] = field(default_factory=dict)
+    num_read: int = 0
+    num_bad: int = 0
+    flops_per_clip: float = 0.0
+    peak_flops: float = 0.0
+
+    @classmethod
+    def start(
+        cls,
+        config: PretrainConfig,
+        store: Store,
+        data_root: Path,
+        out: Path,
+        ranks: Ranks,
+        say: Callable[[str], None],
+    ) -> _Run:
+        """Build everything and take up the newest checkpoint."""
+        data, net = config.data, config.model
+        reader = ClipReader(store, data_root, split=data.split, short_side_px=data.short_side_px)
+        model = create_pretrain_model(
+            net.name,
+            num_frames=net.num_frames,
+            image_px=net.image_px,
+            decoder_depth=net.decoder_depth,
+            drop_path=net.drop_path,
+            recompute=net.recompute,
+        )
+        if net.init is not None:
+            load_into(model, load_checkpoint(net.init), source=str(net.init))
+        model.to(ranks.device)
+        clips = PretrainClips(
+            reader,
+            net,
+            data,
+            seed=config.seed,
+            with_motion=config.mask.kind == "motion_map",
+            patch_px=model.clip.patch_px,
+        )
+        optimizer = create_optimizer(model, config.optim)
+        scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
+        wrapped: nn.Module = ranks.wrap(model)
+        if config.run.compile:
+            wrapped = cast(nn.Module, torch.compile(wrapped))
+        log = RunLog(out) if ranks.is_first else None
+        run = cls(config, out, ranks, say, reader, clips, model, wrapped, optimizer, scaler, log)
+        run._resume()
+        return run
+
+    def _resume(self) -> None:
+        digest = config_digest(self.config)
+        recipe = self.out / "recipe.json"
+        if recipe.exists() and json.loads(recipe.read_text(encoding="utf-8"))["digest"] != digest:
+            raise CheckpointError(f"out must be of the same recipe, got {self.out} of another; choose another folder")
+        found, problems = read_newest_checkpoint(self.out / "checkpoints")
+        for problem in problems if self.ranks.is_first else []:
+            self.say(f"skipped: {problem}")
+        if self.ranks.is_first and not recipe.exists():
+            values = {"digest": digest, "config": self.config.model_dump(mode="json")}
+            recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if found is None:
+            return
+        load_into(self.model, found.model, source=str(found.path))
+        self.optimizer.load_state_dict(found.state["optimizer"])
+        self.scaler.load_state_dict(found.state["scaler"])
+        self.step = found.step
+        self.num_read, self.num_bad = found.info["num_read"], found.info["num_bad"]
+        if self.ranks.is_first:
+            self.say(f"resuming after step {self.step} of {found.path}")
+
+    def train(self) -> Path:
+        """Take all remaining steps."""
+        config = self.config
+        optim = config.optim
+        if optim.batch_size % config.data.crops_per_clip:
+            raise DataError(
+                f"optim.batch_size must be a multiple of data.crops_per_clip = {config.data.crops_per_clip}, "
+                f"got {optim.batch_size}"
+            )
+        sampler = ResumableSampler(
+            len(self.reader),
+            optim.batch_size // config.data.crops_per_clip,
+            seed=config.seed,
+            epochs=optim.epochs,
+            accumulate=optim.accumulate,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            start_step=self.step,
+        )
+        self.steps_per_epoch = sampler.steps_per_epoch
+        total = optim.epochs * self.steps_per_epoch
+        pin = self.ranks.device.type == "cuda"
+        batches = iter(create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin))
+        self.wrapped.train()
+        totals = _Totals(torch.zeros(5, device=self.ranks.device))
+        saved: Path | None = None
+        while self.step < total:
+            if self.ranks.any(self.interrupted):
+                self._save()
+                raise Interrupted(f"interrupted after step {self.step} of {total}; the same command resumes")
+            rate = learning_rate(self.step, self.steps_per_epoch, optim)
+            set_learning_rate(self.optimizer, rate)
+            norm = self._step(batches, totals)
+            self.step += 1
+            if self.step % config.run.log_every_steps == 0 or self.step == total:
+                self._log(totals, rate, norm, total)
+                totals = _Totals(torch.zeros(5, device=self.ranks.device))
+            if self.step % config.run.checkpoint_every_steps == 0 or self.step == total:
+                saved = self._save()
+        return saved or self._save()
+
+    def _step(self, batches: Iterator[Any], totals: _Totals) -> float:
+        """Take one optimiser step; returns the gradient norm."""
+        parts = self.config.optim.accumulate
+        names: list[int] = []
+        drawn: tuple[Batch, Tensor, Tensor, Tensor] | None = None
+        for part in range(parts):
+            before = time.perf_counter()
+            batch: Batch = next(batches)
+            totals.wait_seconds += time.perf_counter() - before
+            self._count_bad(batch)
+            names += batch.clips
+            last = part == parts - 1
+            hold = nullcontext() if last or self.ranks.world_size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
+            with hold:
+                loss, drawn = self._forward(batch, part, totals)
+                self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.optim.clip_grad_norm
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self._stop_diverged(f"gradient norm {norm}", names)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if drawn is not None and self._wants_picture():
+            self._draw(*drawn)
+        return norm
+
+    def _forward(self, batch: Batch, part: int, totals: _Totals) -> tuple[Tensor, tuple[Batch, Tensor, Tensor, Tensor]]:
+        """Compute the loss of a micro-batch and book its parts."""
+        device, clip = self.ranks.device, self.model.clip
+        frames = normalise(batch.frames.to(device, non_blocking=True))
+        boxes = batch.boxes.to(device, non_blocking=True)
+        generator = torch.Generator(device)
+        place = (self.step * self.config.optim.accumulate + part) * self.ranks.world_size + self.ranks.rank
+        generator.manual_seed((self.config.seed * _SEED_STRIDE + place) % 2**63)
+        mask = draw_mask(self.config.mask, clip, boxes, batch.motion.to(device), generator)
+        num_hidden = num_hidden_tokens(self.config.mask, clip)
+        dtype = _DTYPES[self.config.run.precision]
+        torch.manual_seed((self.config.seed * _SEED_STRIDE + place) % 2**63)  # stochastic depth
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            prediction = self.wrapped(frames, mask, num_hidden=num_hidden)
+        targets = hidden_targets(frames, mask, clip, num_hidden=num_hidden)
+        errors = (prediction.float() - targets).square().mean(2)
+        loss = errors.mean()
+        value = loss.item()
+        if not math.isfinite(value):
+            self._stop_diverged(f"loss {value}", batch.clips)
+        totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], inside_patches(clip, boxes))
+        return loss, (batch, frames, mask, prediction.detach())
+
+    def _stop_diverged(self, what: str, clips: list[int]) -> None:
+        names = ", ".join(dict.fromkeys(self.reader.clip_ids[clip] for clip in clips))
+        raise DivergedError(
+            f"loss and gradients must be finite, got {what} in step {self.step}; clips of the batch: {names}; the "
+            "weights are those before the step: lower optim.base_lr, or take precision bf16 or fp32"
+        )
+
+    def _count_bad(self, batch: Batch) -> None:
+        self.num_read += len(batch.clips) // self.config.data.crops_per_clip + len(batch.bad)
+        self.num_bad += len(batch.bad)
+        for clip_id, reason in batch.bad:
+            if clip_id not in self.bad:
+                self.bad[clip_id] = reason
+                if len(self.bad) <= _BAD_CLIPS_SHOWN:
+                    self.say(f"skipped clip {clip_id}: {reason}")
+        share = self.config.data.max_bad_share
+        if self.num_bad > share * max(self.num_read, _MIN_CLIPS_FOR_SHARE):
+            first = next(iter(self.bad.values()), "see the log")
+            raise DataError(
+                f"unreadable clips must be at most {share:.1%} (data.max_bad_share), got {self.num_bad} of "
+                f"{self.num_read} read; the first: {first}"
+            )
+
+    def _log(self, totals: _Totals, rate: float, norm: float, total: int) -> None:
+        loss, inside, num_inside, outside, num_outside = self.ranks.sum(totals.parts).tolist()
+        seconds = time.perf_counter() - totals.started
+        if self.log is None:
+            return
+        self._measure_roof()
+        speed = totals.clips * self.ranks.world_size / seconds
+        peak = self.peak_flops * self.ranks.world_size
+        memory = torch.cuda.max_memory_allocated() if self.ranks.device.type == "cuda" else 0
+        row = {
+            "event": "train",
+            "epoch": self.step / self.steps_per_epoch,
+            "loss": loss / (totals.micro_batches * self.ranks.world_size),
+            "loss_inside": inside / num_inside if num_inside else None,
+            "loss_outside": outside / num_outside if num_outside else None,
+            "lr": rate,
+            "grad_norm": norm if math.isfinite(norm) else None,
+            "clips_per_second": speed,
+            "data_wait_share": totals.wait_seconds / seconds,
+            "mfu": speed * self.flops_per_clip / peak,
+            "memory_gib": memory / 2**30,
+            "bad_clips": self.num_bad,
+        }
+        self.log.write(self.step, row)
+        left = (total - self.step) * seconds * self.config.optim.accumulate / totals.micro_batches
+        self.say(
+            f"step {self.step}/{total}  loss {row['loss']:.4f}  lr {rate:.2e}  {speed:.1f} clips/s  "
+            f"data wait {row['data_wait_share']:.0%}  left {_duration(left)}"
+        )
+
+    def _measure_roof(self) -> None:
+        if self.peak_flops:
+            return
+        clip = self.model.clip
+        frames = torch.empty(1, 3, clip.num_frames, clip.image_px, clip.image_px, device="meta")
+        mask = torch.zeros(1, clip.num_tokens, dtype=torch.bool)
+        mask[:, : round(self.config.mask.mask_ratio * clip.num_tokens)] = True
+        self.flops_per_clip = training_flops(self.model, frames, mask)
+        self.peak_flops = matrix_rate(self.ranks.device, _DTYPES[self.config.run.precision])
+
+    def _wants_picture(self) -> bool:
+        every = self.config.run.picture_every_epochs * self.steps_per_epoch
+        return self.log is not None and bool(every) and (self.step + 1) % every == 0
+
+    def _draw(self, batch: Batch, frames: Tensor, mask: Tensor, prediction: Tensor) -> None:
+        assert self.log is not None  # noqa: S101
+        image = picture(frames[0], mask[0], batch.boxes[0], prediction[0], self.model.clip).cpu()
+        folder = self.out / "pictures"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"epoch-{(self.step + 1) // self.steps_per_epoch:05d}.png"
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+        self.log.picture(self.step + 1, "reconstruction", image)
+
+    def _save(self) -> Path:
+        counts = self.ranks.gather((self.num_read, self.num_bad, self.bad))
+        path = self.out / "checkpoints" / f"step-{self.step:09d}"
+        if not self.ranks.is_first:
+            return path
+        info = {
+            "stage": "pretrain",
+            "model": self.config.model.model_dump(mode="json"),
+            "recipe_digest": config_digest(self.config),
+            "num_read": counts[0][0],
+            "num_bad": counts[0][1],
+            "bad_clips": {name: reason for _, _, bad in counts for name, reason in bad.items()},
+        }
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        keep = self.config.run.keep_checkpoints
+        return write_checkpoint(self.out / "checkpoints", self.step, self.model.state_dict(), state, info, keep=keep)
+
+    def close(self) -> None:
+        """Write out the log."""
+        if self.log is not None:
+            self.log.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+@contextmanager
+def _signals(run: _Run) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
+
+    def stop(*_: object) -> None:
+        run.interrupted = True
+        sys.stderr.write("stopping after this step ...\n")
+
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    previous = [signal.signal(kind, stop) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, previous, strict=True):
+            signal.signal(kind, handler)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mofo_train.config import PretrainConfig, config_digest, load_recipe, recipe_names
+from mofo_train.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if "_pretrain_" in name])
+def test_recipes_are_valid_and_true_to_their_names(name: str) -> None:
+    config = load_recipe(PretrainConfig, name)
+    assert config.data.dataset == name.split("_")[0]
+    if "vitb" in name:
+        assert config.model.name == "videomae_base"
+        assert (config.optim.epochs, config.optim.batch_size, config.optim.base_lr) == (800, 2048, 1.5e-4)
+        assert config.mask.kind == {"videomae": "tube", "mofo": "motion"}[name.rsplit("_", 1)[1]]
+
+
+def test_overrides_change_single_values() -> None:
+    config = load_recipe(
+        PretrainConfig, "synthetic_pretrain_tiny", ["optim.epochs=3", "mask.kind=tube", "data.crop_scales=[1, 0.5]"]
+    )
+    assert (config.optim.epochs, config.mask.kind, config.data.crop_scales) == (3, "tube", (1, 0.5))
+    assert config_digest(config) != config_digest(load_recipe(PretrainConfig, "synthetic_pretrain_tiny"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.epoch=3", r"unknown key 'optim\.epoch'; did you mean 'epochs'"),
+        ("optm.epochs=3", "unknown key 'optm'; did you mean 'optim'"),
+        ("mask.kind=cube", "mask.kind: .*got 'cube'"),
+        ("seed=-1", "seed: .*got -1"),
+        ("seed", "--set must be section"),
+        ("seed.x=1", "'seed' is no section"),
+        ("model.image_px=100", "model.image_px: .*multiple of 16"),
+    ],
+)
+def test_wrong_overrides_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(PretrainConfig, "synthetic_pretrain_tiny", [override])
+
+
+def test_wrong_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'ssv2_pretrain_vitb_mofo'"):
+        load_recipe(PretrainConfig, "ssv2_pretrain_vitb_mof")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_recipe(PretrainConfig, tmp_path / "a.toml")
+    (tmp_path / "b.toml").write_text("stage = ")
+    with pytest.raises(ConfigError, match="readable TOML"):
+        load_recipe(PretrainConfig, tmp_path / "b.toml")

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.data.dataset import (
+    Batch,
+    ClipReader,
+    PretrainClips,
+    ResumableSampler,
+    SampleKey,
+    collate,
+    create_loader,
+)
+from mofo_train.errors import DataError
+from motionbox.store import open_store
+
+MODEL = ModelConfig(name="videomae_tiny", num_frames=4, image_px=64)
+DATA = DataConfig(dataset="synthetic", stride_frames=2, short_side_px=80, crops_per_clip=2, num_workers=0)
+
+
+def reader(store_path: Path, root: Path | None = None) -> ClipReader:
+    return ClipReader(open_store(store_path), root or store_path.parent / "synthetic", split=None, short_side_px=80)
+
+
+def dataset(store_path: Path, root: Path | None = None, seed: int = 0, with_motion: bool = True) -> PretrainClips:
+    return PretrainClips(reader(store_path, root), MODEL, DATA, seed=seed, with_motion=with_motion, patch_px=16)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return one.clips == other.clips and all(
+        torch.equal(getattr(one, name), getattr(other, name)) for name in ("frames", "boxes", "motion")
+    )
+
+
+def test_a_sample_depends_on_its_key_alone(store_path: Path) -> None:
+    clips = dataset(store_path)
+    keys = [SampleKey(0, 3, 5), SampleKey(0, 4, 5), SampleKey(1, 3, 5)]
+    first = [clips[key] for key in keys]
+    again = dataset(store_path)
+    for sample, key in zip(first, reversed(keys), strict=True):
+        assert not torch.equal(sample.frames[0], sample.frames[1]), "crops differ"
+        other = again[key]
+        assert other.frames.dtype == torch.uint8
+        assert other.frames.shape == (2, 3, 4, 64, 64)
+        assert other.boxes.shape == (2, 4, 4)
+        assert other.motion.shape == (2, 16)
+    assert all(same(collate([clips[key]]), collate([again[key]])) for key in keys)
+    assert not torch.equal(first[0].frames, first[1].frames)
+    assert not torch.equal(first[0].frames, first[2].frames)
+    assert not torch.equal(first[0].frames, dataset(store_path, seed=1)[keys[0]].frames)
+
+
+def test_boxes_lie_on_the_motion(store_path: Path) -> None:
+    """The stored boxes, scaled to the decoded frames, hold more of the motion than their share of the area."""
+    clips = reader(store_path)
+    inside, area = [], []
+    for index in range(len(clips)):
+        frames = np.arange(clips.num_frames(index))
+        pixels, boxes = clips.read(index, frames)
+        change = np.abs(np.diff(pixels.astype(np.int16), axis=0)).sum(3)
+        for difference, (x1, y1, x2, y2) in zip(change, boxes.round().astype(int), strict=False):
+            inside.append(difference[y1:y2, x1:x2].sum() / max(1, difference.sum()))
+            area.append((x2 - x1) * (y2 - y1) / difference.size)
+    assert np.mean(inside) > 1.3 * np.mean(area)
+
+
+def test_order_covers_every_clip_once_and_depends_on_the_epoch() -> None:
+    sampler = ResumableSampler(12, 4, seed=7, epochs=2)
+    keys = [key for batch in sampler for key in batch]
+    assert sampler.steps_per_epoch == 3
+    assert len(sampler) == 6
+    first, second = [key.clip for key in keys[:12]], [key.clip for key in keys[12:]]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert [key.position for key in keys] == [*range(12), *range(12)]
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
+def test_a_step_takes_the_same_clips_on_any_number_of_ranks(world: int, accumulate: int) -> None:
+    reference = list(ResumableSampler(13, 4, seed=7, epochs=3))
+    ranks = [
+        list(ResumableSampler(13, 4, seed=7, epochs=3, accumulate=accumulate, rank=rank, world_size=world))
+        for rank in range(world)
+    ]
+    for step, expected in enumerate(reference):
+        parts = [ranks[rank][step * accumulate + part] for part in range(accumulate) for rank in range(world)]
+        assert [key for part in parts for key in part] == expected
+
+
+def test_a_resumed_sampler_goes_on_where_it_was() -> None:
+    whole = list(ResumableSampler(13, 4, seed=7, epochs=3))
+    assert list(ResumableSampler(13, 4, seed=7, epochs=3, start_step=4)) == whole[4:]
+
+
+def test_workers_change_nothing(store_path: Path) -> None:
+    clips = dataset(store_path)
+    here = [list(create_loader(clips, ResumableSampler(12, 6, seed=0, epochs=1), num_workers=0, pin=False))][0]
+    there = list(create_loader(clips, ResumableSampler(12, 6, seed=0, epochs=1), num_workers=2, pin=False))
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))  # type: ignore[arg-type]
+
+
+def test_a_bad_clip_is_named_and_moves_no_other(store_path: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "videos").mkdir(parents=True)
+    for path in (store_path.parent / "synthetic" / "videos").iterdir():
+        (root / "videos" / path.name).symlink_to(path)
+    broken = sorted((root / "videos").iterdir())[4]
+    broken.unlink()
+    broken.write_bytes(b"not a video")
+    batches = list(ResumableSampler(12, 12, seed=0, epochs=1))
+    whole, damaged = dataset(store_path), dataset(store_path, root)
+    good = collate([whole[key] for key in batches[0]])
+    batch = collate([damaged[key] for key in batches[0]])
+    assert [name for name, _ in batch.bad] == [f"videos/{broken.stem}"]
+    assert broken.name in batch.bad[0][1]
+    for place, key in enumerate(batches[0]):
+        rows = slice(2 * place, 2 * place + 2)
+        assert torch.equal(good.frames[rows], batch.frames[rows]) == (key.clip != 4)
+    assert same(batch, collate([dataset(store_path, root)[key] for key in batches[0]])), "the substitute is fixed too"
+
+
+def test_misfits_are_one_clear_error(store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a step needs 16 clips, got 12"):
+        ResumableSampler(12, 16, seed=0, epochs=1)
+    with pytest.raises(DataError, match="divisible by 2 ranks x 2 micro-batches, got 6"):
+        ResumableSampler(12, 6, seed=0, epochs=1, accumulate=2, world_size=2)
+    with pytest.raises(DataError, match=r"split must be one of .*train.*got 'dev'"):
+        ClipReader(open_store(store_path), tmp_path, split="dev", short_side_px=80)
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(DataError, match="8 clips in a row"):
+        dataset(store_path, tmp_path)[SampleKey(0, 0, 0)]
