@@ -133,7 +133,6 @@ class RunConfig(Section):
         log_every_steps: Distance of log rows.
         checkpoint_every_steps: Distance of checkpoints; one is written at the end and on SIGTERM anyway.
         keep_checkpoints: How many are kept.
-        picture_every_epochs: Distance of reconstruction pictures; 0 = none.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -141,6 +140,15 @@ class RunConfig(Section):
     log_every_steps: int = Field(10, ge=1)
     checkpoint_every_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+
+
+class PretrainRunConfig(RunConfig):
+    """How pretraining runs.
+
+    Attributes:
+        picture_every_epochs: Distance of reconstruction pictures; 0 = none.
+    """
+
     picture_every_epochs: int = Field(20, ge=0)
 
 
@@ -153,7 +161,7 @@ class PretrainConfig(Section):
     data: DataConfig
     mask: MaskConfig = MaskConfig()
     optim: OptimConfig = OptimConfig()
-    run: RunConfig = RunConfig()
+    run: PretrainRunConfig = PretrainRunConfig()
 
 
 def config_digest(config: BaseModel) -> str:

@@ -7,6 +7,8 @@ one drawn from the same key; the others do not move.
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +67,19 @@ class ClipReader:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    def subset(self, rows: NDArray[np.int64]) -> ClipReader:
+        """Return a reader of some of the clips only, in the given order."""
+        part = copy.copy(self)
+        part.labels = self.labels.take(rows)
+        part.clip_ids = [self.clip_ids[row] for row in rows]
+        part._rows = [self._rows[row] for row in rows]
+        part._rates = [self._rates[row] for row in rows]
+        return part
+
+    def box_sources(self, index: int) -> NDArray[np.uint8]:
+        """Return where each box of a clip comes from, uint8 (T,): values of `motionbox.boxes.BoxSource`."""
+        return np.asarray(self._store.frame_sources(self.clip_ids[index]))
 
     def num_frames(self, index: int) -> int:
         """Return how many frames the store knows of a clip."""
@@ -146,18 +161,12 @@ class Sample:
     bad: list[tuple[str, str]] = field(default_factory=list)
 
 
-class PretrainClips(Dataset[Sample]):
+class TrainingClips(Dataset[Sample], ABC):
     """Map from `SampleKey` to `Sample`; the randomness of a sample is seeded by its key."""
 
-    def __init__(
-        self, reader: ClipReader, model: ModelConfig, data: DataConfig, *, seed: int, with_motion: bool, patch_px: int
-    ) -> None:
+    def __init__(self, reader: ClipReader, *, seed: int) -> None:
         self._reader = reader
-        self._model = model
-        self._data = data
         self._seed = seed
-        self._with_motion = with_motion
-        self._patch_px = patch_px
 
     def __getitem__(self, key: SampleKey) -> Sample:
         bad: list[tuple[str, str]] = []
@@ -171,6 +180,23 @@ class PretrainClips(Dataset[Sample]):
             except ClipUnreadableError as error:
                 bad.append((self._reader.clip_ids[clip], str(error)))
         raise DataError(f"{_MAX_SUBSTITUTES} clips in a row must not be unreadable, got {bad[0][1]}")
+
+    @abstractmethod
+    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
+        """Make the sample of a clip; ClipUnreadableError when it cannot be decoded."""
+
+
+class PretrainClips(TrainingClips):
+    """Dense frames and multi-scale crops, for masked pretraining."""
+
+    def __init__(
+        self, reader: ClipReader, model: ModelConfig, data: DataConfig, *, seed: int, with_motion: bool, patch_px: int
+    ) -> None:
+        super().__init__(reader, seed=seed)
+        self._model = model
+        self._data = data
+        self._with_motion = with_motion
+        self._patch_px = patch_px
 
     def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
         model, data = self._model, self._data
@@ -301,7 +327,7 @@ class ResumableSampler(Sampler[list[SampleKey]]):
 
 
 def create_loader(
-    dataset: PretrainClips, sampler: ResumableSampler, *, num_workers: int, pin: bool
+    dataset: Dataset[Sample], sampler: ResumableSampler, *, num_workers: int, pin: bool
 ) -> DataLoader[Sample]:
     """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
     return DataLoader(
