@@ -16,6 +16,7 @@ from motionbox.manifest import (
     describe_missing,
     find_missing_media,
     load_manifest,
+    merge_spans,
     validate_manifest,
 )
 
@@ -150,3 +151,31 @@ def test_importing_and_reading_manifests_loads_no_decoder(tmp_path: Path):
         "heavy = {'cv2', 'av', 'ray', 'numba', 'torch', 'zarr'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def spans(*rows, margin=0.0):
+    videos, starts, stops = map(list, zip(*rows, strict=True))
+    merged = merge_spans(table(video_id=videos, start_seconds=starts, stop_seconds=stops), margin)
+    return [tuple(row[name] for name in ("video_id", "start_seconds", "stop_seconds")) for row in merged.to_pylist()]
+
+
+def test_overlapping_spans_become_one_and_gaps_stay():
+    assert spans(("b", 5, 6), ("a", 3, 4), ("b", 0, 2), ("b", 1, 3)) == [("b", 0, 3), ("b", 5, 6), ("a", 3, 4)]
+    assert spans(("a", 1, 2), ("a", 3, 4), margin=0.5) == [("a", 0.5, 4.5)]
+    assert spans(("a", 0.2, 2), margin=0.5) == [("a", 0, 2.5)]
+    assert spans(("a", None, None), ("a", 3, 4), ("b", 2, None)) == [("a", 0, None), ("b", 2, None)]
+    with pytest.raises(ValueError, match="margin_seconds must be at least 0"):
+        spans(("a", 0, 1), margin=-1)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 9)), min_size=1, max_size=12),
+    st.integers(0, 3),
+)
+def test_merged_spans_cover_exactly_the_widened_ones(rows, margin):
+    merged = spans(*((video, start, start + length) for video, start, length in rows), margin=margin)
+    for video in "ab":
+        for second in range(45):
+            middle = second + 0.5
+            wanted = any(v == video and s - margin <= middle < s + n + margin for v, s, n in rows)
+            assert sum(v == video and s <= middle < e for v, s, e in merged) == int(wanted)

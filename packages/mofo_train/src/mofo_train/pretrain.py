@@ -32,7 +32,6 @@ from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_che
 from mofo_train.models.mae import hidden_targets, split_tokens
 from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
 from mofo_train.reconstruction import picture
-from motionbox.store import Store
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BAD_CLIPS_SHOWN = 5
@@ -45,14 +44,18 @@ class DivergedError(MofoTrainError):
 
 
 def pretrain(
-    config: PretrainConfig, store: Store, data_root: Path, out: Path, ranks: Ranks, *, say: Callable[[str], None]
+    config: PretrainConfig,
+    reader: ClipReader,
+    out: Path,
+    ranks: Ranks,
+    *,
+    say: Callable[[str], None],
 ) -> Path:
     """Run or resume a pretraining.
 
     Args:
         config: The recipe.
-        store: Motion boxes of the data set.
-        data_root: Folder of its videos.
+        reader: The clips and their motion boxes.
         out: Folder of the run: recipe, log, pictures, checkpoints.
         ranks: This process among all.
         say: Shows a line to the user.
@@ -61,28 +64,18 @@ def pretrain(
         Folder of the final checkpoint.
 
     Raises:
-        DataError: The store is of another data set, has too few clips, or too many cannot be read.
+        DataError: Too few clips for a batch, or too many cannot be read.
         CheckpointError: `out` holds another run, or the disk is full.
         DivergedError: Loss or gradients became infinite; nothing was changed by that step.
         Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
     """
-    _check_dataset(config, store)
     torch.manual_seed(config.seed)
-    run = _Run.start(config, store, data_root, out, ranks, say)
+    run = _Run.start(config, reader, out, ranks, say)
     try:
         with _signals(run):
             return run.train()
     finally:
         run.close()
-
-
-def _check_dataset(config: PretrainConfig, store: Store) -> None:
-    actual = store.run_info()["dataset"]
-    if actual != config.data.dataset:
-        raise DataError(
-            f"data.dataset must be the store's, got {config.data.dataset!r} and store {store.path} of {actual!r}; "
-            "choose another recipe or store"
-        )
 
 
 @dataclass
@@ -136,15 +129,13 @@ class _Run:
     def start(
         cls,
         config: PretrainConfig,
-        store: Store,
-        data_root: Path,
+        reader: ClipReader,
         out: Path,
         ranks: Ranks,
         say: Callable[[str], None],
     ) -> _Run:
         """Build everything and take up the newest checkpoint."""
-        data, net = config.data, config.model
-        reader = ClipReader(store, data_root, split=data.split, short_side_px=data.short_side_px)
+        net = config.model
         model = create_pretrain_model(
             net.name,
             num_frames=net.num_frames,
@@ -159,7 +150,7 @@ class _Run:
         clips = PretrainClips(
             reader,
             net,
-            data,
+            config.data,
             seed=config.seed,
             with_motion=config.mask.kind == "motion_map",
             patch_px=model.clip.patch_px,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import struct
 import tarfile
@@ -58,26 +59,35 @@ class _Folder:
 
 class _Tar:
     def __init__(self, path: Path) -> None:
-        self._file = tarfile.open(path, mode="r:")  # noqa: SIM115  (closed by `close`)
-        self._members: dict[str, tarfile.TarInfo] = {}
-        with contextlib.suppress(tarfile.TarError):  # a cut archive: reading its last member says so, after the others
-            self._members.update((m.name, m) for m in self._file if m.isfile() and is_frame_name(m.name))
+        status = path.stat()
+        self._members = _index_tar(path, status.st_mtime_ns, status.st_size)
+        self._file = path.open("rb")
 
     def names(self) -> list[str]:
         return list(self._members)
 
     def read(self, name: str) -> bytes:
-        member = self._members[name]
-        if member.size > _MAX_FRAME_BYTES:
+        offset, size = self._members[name]
+        if size > _MAX_FRAME_BYTES:
             raise OSError("file is too large for one frame")
-        stream = self._file.extractfile(member)
-        data = b"" if stream is None else stream.read()
-        if len(data) != member.size:
+        self._file.seek(offset)
+        data = self._file.read(size)
+        if len(data) != size:
             raise OSError("archive ends in the middle of the frame")
         return data
 
     def close(self) -> None:
         self._file.close()
+
+
+@functools.lru_cache(maxsize=2)
+def _index_tar(path: Path, modified_ns: int, size: int) -> dict[str, tuple[int, int]]:  # noqa: ARG001
+    """Return name -> (offset, size) of the frames in a tar; long archives are indexed once, not once per span."""
+    members: dict[str, tuple[int, int]] = {}
+    with tarfile.open(path, mode="r:") as archive, contextlib.suppress(tarfile.TarError):
+        # an archive cut in the middle ends the listing; reading its last member says so, after the whole ones
+        members.update((m.name, (m.offset_data, m.size)) for m in archive if m.isreg() and is_frame_name(m.name))
+    return members
 
 
 def frame_files(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.errors import InputError
 from motionbox.flow import Flow
 
 WARPS = ("translation", "rotation", "zoom")
@@ -71,6 +74,58 @@ def warped_pair(kind: str, *, width: int = 320, height: int = 240, amount: float
         flow=flow.astype(np.float32),
         margin_px=margin,
     )
+
+
+def truth_pairs(testdata: Path | None) -> list[TruthPair]:
+    """Return every pair with known flow: three drawn warps at three strengths, and those of the test data.
+
+    Args:
+        testdata: Folder with `flow/flyingchairs_crop50` and `flow/motorcycle_stereo`; None or absent: drawn ones only.
+    """
+    pairs = [warped_pair(kind, amount=amount, seed=k) for k, kind in enumerate(WARPS) for amount in (0.4, 1.0, 2.5)]
+    folder = testdata / "flow" if testdata is not None else None
+    if folder is not None and (folder / "flyingchairs_crop50").is_dir():
+        pairs.append(_flying_chairs(folder / "flyingchairs_crop50"))
+    if folder is not None and (folder / "motorcycle_stereo").is_dir():
+        pairs += [_motorcycle(folder / "motorcycle_stereo", factor) for factor in (4, 6)]
+    return pairs
+
+
+def _flying_chairs(folder: Path) -> TruthPair:
+    import cv2
+
+    flow = cv2.readOpticalFlow(str(folder / "00001_flow.flo"))
+    return TruthPair(
+        "FlyingChairs crop", _read_grey(folder / "00001_img1.ppm"), _read_grey(folder / "00001_img2.ppm"), flow
+    )
+
+
+def _motorcycle(folder: Path, factor: int) -> TruthPair:
+    """Return the stereo pair at 1 / `factor` of its size, the disparity d as flow (-d / factor, 0)."""
+    import cv2
+
+    disparity = np.load(folder / "motorcycle_disp.npz")["arr_0"]
+    height, width = (side // factor * factor for side in disparity.shape)
+
+    def shrink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        size = (width // factor, height // factor)
+        return np.asarray(cv2.resize(image[:height, :width], size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    blocks = disparity[:height, :width].reshape(height // factor, factor, width // factor, factor)
+    shift = -blocks.mean(axis=(1, 3)) / factor
+    flow = np.stack([shift, np.zeros_like(shift)], axis=-1)
+    flow[~np.isfinite(shift)] = np.nan
+    frames = (shrink(_read_grey(folder / f"motorcycle_{side}.png")) for side in ("left", "right"))
+    return TruthPair(f"motorcycle 1/{factor}", *frames, flow.astype(np.float32))
+
+
+def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
+    import cv2
+
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise InputError(f"{path} must be an image file")
+    return np.asarray(image, np.uint8)
 
 
 def _texture(points: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.uint8]:

@@ -37,10 +37,14 @@ class StabilisedBoxes:
     Attributes:
         boxes: int16 (T, 4), xyxy half-open pixels of the frame given to `stabilise`; always a box, never -1.
         source: uint8 (T,), a `BoxSource` per frame.
+        confidence: float32 (T,), in [0, 1]: how clearly the frame's motion lies inside its box; 0 for `CENTRE`.
+        clip_confidence: The same for the clip, in [0, 1]: where it is low, plain tube masking is the safer choice.
     """
 
     boxes: Boxes
     source: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    clip_confidence: float
 
 
 def area(boxes: AnyBoxes) -> npt.NDArray[np.float64]:
@@ -164,7 +168,12 @@ def is_degenerate(boxes: AnyBoxes, width: int, height: int, config: BoxConfig) -
 
 
 def stabilise(
-    raw: AnyBoxes, times: npt.NDArray[np.float64], width: int, height: int, config: BoxConfig
+    raw: AnyBoxes,
+    times: npt.NDArray[np.float64],
+    width: int,
+    height: int,
+    config: BoxConfig,
+    confidence: npt.NDArray[np.float32] | None = None,
 ) -> StabilisedBoxes:
     """Return the stabilised boxes of one clip from its raw frame boxes.
 
@@ -174,10 +183,12 @@ def stabilise(
         width: Width of the frame in pixels.
         height: Height of the frame in pixels.
         config: Limits of a valid box, what replaces the others (`stabilise`), padding.
+        confidence: float32 (T,), in [0, 1], of the raw boxes; None counts as 1.
 
     Returns:
         T boxes: a frame's own where it is valid, else the nearest valid one in time (the earlier one on a tie), else,
-        where the clip has none at all, the centre half; padded by `pad_share` and cut at the border.
+        where the clip has none at all, the centre half; padded by `pad_share` and cut at the border. A borrowed box
+        has half the confidence of its source; the clip's confidence is the mean.
 
     Raises:
         ValueError: `raw` and `times` disagree or are empty.
@@ -189,9 +200,14 @@ def stabilise(
     valid = has_box(raw) if config.stabilise == "none" else ~is_degenerate(raw, width, height, config)
     if not valid.any():
         boxes = np.tile(centre_half(width, height), (len(raw), 1))
-        return StabilisedBoxes(boxes, np.full(len(raw), BoxSource.CENTRE, np.uint8))
-    boxes = pad_box(raw[nearest_valid(valid, times)], config.pad_share, width, height)
-    return StabilisedBoxes(boxes, np.where(valid, BoxSource.OWN, BoxSource.BORROWED).astype(np.uint8))
+        source = np.full(len(raw), BoxSource.CENTRE, np.uint8)
+        return StabilisedBoxes(boxes, source, np.zeros(len(raw), np.float32), 0.0)
+    nearest = nearest_valid(valid, times)
+    boxes = pad_box(raw[nearest], config.pad_share, width, height)
+    given = np.ones(len(raw), np.float32) if confidence is None else np.asarray(confidence, np.float32)
+    found = np.where(valid, given, given[nearest] * np.float32(0.5)).astype(np.float32)
+    source = np.where(valid, BoxSource.OWN, BoxSource.BORROWED).astype(np.uint8)
+    return StabilisedBoxes(boxes, source, found, float(found.mean()))
 
 
 def nearest_valid(valid: npt.NDArray[np.bool_], times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

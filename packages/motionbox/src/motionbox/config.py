@@ -12,7 +12,7 @@ import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -118,9 +118,11 @@ class StoreConfig(_Section):
 
 
 class MotionConfig(_Section):
-    """Motion boundaries, eq. (1) of the paper.
+    """What a motion map measures: motion boundaries, eq. (1) of the paper, or motion against the camera's.
 
     Attributes:
+        cue: `boundaries`: magnitude of the flow's derivatives, eq. (1). `residual`: magnitude of the flow that is left
+            when an affine camera motion, fitted robustly to the whole frame, is taken away; pixels per frame step.
         derivative: Finite difference of the flow: `central` or `prewitt`.
         window: Derivatives are averaged over this many flows (1: the equation as printed; 8: the released code).
         combine: `joint`: root of the sum of all four squared derivatives; `mean`: mean of the magnitudes of u and v.
@@ -128,6 +130,7 @@ class MotionConfig(_Section):
         channels: `both`, or `vertical` alone: the horizontal component is lost in the released code.
     """
 
+    cue: Literal["boundaries", "residual"] = "boundaries"
     derivative: Literal["central", "prewitt"] = "central"
     window: int = Field(1, ge=1, le=256)
     combine: Literal["joint", "mean"] = "joint"
@@ -141,24 +144,60 @@ class ContourConfig(_Section):
     Attributes:
         sigma_px: Gaussian before the first threshold, in pixels of the working size.
         threshold_max: Responses under this share of the frame's maximum are suppressed.
-        wide_sigma_share: Second, wide Gaussian, as a share of the short side.
+        threshold_noise: Responses under this many robust standard deviations of the map (1.4826 times its median) are
+            suppressed; 0 turns this off.
+        wide_sigma_share: Second, wide Gaussian, as a share of the short side; 0 leaves it and its threshold out: the
+            area is then what exceeds the first thresholds.
         threshold_std: Second threshold: mean plus this many standard deviations of the widely smoothed map.
-        num_contours: Most contours kept, largest first.
+        rank_by: `area`, or `energy`: the sum of the smoothed map inside.
+        num_contours: Most contours kept, highest rank first.
         max_centre_distance: Later contours are dropped where their centre is further from the first's than this share
             of the diagonal.
-        min_peak: A smoothed map whose maximum (pixels per frame step and pixel) is not above this has no motion.
+        min_peak: A smoothed map whose maximum (in the unit of the map) is not above this has no motion.
         min_contrast: A widely smoothed map whose peak is not above 1 + this times its mean is even (noise, rotation or
             zoom of the camera): it gives no box.
     """
 
     sigma_px: float = Field(1.0, ge=0)
     threshold_max: float = Field(0.4, ge=0, lt=1)
-    wide_sigma_share: float = Field(0.125, gt=0, lt=1)
+    threshold_noise: float = Field(0.0, ge=0)
+    wide_sigma_share: float = Field(0.125, ge=0, lt=1)
     threshold_std: float = Field(1.5, ge=0)
+    rank_by: Literal["area", "energy"] = "area"
     num_contours: int = Field(2, ge=1)
     max_centre_distance: float = Field(0.4, ge=0)
     min_peak: float = Field(0.02, ge=0)
     min_contrast: float = Field(0.15, ge=0)
+
+
+class EvidenceConfig(_Section):
+    """How `boxes.stabilise = "evidence"` makes a clip's boxes from its motion maps; see `motionbox.evidence`.
+
+    Attributes:
+        noise_ratio: A cell moves where its motion exceeds this many robust standard deviations of the frame.
+        peak_ratio: ... and this share of the clip's sustained peak.
+        sustained_seconds: A value counts as reached when the clip reaches it for this long in sum.
+        num_regions: Most moving regions of a frame, strongest first.
+        min_region: A region is evidence for the boxes from this share of the clip's sustained region energy.
+        min_moving: A region counts as motion (coverage, duty) from this share of it.
+        memory_seconds: Evidence fades by 1/e over this much time of typical motion; rest does not age it.
+        trim_share: Share of the evidence left outside on each side of a box.
+        growth: Area of a box as a multiple of mean coverage times duty, where that is larger than the evidence's own.
+        shrink: Where it is smaller, the area's exponent towards it: 0 keeps the evidence's own, 1 takes it.
+        cut_ratio: A frame whose motion is this many times the clip's median noise everywhere is a scene cut.
+    """
+
+    noise_ratio: float = Field(3.0, gt=0)
+    peak_ratio: float = Field(0.1, ge=0, lt=1)
+    sustained_seconds: float = Field(0.25, ge=0)
+    num_regions: int = Field(2, ge=1)
+    min_region: float = Field(0.3, ge=0, lt=1)
+    min_moving: float = Field(0.1, ge=0, lt=1)
+    memory_seconds: float = Field(0.1, gt=0)
+    trim_share: float = Field(0.01, ge=0, lt=0.5)
+    growth: float = Field(7.0, ge=0)
+    shrink: float = Field(0.3, ge=0, le=1)
+    cut_ratio: float = Field(6.0, gt=1)
 
 
 class BoxConfig(_Section):
@@ -168,15 +207,18 @@ class BoxConfig(_Section):
         max_width_share: A wider box (share of the frame's width) is degenerate.
         max_height_share: A taller box (share of the frame's height) is degenerate.
         min_area_share: A smaller box (share of the frame's area) is degenerate.
-        stabilise: `nearest`: a degenerate box takes the nearest valid box in time; `none`: raw boxes.
+        stabilise: `nearest`: a degenerate box takes the nearest valid box in time; `none`: raw boxes; `evidence`: boxes
+            from the motion maps of the whole clip (needs `store.motion_maps`).
         pad_share: Boxes grow by this share of their own size, half on each side.
+        evidence: Numbers of `evidence`.
     """
 
     max_width_share: float = Field(0.7, gt=0, le=1)
     max_height_share: float = Field(0.7, gt=0, le=1)
     min_area_share: float = Field(0.01, ge=0, lt=1)
-    stabilise: Literal["nearest", "none"] = "nearest"
+    stabilise: Literal["nearest", "none", "evidence"] = "nearest"
     pad_share: float = Field(0.05, ge=0, le=1)
+    evidence: EvidenceConfig = EvidenceConfig()
 
 
 class ExtractConfig(_Section):
@@ -189,6 +231,12 @@ class ExtractConfig(_Section):
     contours: ContourConfig = ContourConfig()
     boxes: BoxConfig = BoxConfig()
     store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="after")
+    def _evidence_needs_maps(self) -> Self:
+        if self.boxes.stabilise == "evidence" and not self.store.motion_maps:
+            raise ValueError('store.motion_maps must be true for boxes.stabilise = "evidence"')
+        return self
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON of all values (the preset's name is not one of them)."""

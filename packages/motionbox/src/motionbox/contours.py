@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -85,7 +86,7 @@ def energy_concentration(motion_map: Array, box: BoxXYXY | None) -> float:
 
 
 def motion_contours(motion_map: Array, config: ContourConfig) -> list[npt.NDArray[np.int32]]:
-    """Return the kept contours of a motion map, largest area first.
+    """Return the kept contours of a motion map, highest rank (area or energy) first.
 
     Args:
         motion_map: float32 (H, W), >= 0.
@@ -102,7 +103,8 @@ def motion_contours(motion_map: Array, config: ContourConfig) -> list[npt.NDArra
         return []
     found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contours = [cast("npt.NDArray[np.int32]", contour.reshape(-1, 2)) for contour in found]
-    contours.sort(key=lambda contour: (-cv2.contourArea(contour), *contour[0].tolist()))
+    rank = cv2.contourArea if config.rank_by == "area" else partial(_energy_inside, motion_map)
+    contours.sort(key=lambda contour: (-rank(contour), *contour[0].tolist()))
     height, width = mask.shape
     return _near_first(contours[: config.num_contours], config.max_centre_distance * float(np.hypot(width, height)))
 
@@ -110,8 +112,9 @@ def motion_contours(motion_map: Array, config: ContourConfig) -> list[npt.NDArra
 def motion_area(motion_map: Array, config: ContourConfig) -> npt.NDArray[np.uint8] | None:
     """Return the mask of the area that stands out, before contours are ranked.
 
-    Weak response (under `threshold_max` of the peak) is suppressed, the rest is spread by the wide Gaussian, and what
-    exceeds mean + `threshold_std` standard deviations of that is the area.
+    Weak response (under `threshold_max` of the peak or `threshold_noise` robust standard deviations) is suppressed,
+    the rest is spread by the wide Gaussian, and what exceeds mean + `threshold_std` standard deviations is the area.
+    Without the wide Gaussian (`wide_sigma_share` 0) the strong response itself is the area.
 
     Args:
         motion_map: float32 (H, W), >= 0.
@@ -132,13 +135,29 @@ def motion_area(motion_map: Array, config: ContourConfig) -> npt.NDArray[np.uint
         raise ValueError(f"motion_map must be finite, got a maximum of {peak!r}")
     if peak <= config.min_peak:
         return None
-    strong = cast("Array", np.where(smooth >= config.threshold_max * peak, smooth, np.float32(0)))
+    threshold = config.threshold_max * peak
+    if config.threshold_noise > 0:
+        threshold = max(threshold, config.threshold_noise * robust_std(smooth))
+    if config.wide_sigma_share == 0:
+        mask = (smooth > threshold).astype(np.uint8)
+        return mask if mask.any() else None
+    strong = cast("Array", np.where(smooth >= threshold, smooth, np.float32(0)))
     wide = wide_smooth(strong, config.wide_sigma_share * min(strong.shape))
     mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(wide))
     if float(wide.max()) <= (1 + config.min_contrast) * mean:
         return None
     mask = (wide > mean + config.threshold_std * std).astype(np.uint8)
     return mask if mask.any() else None
+
+
+def robust_std(motion_map: Array) -> float:
+    """Return 1.4826 times the median of a map: the noise level where most of the frame does not move.
+
+    Args:
+        motion_map: float32 (H, W), >= 0. Every fourth pixel of every fourth row is looked at in maps above 128 x 128.
+    """
+    step = 4 if motion_map.size > 128 * 128 else 1
+    return 1.4826 * float(np.median(motion_map[::step, ::step]))
 
 
 def smooth_map(motion_map: Array, sigma_px: float) -> Array:
@@ -180,6 +199,13 @@ def wide_smooth(motion_map: Array, sigma_px: float) -> Array:
 
 def _remaining_sigma(sigma_px: float, ratio: float) -> float:
     return float(np.sqrt(max((sigma_px / ratio) ** 2 - 1 / 4, 0.0)))
+
+
+def _energy_inside(motion_map: Array, contour: npt.NDArray[np.int32]) -> float:
+    x, y, width, height = cv2.boundingRect(contour)
+    inside = np.zeros((height, width), np.uint8)
+    cv2.drawContours(inside, [contour - np.array([x, y], np.int32)], 0, 1, cv2.FILLED)
+    return float(motion_map[y : y + height, x : x + width][inside > 0].sum())
 
 
 def _near_first(contours: list[npt.NDArray[np.int32]], limit_px: float) -> list[npt.NDArray[np.int32]]:

@@ -99,9 +99,15 @@ def load_manifest(
 def _loader(dataset: str) -> Callable[[Path], pa.Table]:
     if dataset not in DATASETS:
         raise InputError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    from motionbox.datasets import folder
+    from motionbox.datasets import epic100, folder, ssv2
 
-    return {"folder": folder.load_folder, "synthetic": folder.load_synthetic}[dataset]
+    loaders = {
+        "epic100": epic100.load_epic100,
+        "ssv2": ssv2.load_ssv2,
+        "synthetic": folder.load_synthetic,
+        "folder": folder.load_folder,
+    }
+    return loaders[dataset]
 
 
 def build_table(columns: dict[str, Sequence[object] | pa.Array], labels: dict[str, pa.Array] | None = None) -> pa.Table:
@@ -201,6 +207,51 @@ def _refuse(table: pa.Table, bad: pa.ChunkedArray, name: str, rule: str, other: 
 def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text) - 2} characters)"
+
+
+def merge_spans(table: pa.Table, margin_seconds: float = 0.0) -> pa.Table:
+    """Return the union of the annotated spans of each video: what has to be decoded at all.
+
+    Args:
+        table: A manifest.
+        margin_seconds: Every span is widened by this on both sides; spans that then touch or overlap become one.
+
+    Returns:
+        Columns video_id, path, start_seconds, stop_seconds (null: to the video's end) and frame_fps, by video in order
+        of first appearance, then by time.
+
+    Raises:
+        ValueError: `margin_seconds` is negative.
+    """
+    if not margin_seconds >= 0:
+        raise ValueError(f"margin_seconds must be at least 0, got {margin_seconds!r}")
+    videos = pc.unique(table["video_id"])
+    video = pc.index_in(table["video_id"], value_set=videos).to_numpy().astype(np.int64)
+    start = np.maximum(pc.fill_null(table["start_seconds"], 0.0).to_numpy() - margin_seconds, 0.0)
+    stop = pc.fill_null(table["stop_seconds"], np.inf).to_numpy() + margin_seconds
+    order = np.lexsort((start, video))
+    video, start, stop = video[order], start[order], stop[order]
+    first_of_span = []
+    stops: list[float] = []
+    reach, current = -1.0, -1
+    for row, (number, low, high) in enumerate(zip(video.tolist(), start.tolist(), stop.tolist(), strict=True)):
+        if number != current or low > reach:
+            first_of_span.append(row)
+            stops.append(high)
+            current, reach = number, high
+        elif high > reach:
+            reach = stops[-1] = high
+    rows = order[first_of_span]
+    ends = pa.array(stops, pa.float64(), mask=np.isinf(stops))
+    return pa.table(
+        {
+            "video_id": table["video_id"].take(rows),
+            "path": table["path"].take(rows),
+            "start_seconds": pa.array(start[first_of_span], pa.float64()),
+            "stop_seconds": ends,
+            "frame_fps": table["frame_fps"].take(rows),
+        }
+    )
 
 
 def find_missing_media(table: pa.Table, data_root: Path) -> MissingMedia:

@@ -1,4 +1,4 @@
-"""Flow -> motion boundaries -> motion map, eq. (1) of the paper.
+"""Flow -> motion map: motion boundaries, eq. (1) of the paper, or motion against the camera's.
 
 A moving camera makes smooth flow and a moving object makes an edge in it, so the spatial derivatives of the flow
 (*motion boundaries*, Dalal, Triggs and Schmid 2006) answer to objects and not to translation of the camera.
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 _LEVELS = 255
+_FIT_STEP_PX = 8
+_FIT_ITERATIONS = 8
+_MIN_FIT_SCALE_PX = 0.05
+_ROBUST_STD = 1.4826
 
 
 def motion_map(flow: Array) -> Array:
@@ -36,6 +40,57 @@ def motion_map(flow: Array) -> Array:
     """
     _check_flow(flow)
     return _joint_magnitude(*_central(flow[..., 0]), *_central(flow[..., 1]))
+
+
+def residual_motion(flow: Array) -> Array:
+    """Return how far each pixel moves against the camera: |flow - affine camera motion|.
+
+    Args:
+        flow: float32 (H, W, 2), pixels per frame step; H and W at least 16.
+
+    Returns:
+        float32 (H, W), pixels per frame step, >= 0.
+
+    Raises:
+        ValueError: `flow` has another shape.
+    """
+    _check_flow(flow)
+    camera = fit_camera(flow)
+    height, width = flow.shape[:2]
+    x = np.arange(width, dtype=np.float32)[None, :]
+    y = np.arange(height, dtype=np.float32)[:, None]
+    parts = []
+    for channel in (0, 1):
+        constant, by_x, by_y = (np.float32(value) for value in camera[:, channel])
+        parts.append(flow[..., channel] - ((constant + by_x * x) + by_y * y))
+    return cast("Array", cv2.magnitude(*parts))
+
+
+def fit_camera(flow: Array) -> npt.NDArray[np.float64]:
+    """Fit an affine camera motion to a flow: iteratively reweighted least squares with Geman-McClure weights.
+
+    It starts from the median, so up to half of the frame may move otherwise. It sees the mean flow of 8 x 8 blocks.
+
+    Args:
+        flow: float32 (H, W, 2), pixels per frame step.
+
+    Returns:
+        float64 (3, 2): the camera moves the pixel (x, y) by row 0 + x * row 1 + y * row 2.
+    """
+    height, width = flow.shape[:2]
+    columns, rows = max(2, width // _FIT_STEP_PX), max(2, height // _FIT_STEP_PX)
+    small = cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1, 2).astype(np.float64)
+    # Centred and scaled to about [-1, 1], so that the normal equations are well conditioned.
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1)
+    design = np.stack([np.ones(x.size), (2 * x + 1) / columns - 1, (2 * y + 1) / rows - 1], axis=1)
+    solution = np.stack([np.median(small, axis=0), np.zeros(2), np.zeros(2)])
+    for _ in range(_FIT_ITERATIONS):
+        residual = np.linalg.norm(small - design @ solution, axis=1)
+        scale = max(_ROBUST_STD * float(np.median(residual)), _MIN_FIT_SCALE_PX)
+        weighted = design * (1 + (residual / scale) ** 2)[:, None] ** -2
+        solution = np.linalg.solve(weighted.T @ design + 1e-9 * np.eye(3), weighted.T @ small)
+    by_x, by_y = solution[1] * 2 / width, solution[2] * 2 / height
+    return np.stack([solution[0] - by_x * (width - 1) / 2 - by_y * (height - 1) / 2, by_x, by_y])
 
 
 class MotionAccumulator:
@@ -61,7 +116,7 @@ class MotionAccumulator:
             flow: float32 (H, W, 2), pixels per frame step; the same shape at every call. It is not kept.
 
         Returns:
-            float32 (H, W), pixels per frame step and pixel, >= 0.
+            float32 (H, W), >= 0; pixels per frame step and pixel, or pixels per frame step for the cue `residual`.
 
         Raises:
             ValueError: `flow` has another shape than the contract's or than the flow before.
@@ -155,6 +210,8 @@ def _check_flow(flow: Array) -> None:
 
 
 def _magnitude(flow: Array, config: MotionConfig) -> Array:
+    if config.cue == "residual":
+        return residual_motion(flow)
     derive = _central if config.derivative == "central" else _prewitt
     vertical = derive(flow[..., 1])
     if config.channels == "vertical":

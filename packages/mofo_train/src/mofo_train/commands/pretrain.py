@@ -14,21 +14,27 @@ DEFAULT_RECIPE = "synthetic_pretrain_tiny"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. optim.epochs=100.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
 def command(
-    recipe: str, overrides: tuple[str, ...], store: Path | None, data_root: Path | None, out: Path | None
+    recipe: str,
+    overrides: tuple[str, ...],
+    store: Path | None,
+    data_root: Path | None,
+    clips: Path | None,
+    out: Path | None,
 ) -> None:
     """Pretrain a masked autoencoder guided by motion boxes; the same command resumes.
 
     On several devices: torchrun --nproc-per-node N -m mofo_train pretrain ...
     """
     from mofo_train.config import PretrainConfig, load_recipe
-    from mofo_train.data.sources import open_boxes
+    from mofo_train.data.sources import open_clips
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.pretrain import pretrain
 
     config = load_recipe(PretrainConfig, recipe, overrides)
-    boxes, root = open_boxes(config.data.dataset, store, data_root)
+    reader = open_clips(config.data, store, data_root, clips)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
 
@@ -36,5 +42,5 @@ def command(
             if ranks.is_first:
                 click.echo(line)
 
-        final = pretrain(config, boxes, root, out, ranks, say=say)
+        final = pretrain(config, reader, out, ranks, say=say)
         say(f"done: {final}")

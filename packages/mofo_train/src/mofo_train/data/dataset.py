@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
+from mofo_train.data.training_clips import read_training_clip, training_clip_path
 from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
 from mofo_train.errors import DataError
 from motionbox.store import Store
@@ -31,15 +32,24 @@ _MAX_SUBSTITUTES = 8
 
 
 class ClipReader:
-    """Reads chosen frames of a store's clips with their boxes, from the source media.
+    """Reads chosen frames of a store's clips with their boxes.
 
     Attributes:
         clip_ids: The clips that can be used, in the store's order.
         labels: The store's table of these clips, label columns included.
     """
 
-    def __init__(self, store: Store, data_root: Path, *, split: str | None, short_side_px: int) -> None:
+    def __init__(
+        self, store: Store, data_root: Path, *, split: str | None, short_side_px: int, clips: Path | None = None
+    ) -> None:
         """Choose the clips of a split that have boxes.
+
+        Args:
+            store: Boxes and frame times.
+            data_root: Folder of the source media.
+            split: Only clips of this split; None = all.
+            short_side_px: Larger videos are reduced to this short side.
+            clips: Folder of training clips; what it lacks is read from the source media.
 
         Raises:
             DataError: The store has no clip of that split with boxes.
@@ -60,6 +70,7 @@ class ClipReader:
         self.clip_ids: list[str] = self.labels.column("clip_id").to_pylist()
         self._store = store
         self._root = data_root
+        self._clips = clips
         self._short_side_px = short_side_px
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         rates = "frame_fps" in self.labels.column_names
@@ -86,7 +97,7 @@ class ClipReader:
         return int(self._rows[index][1])
 
     def read(self, index: int, frames: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read frames of a clip.
+        """Read frames of a clip, from its training clip where there is one.
 
         Args:
             index: Place of the clip in `clip_ids`.
@@ -98,12 +109,9 @@ class ClipReader:
         Raises:
             ClipUnreadableError: The clip cannot be decoded, or a box lies outside its frame.
         """
-        path, _, width, height = self._rows[index]
+        _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
-        times = self._store.frame_times(clip_id)[frames]
-        pixels = decode_frames(
-            self._root / path, times, short_side_px=self._short_side_px, frame_fps=self._rates[index]
-        )
+        pixels = self._pixels(index, frames)
         boxes = self._store.frame_boxes(clip_id)[frames].astype(np.float32)
         limits = np.array([width, height, width, height], np.float32)
         if (
@@ -116,6 +124,23 @@ class ClipReader:
                 f"outside or frames that are not {width}x{height}; extract it again"
             )
         return pixels, boxes * np.array([pixels.shape[2], pixels.shape[1]] * 2, np.float32) / limits
+
+    def _pixels(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        clip_id = self.clip_ids[index]
+        if self._clips is not None:
+            prepared = training_clip_path(self._clips, clip_id)
+            if prepared.exists():
+                return read_training_clip(prepared, frames, self.num_frames(index))
+        times = self._store.frame_times(clip_id)[frames]
+        path = self._root / self._rows[index][0]
+        return decode_frames(path, times, short_side_px=self._short_side_px, frame_fps=self._rates[index])
+
+    def sources(self) -> list[tuple[str, Path, NDArray[np.float64], float | None]]:
+        """Return clip id, source path, times of all frames and frame rate of every clip."""
+        return [
+            (clip_id, self._root / row[0], self._store.frame_times(clip_id), rate)
+            for clip_id, row, rate in zip(self.clip_ids, self._rows, self._rates, strict=True)
+        ]
 
     def motion(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the clip's mean motion map over the frames, float32 (h, w), of the whole frame, 0 to 255."""

@@ -4,9 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mofo_train.config import DataConfig
+from mofo_train.data.dataset import ClipReader
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store
+
+
+def open_clips(data: DataConfig, store: Path | None, data_root: Path | None, clips: Path | None) -> ClipReader:
+    """Open the clips that a recipe asks for.
+
+    Args:
+        data: The recipe's section.
+        store: The store; None = `stores/<dataset>`.
+        data_root: Folder of the videos; None = the one that the store was made from.
+        clips: Folder of training clips; None = `clips/<dataset>` where that exists.
+
+    Raises:
+        DataError: Something is missing, or the store is of another data set.
+    """
+    boxes, root = open_boxes(data.dataset, store, data_root)
+    prepared = clips or Path("clips") / data.dataset
+    if clips is not None and not clips.is_dir():
+        raise DataError(f"folder of training clips {clips} does not exist; make it with `mofo-train prepare`")
+    return ClipReader(
+        boxes,
+        root,
+        split=data.split,
+        short_side_px=data.short_side_px,
+        clips=prepared if prepared.is_dir() else None,
+    )
 
 
 def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tuple[Store, Path]:
@@ -18,13 +45,17 @@ def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tupl
         data_root: Folder of the videos; None = the one that the store was made from.
 
     Raises:
-        DataError: Either is missing; says where it was looked for and how to make it.
+        DataError: Either is missing (says where it was looked for and how to make it), or the store is of another
+            data set.
     """
     path = store or Path("stores") / dataset
     try:
         boxes = open_store(path)
     except StoreError as error:
         raise DataError(f"{error}; {_how_to_make(dataset, path)}") from None
+    actual = boxes.run_info()["dataset"]
+    if actual != dataset:
+        raise DataError(f"dataset must be that of store {path}, got {dataset!r} and a store of {actual!r}")
     root = data_root or Path(boxes.run_info()["data_root"])
     if not root.exists():
         raise DataError(f"data root {root} does not exist; name the folder of the videos with --data-root")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
+from motionbox.datasets.tables import read_csv_text
 from motionbox.errors import InputError
 from motionbox.manifest import SCHEMA, build_table
 from motionbox.media import is_frame_folder, is_frame_name, is_video_name, natural_key
@@ -117,32 +116,6 @@ def read_annotations(path: Path) -> pa.Table:
     if "split" in columns:
         columns["split"] = pc.if_else(pc.equal(columns["split"], ""), pa.scalar(None, pa.string()), columns["split"])
     return build_table(columns, labels)
-
-
-def read_csv_text(path: Path) -> pa.Table:
-    """Read a CSV with a header (UTF-8, with or without BOM, LF or CRLF) as a table of strings, nothing null.
-
-    Raises:
-        InputError: Missing, unreadable, not UTF-8, or not a table.
-    """
-    try:
-        with path.open("rb") as file:
-            header = file.readline().decode("utf-8-sig")
-        names = next(csv.reader([header.rstrip("\r\n")]), [])
-        doubled = [name for name, count in Counter(names).items() if count > 1]
-        if doubled:
-            raise InputError(f"{path}: has column {doubled[0]!r} twice; rename or remove one")
-        return pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist") from None
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: must be a CSV table in UTF-8 with a header: {error}") from None
 
 
 def to_label(column: pa.ChunkedArray) -> pa.ChunkedArray:

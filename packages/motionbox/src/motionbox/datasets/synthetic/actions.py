@@ -92,7 +92,7 @@ def action_tracks(verb: str, num_frames: int, rng: np.random.Generator) -> Actio
     angle = rng.uniform(0, np.pi)
     return ActionTracks(
         x=tracks["slide"] + np.cos(angle) * tracks["shake"],
-        y=rng.uniform(0.42, 0.7) + np.sin(angle) * tracks["shake"],
+        y=rng.uniform(0.36, 0.62) + np.sin(angle) * tracks["shake"],
         height=tracks["height"],
         turn=tracks["turn"],
         lid=tracks["lid"],

@@ -18,7 +18,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from motionbox.datasets.synthetic.plan import ClipPlan, SyntheticConfig, plan_cl
 from motionbox.datasets.synthetic.props import NOUNS
 from motionbox.datasets.synthetic.scene import RenderedClip, render_clip
 from motionbox.errors import InputError
+from motionbox.record import encode_video
 
 FORMAT_VERSION = 1
 MARKER = "synthetic.json"
@@ -199,16 +199,9 @@ def encode(frames: NDArray[np.uint8], suffix: str, fps: int) -> bytes:
     """
     codec, options = _CODECS[suffix]
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=suffix[1:], options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
-        assert isinstance(stream, av.VideoStream)  # noqa: S101  (both codecs are for video)
-        stream.width, stream.height = frames.shape[2], frames.shape[1]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = _KEYFRAME_INTERVAL
-        stream.codec_context.thread_count = 1
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    encode_video(
+        buffer, frames, fps, container=suffix[1:], codec=codec, options=options, keyframe_interval=_KEYFRAME_INTERVAL
+    )
     return buffer.getvalue()
 
 

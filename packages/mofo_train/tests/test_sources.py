@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mofo_train import cli
+from mofo_train.config import DataConfig
+from mofo_train.data.sources import open_boxes, open_clips
+from mofo_train.errors import DataError
+
+
+def test_the_store_says_where_the_videos_are(store_path: Path, tmp_path: Path) -> None:
+    boxes, root = open_boxes("synthetic", store_path, None)
+    assert root == (store_path.parent / "synthetic").resolve()
+    assert len(boxes) == 12
+    assert len(open_clips(DataConfig(dataset="synthetic"), store_path, None, None)) == 12
+
+
+def test_what_is_missing_is_said_with_its_remedy(store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a store of 'synthetic'"):
+        open_boxes("ssv2", store_path, None)
+    with pytest.raises(DataError, match="name the folder of the videos with --data-root"):
+        open_boxes("synthetic", store_path, tmp_path / "none")
+    with pytest.raises(DataError, match="mofo-train prepare"):
+        open_clips(DataConfig(dataset="synthetic"), store_path, None, tmp_path / "none")
+    with pytest.raises(DataError, match="motionbox synth -o data/synthetic"):
+        open_boxes("synthetic", tmp_path / "none", None)
+
+
+def test_a_command_without_its_data_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pretrain"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "stores/synthetic" in error
+    assert "motionbox extract --dataset synthetic" in error

@@ -1,0 +1,164 @@
+"""`motionbox show`: clips of a store as a video, an animation, a still or a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from motionbox.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from motionbox.evaluate import AnnotatedClip
+    from motionbox.show import View
+    from motionbox.store import Store
+
+_PANELS = ("boxes", "flow", "map")
+
+
+@click.command(help="Draw clips with their boxes beside flow and motion map; the output's suffix decides what is made.")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("clip_ids", nargs=-1, metavar="[CLIP]...")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A .mp4, .gif or .png file.")
+@click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
+@click.option("--against", multiple=True, help="Also show this store, or this run or preset of the same one.")
+@click.option("--boxes", "boxes_path", type=click.Path(path_type=Path), help="Annotated boxes (JSON) to draw as well.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
+@click.option("--panels", default=",".join(_PANELS), show_default=True, help="What is shown, in this order.")
+@click.option("--at", "at_seconds", type=click.FloatRange(0), help="png: one moment, in seconds from the clip's start.")
+@click.option("--still", is_flag=True, help="png: one moment, where the motion is strongest.")
+@click.option(
+    "--height", "height_px", default=360, show_default=True, type=click.IntRange(64, 2160), help="Of a panel."
+)
+@click.option(
+    "--max-seconds", default=20.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Per clip."
+)
+@click.option("--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.")
+def command(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
+    """Run the command; see the options."""
+    from motionbox.record import SUFFIXES, write_file
+    from motionbox.show import contact_sheet, still
+
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"output file must end in {', '.join(SUFFIXES)}, got {str(out)!r}")
+    views = _views(store, clip_ids, **options)
+    if out.suffix.lower() != ".png":
+        write_file(out, _played(views), max(view.fps for view in views))
+    elif options["still"] or options["at_seconds"] is not None:
+        write_file(out, _stack([still(view, options["at_seconds"]) for view in views]), 1)
+    else:
+        write_file(out, iter([contact_sheet(views)]), 1)
+    click.echo(f"{out}: {len(views)} clip{'s' if len(views) > 1 else ''}")
+
+
+def _views(
+    store: Path,
+    clip_ids: Sequence[str],
+    *,
+    run: str | None,
+    against: Sequence[str],
+    boxes_path: Path | None,
+    data_root: Path | None,
+    panels: str,
+    height_px: int,
+    max_seconds: float,
+    num_random: int | None,
+    **_: Any,
+) -> list[View]:
+    from motionbox.show import View, load_clip
+
+    names: list[Any] = [name.strip() for name in panels.split(",") if name.strip()]
+    if not names or set(names) - set(_PANELS):
+        raise InputError(f"--panels must be a list of {', '.join(_PANELS)}, got {panels!r}")
+    stores = [_open(store, run), *(_open_other(store, other) for other in against)]
+    chosen = list(clip_ids) + (_spread(stores[0], num_random) if num_random else [])
+    if not chosen:
+        raise InputError(f"name a clip of {store}, for example {_some(stores[0])}, or give --random N")
+    labels = _distinct_names(stores, [str(store), *against])
+    truths = _truths(boxes_path, chosen)
+    return [
+        View(
+            [load_clip(each, clip, data_root=data_root, name=name) for each, name in zip(stores, labels, strict=True)],
+            truths.get(clip),
+            names,
+            height_px,
+            max_seconds,
+        )
+        for clip in chosen
+    ]
+
+
+def _open(store: Path, run: str | None) -> Store:
+    """Open a store, its run named by id or by preset."""
+    from motionbox.layout import run_paths
+    from motionbox.runs import load_run
+    from motionbox.store import open_store
+
+    if run is None:
+        return open_store(store)
+    matching = [paths.root.name for paths in run_paths(store) if load_run(paths).config.preset == run]
+    if len(matching) > 1:
+        raise StoreError(f"store {store} has {len(matching)} runs of preset {run!r}: {', '.join(matching)}; name one")
+    return open_store(store, run=matching[0] if matching else run)
+
+
+def _open_other(store: Path, other: str) -> Store:
+    return _open(Path(other), None) if Path(other).is_dir() else _open(store, other)
+
+
+def _distinct_names(stores: Sequence[Store], paths: Sequence[str]) -> list[str]:
+    """Call stores by their presets; where these are the same, by flow method, and else by path or run."""
+    configs = [store.config() for store in stores]
+    for names in (
+        [config.preset for config in configs],
+        [f"{config.preset}, {config.flow.method}" for config in configs],
+        [Path(path).name for path in paths],
+    ):
+        if len(set(names)) == len(names):
+            return names
+    return [store.run_id for store in stores]
+
+
+def _spread(store: Store, count: int) -> list[str]:
+    names = store.clips().column("clip_id").to_pylist()
+    return [names[k * len(names) // min(count, len(names))] for k in range(min(count, len(names)))]
+
+
+def _some(store: Store) -> str:
+    return ", ".join(repr(name) for name in store.clips().column("clip_id").slice(0, 3).to_pylist())
+
+
+def _truths(path: Path | None, clip_ids: Sequence[str]) -> dict[str, AnnotatedClip]:
+    from motionbox.evaluate import read_boxes
+
+    if path is None:
+        return {}
+    found = read_boxes(path)
+    if not set(clip_ids) & set(found):
+        raise InputError(f"boxes file {path} has none of the clips {', '.join(clip_ids)}; check its clip ids")
+    return found
+
+
+def _played(views: Sequence[View]) -> Iterator[Any]:
+    """Yield the pages of all views, one view after the other, on pages of one size."""
+    import numpy as np
+
+    from motionbox.draw import BACKGROUND
+    from motionbox.show import page_size, render
+
+    sizes = [page_size(view) for view in views]
+    width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    for view in views:
+        for page in render(view):
+            canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+            top, left = (height - page.shape[0]) // 2, (width - page.shape[1]) // 2
+            canvas[top : top + page.shape[0], left : left + page.shape[1]] = page
+            yield canvas
+
+
+def _stack(pages: Sequence[Any]) -> Iterator[Any]:
+    from motionbox.draw import grid
+
+    yield grid([[page] for page in pages])

@@ -1,0 +1,347 @@
+"""Boxes of a clip from the motion maps of all its frames: `boxes.stabilise = "evidence"`.
+
+One frame's motion is a poor guide: hands rest, objects wait to be touched, noise has spikes. Here the clip decides what
+is noise and what is motion, frames without motion inherit the area of the motion nearest to them, and the size of a
+box grows with how much and how constantly the clip moves. A pure function of what the store keeps per frame (motion
+maps and times), so it does not depend on how the video was split into work units.
+
+1. Per frame: cells above the frame's noise and a share of the clip's peak form regions; the strongest are kept.
+2. Evidence: region cells, weighted by strength, summed over time with an exponential kernel on both sides (no lag). Its
+   clock runs with the amount of motion: rest does not age the evidence. Scene cuts stop it.
+3. Boxes: marginal quantiles of the evidence; their area is drawn towards `growth` x mean coverage x duty.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from motionbox import boxes as bx
+from motionbox.frames import working_size
+from motionbox.motion import dequantise_map
+
+if TYPE_CHECKING:
+    from motionbox.config import EvidenceConfig, ExtractConfig
+
+Array = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
+
+# Longer clips are handled piece by piece: what moves a minute later says nothing about this box.
+_MAX_PIECE_SECONDS = 60.0
+_MAX_PIECE_FRAMES = 3600
+_ROBUST_STD = 1.4826
+_MIN_NOISE_PX = 0.0625
+_MIN_CUT_NOISE_SHARE = 0.02
+_SMOOTHING_CELLS = 0.7
+_PEAK_QUANTILE = 0.98
+_MIN_MOVING_SHARE = 0.01
+_MIN_AREA_SHARE = 0.05
+_MAX_AREA_SHARE = 0.95
+_BISECTIONS = 12
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Moving regions of T frames.
+
+    Attributes:
+        strength: float32 (T, h, w), motion over the frame's noise, capped at the clip's peak, 1 there; 0 outside the
+            regions that are evidence.
+        coverage: float64 (T,), share of the frame that moves.
+        peak: The clip's sustained peak, in units of noise.
+        cut: bool (T,), scene cuts.
+    """
+
+    strength: Array
+    coverage: Array64
+    peak: float
+    cut: npt.NDArray[np.bool_]
+
+
+def clip_boxes(
+    raw: bx.AnyBoxes,
+    maps: npt.NDArray[np.uint8] | None,
+    times: Array64,
+    width: int,
+    height: int,
+    config: ExtractConfig,
+    confidence: Array | None = None,
+) -> bx.StabilisedBoxes:
+    """Return the boxes of one clip, by the rule that the config names.
+
+    Args:
+        raw: (T, 4) raw frame boxes, xyxy display pixels, -1 rows where a frame has none.
+        maps: uint8 (T, h, w), the stored motion maps; None unless `boxes.stabilise` is `evidence`.
+        times: float64 (T,), seconds, not decreasing.
+        width: Width of the frame in display pixels.
+        height: Height of the frame in display pixels.
+        config: Everything; `boxes`, `store` and `frames` are read.
+        confidence: float32 (T,), confidence of the raw boxes; only `nearest` and `none` use it.
+
+    Raises:
+        ValueError: The shapes disagree or maps are missing.
+    """
+    if config.boxes.stabilise != "evidence":
+        return bx.stabilise(raw, times, width, height, config.boxes, confidence)
+    times = np.asarray(times, np.float64)
+    if maps is None or maps.ndim != 3 or len(maps) != len(times) or len(times) == 0:
+        shape = None if maps is None else maps.shape
+        raise ValueError(f"maps must be (T, h, w) for {len(times)} > 0 times, got {shape}")
+    working_wh = working_size(width, height, config.frames.short_side_px)
+    cells_wh = (working_wh[0] / config.store.map_scale, working_wh[1] / config.store.map_scale)
+    pieces = [
+        _piece_boxes(dequantise_map(maps[part], config.store.map_full_scale), times[part], cells_wh, config)
+        for part in _pieces(times)
+    ]
+    found = [piece for piece in pieces if piece is not None]
+    if not found:
+        centre = np.tile(bx.centre_half(width, height), (len(times), 1))
+        source = np.full(len(times), bx.BoxSource.CENTRE, np.uint8)
+        return bx.StabilisedBoxes(centre, source, np.zeros(len(times), np.float32), 0.0)
+    return _joined(pieces, times, cells_wh, width, height, config)
+
+
+def _pieces(times: Array64) -> list[slice]:
+    """Cut a long clip into equal pieces of at most a minute."""
+    duration = float(times[-1] - times[0])
+    count = max(int(np.ceil(duration / _MAX_PIECE_SECONDS)), -(-len(times) // _MAX_PIECE_FRAMES), 1)
+    edges = np.linspace(0, len(times), count + 1).astype(int)
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    boxes: Array64
+    own: npt.NDArray[np.bool_]
+    confidence: Array64
+    clip_confidence: float
+
+
+def _joined(
+    pieces: list[_Piece | None],
+    times: Array64,
+    cells_wh: tuple[float, float],
+    width: int,
+    height: int,
+    config: ExtractConfig,
+) -> bx.StabilisedBoxes:
+    """Scale the pieces' boxes to pixels; a piece without motion borrows the nearest box in time."""
+    lengths = [part.stop - part.start for part in _pieces(times)]
+    cells = np.full((len(times), 4), -1.0)
+    own = np.zeros(len(times), bool)
+    confidence = np.zeros(len(times))
+    overall = 0.0
+    begin = 0
+    for length, piece in zip(lengths, pieces, strict=True):
+        rows = slice(begin, begin + length)
+        begin += length
+        if piece is not None:
+            cells[rows], own[rows], confidence[rows] = piece.boxes, piece.own, piece.confidence
+            overall += piece.clip_confidence * length / len(times)
+    cells = cells[bx.nearest_valid(bx.has_box(cells), times)]
+    pixels = cells * (np.array([width, height, width, height]) / np.array([*cells_wh, *cells_wh]))
+    rounded = np.concatenate([np.floor(pixels[:, :2] + 0.5), np.ceil(pixels[:, 2:] - 0.5)], axis=1)
+    rounded[:, 2:] = np.maximum(rounded[:, 2:], rounded[:, :2] + 1)
+    boxes = bx.pad_box(rounded, config.boxes.pad_share, width, height)
+    source = np.where(own, bx.BoxSource.OWN, bx.BoxSource.BORROWED).astype(np.uint8)
+    return bx.StabilisedBoxes(boxes, source, confidence.astype(np.float32), overall)
+
+
+def _piece_boxes(motion: Array, times: Array64, cells_wh: tuple[float, float], config: ExtractConfig) -> _Piece | None:
+    """Return the boxes of up to a minute in cells, None where nothing moves."""
+    settings = config.boxes.evidence
+    weights = _frame_seconds(times)
+    noise_units, regions = _find_regions(motion, weights, min(cells_wh) * config.store.map_scale, settings)
+    if not regions.strength.any():
+        return None
+    evidence = accumulate(regions.strength, weights, regions.cut, settings)
+    own = evidence_boxes(evidence, settings.trim_share, cells_wh)
+    boxes = _with_area(own, evidence, _wanted_area(regions.coverage, weights, settings), settings, cells_wh)
+    frame_confidence, confidence = _confidence(noise_units, boxes, regions, cells_wh, settings)
+    return _Piece(boxes, np.asarray(regions.strength.any(axis=(1, 2))), frame_confidence, confidence)
+
+
+def _frame_seconds(times: Array64) -> Array64:
+    """Return how long each frame stands; the last one as long as the median."""
+    steps = np.diff(times)
+    return np.append(steps, np.median(steps)) if len(steps) else np.ones(1)
+
+
+def _find_regions(
+    motion: Array, weights: Array64, short_side_px: float, settings: EvidenceConfig
+) -> tuple[Array, _Regions]:
+    """Find the moving regions of a clip; also return its motion in units of each frame's noise."""
+    noise = _ROBUST_STD * np.median(motion, axis=(1, 2))
+    typical = max(float(np.median(noise)), _MIN_NOISE_PX)
+    cut = noise > max(settings.cut_ratio * typical, _MIN_CUT_NOISE_SHARE * short_side_px)
+    smooth = np.stack([cv2.GaussianBlur(frame, (0, 0), _SMOOTHING_CELLS) for frame in motion])
+    units = (smooth / np.maximum(noise, typical)[:, None, None]).astype(np.float32)
+    units[cut] = 0
+    peak = sustained(np.quantile(units.reshape(len(units), -1), _PEAK_QUANTILE, axis=1), weights, settings)
+    threshold = max(settings.noise_ratio, settings.peak_ratio * peak)
+    frames = [_frame_regions(frame, threshold, peak, settings.num_regions) for frame in units]
+    strongest = np.array([energies[0] if len(energies) else 0.0 for _, energies in frames])
+    level = sustained(strongest, weights, settings)
+    strength = np.zeros_like(units)
+    coverage = np.zeros(len(units))
+    for t, (labels, energies) in enumerate(frames):
+        moving = np.flatnonzero(energies > settings.min_moving * level) + 1
+        evidence = np.flatnonzero(energies > settings.min_region * level) + 1
+        coverage[t] = np.isin(labels, moving).mean()
+        strength[t] = np.isin(labels, evidence) * np.minimum(units[t] / max(peak, 1e-6), 1)
+    return units, _Regions(strength, coverage, peak, cut)
+
+
+def _frame_regions(units: Array, threshold: float, peak: float, count: int) -> tuple[npt.NDArray[np.intp], Array64]:
+    """Label a frame's strongest connected regions 1, 2, ... by falling energy; return labels and energies."""
+    num, labels = cv2.connectedComponents((units > threshold).astype(np.uint8), connectivity=8)
+    energy = np.bincount(labels.ravel(), np.minimum(units, peak).ravel(), minlength=num)[1:]
+    order = np.argsort(-energy, kind="stable")[:count]
+    ranks = np.zeros(num, np.intp)
+    ranks[order + 1] = np.arange(1, len(order) + 1)
+    return np.asarray(ranks[labels], np.intp), np.asarray(energy[order], np.float64)
+
+
+def sustained(values: Array64, weights: Array64, settings: EvidenceConfig) -> float:
+    """Return the largest level that `values` reach for at least `sustained_seconds` in sum.
+
+    Args:
+        values: float64 (T,).
+        weights: float64 (T,), seconds of each frame.
+        settings: Its `sustained_seconds`; clips shorter than that give their minimum.
+    """
+    order = np.argsort(-values, kind="stable")
+    reached = np.cumsum(weights[order]) >= settings.sustained_seconds * (1 - 1e-9)
+    return float(values[order[int(np.argmax(reached)) if reached.any() else len(order) - 1]])
+
+
+def accumulate(strength: Array, weights: Array64, cut: npt.NDArray[np.bool_], settings: EvidenceConfig) -> Array:
+    """Sum evidence over time with an exponential kernel whose clock runs with the amount of motion.
+
+    Args:
+        strength: float32 (T, h, w), evidence of each frame.
+        weights: float64 (T,), seconds of each frame.
+        cut: bool (T,), scene cuts: nothing passes them.
+        settings: `memory_seconds` of typical motion make evidence fade by 1/e.
+
+    Returns:
+        float32 (T, h, w); a frame with no evidence in its scene has the sum over the clip.
+    """
+    amount = strength.mean(axis=(1, 2), dtype=np.float64)
+    typical = sustained(amount, weights, settings)
+    fade = np.exp(-amount / max(typical, 1e-9) * weights / settings.memory_seconds).astype(np.float32)
+    fade[cut] = 0
+    weighted = strength * weights[:, None, None].astype(np.float32)
+    total = np.empty_like(strength)
+    running = np.zeros_like(strength[0])
+    for t in range(len(strength)):
+        running = running * fade[t] + weighted[t]
+        total[t] = running
+    running = np.zeros_like(strength[0])
+    for t in range(len(strength) - 1, -1, -1):
+        total[t] += running
+        running = (running + weighted[t]) * fade[t]
+    empty = ~(total.sum(axis=(1, 2)) > 1e-6 * weighted.sum())
+    total[empty] = weighted.sum(axis=0)
+    return total
+
+
+def evidence_boxes(evidence: Array, trim_share: float | Array64, cells_wh: tuple[float, float]) -> Array64:
+    """Return the boxes that leave a share of the evidence outside on each of their sides.
+
+    Args:
+        evidence: float32 (T, h, w), >= 0, each frame's sum above 0.
+        trim_share: One share, or float64 (T,).
+        cells_wh: Width and height of the frame in cells (the last row and column may be cut).
+
+    Returns:
+        float64 (T, 4), xyxy cells, with fractions: the mass of a cell is spread over it evenly.
+    """
+    trim = np.broadcast_to(np.asarray(trim_share, np.float64), (len(evidence),))
+    sides = []
+    for axis, limit in ((1, cells_wh[0]), (2, cells_wh[1])):
+        mass = evidence.sum(axis=axis, dtype=np.float64)
+        shares = np.cumsum(np.pad(mass, ((0, 0), (1, 0))), axis=1)
+        shares /= shares[:, -1:]
+        low = _crossing(shares, trim)
+        high = _crossing(shares, 1 - trim)
+        sides.append((np.minimum(low, limit), np.minimum(high, limit)))
+    (x1, x2), (y1, y2) = sides
+    return np.stack([x1, y1, x2, y2], axis=1)
+
+
+def _crossing(shares: Array64, level: Array64) -> Array64:
+    """Return where each rising row (T, n + 1) reaches its level, interpolated linearly."""
+    after = np.clip((shares < level[:, None]).sum(axis=1), 1, shares.shape[1] - 1)
+    rows = np.arange(len(shares))
+    low, high = shares[rows, after - 1], shares[rows, after]
+    return cast("Array64", after - 1 + (level - low) / np.maximum(high - low, 1e-12))
+
+
+def _wanted_area(coverage: Array64, weights: Array64, settings: EvidenceConfig) -> float:
+    """Return the area share that the amount of motion speaks for: growth x mean coverage x duty."""
+    share = weights / weights.sum()
+    duty = float(share[coverage > _MIN_MOVING_SHARE].sum())
+    return settings.growth * float(coverage @ share) * duty
+
+
+def _with_area(
+    own: Array64, evidence: Array, wanted: float, settings: EvidenceConfig, cells_wh: tuple[float, float]
+) -> Array64:
+    """Draw the boxes' area towards the wanted one: grow towards the border, shrink towards the evidence's middle."""
+    area = bx.area(own) / (cells_wh[0] * cells_wh[1])
+    larger = np.maximum(area, min(wanted, _MAX_AREA_SHARE))
+    floor = max(wanted, _MIN_AREA_SHARE)
+    smaller = np.where(area > floor, area ** (1 - settings.shrink) * floor**settings.shrink, area)
+    grown = _grow(own, larger, cells_wh)
+    shrunk = _shrink(evidence, smaller, settings.trim_share, cells_wh)
+    return cast("Array64", np.where((area < wanted)[:, None], grown, np.where((area > floor)[:, None], shrunk, own)))
+
+
+def _grow(boxes: Array64, area: Array64, cells_wh: tuple[float, float]) -> Array64:
+    """Move every edge the same share of its way to the frame's border, so that the box has the area share."""
+    width, height = cells_wh
+    border = np.array([0.0, 0.0, width, height])
+    # (bw + s (W - bw)) (bh + s (H - bh)) = area W H, a quadratic equation in s.
+    box_width, box_height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    a = (width - box_width) * (height - box_height)
+    b = box_width * (height - box_height) + box_height * (width - box_width)
+    c = box_width * box_height - area * width * height
+    root = np.sqrt(np.maximum(b * b - 4 * a * c, 0))
+    step = np.clip(-2 * c / np.maximum(b + root, 1e-12), 0, 1)
+    return boxes + step[:, None] * (border - boxes)
+
+
+def _shrink(evidence: Array, area: Array64, trim_share: float, cells_wh: tuple[float, float]) -> Array64:
+    """Trim the evidence until the boxes have the area share (bisection)."""
+    low = np.full(len(evidence), trim_share)
+    high = np.full(len(evidence), 0.49)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        large = bx.area(evidence_boxes(evidence, middle, cells_wh)) > area * cells_wh[0] * cells_wh[1]
+        low, high = np.where(large, middle, low), np.where(large, high, middle)
+    return evidence_boxes(evidence, low, cells_wh)
+
+
+def _confidence(
+    units: Array, boxes: Array64, regions: _Regions, cells_wh: tuple[float, float], settings: EvidenceConfig
+) -> tuple[Array64, float]:
+    """Return per frame and for the clip: share of the motion inside the boxes beyond their area, times its clarity.
+
+    Motion is what exceeds the noise; clarity is 1 - `noise_ratio` / peak: 0 where the clip's peak is only noise.
+    """
+    clarity = float(np.clip(1 - settings.noise_ratio / max(regions.peak, 1e-6), 0, 1))
+    excess = np.where(units > settings.noise_ratio / 2, units, 0).astype(np.float64)
+    corners = np.rint(boxes).astype(int)
+    inside = np.array([frame[y1:y2, x1:x2].sum() for frame, (x1, y1, x2, y2) in zip(excess, corners, strict=True)])
+    total = excess.sum(axis=(1, 2))
+    area = bx.area(boxes) / (cells_wh[0] * cells_wh[1])
+    share = np.divide(inside, total, out=np.zeros_like(inside), where=total > 0)
+    pooled = float(inside.sum() / max(total.sum(), 1e-12))
+    frames = clarity * np.clip(share - area, 0, 1)
+    return frames, clarity * float(np.clip(pooled - area.mean(), 0, 1))

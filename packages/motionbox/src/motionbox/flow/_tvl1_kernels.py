@@ -1,0 +1,383 @@
+"""The compiled kernels of TV-L1 on the CPU: resizing, warping, the fixed-point iteration.
+
+Layout. A level of width W has rows of S floats: 16 zeros, W pixels, zeros. `state` holds the fields of a row one after
+the other, rows -1 to H: so that what an iteration touches is close together. Its fields, for flow u = (u1, u2):
+    0, 1     d I1(x + u0) / taut                    the gradient of the warped frame
+    2        -taut^2 / |grad|^2, or 0
+    3        I1(x + u0) - u0 . grad - I0
+    4, 5     taut * u                               the flow, scaled so that the dual update needs no multiplication
+    6 to 9   p11, p12, p21, p22                     the dual variables
+    10, 11   second place of 4, 5                   the median filter writes from one to the other
+Padding pixels hold zeros and stay zero: the iteration has no border cases but its first and last row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.flow._median import median_filter
+from motionbox.flow._simd import (
+    add_taps,
+    floor,
+    keep_lanes,
+    kernel,
+    lane_numbers,
+    load,
+    load_channel,
+    maximum,
+    minimum,
+    norm,
+    part,
+    reciprocal,
+    select_above,
+    shift_left,
+    shift_right,
+    splat,
+    store,
+    store_int,
+    sum_lanes,
+)
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+PAD = 16
+NUM_FIELDS = 12
+TAP_MARGIN = 5
+MAX_BLOCK = 8
+_GRADIENT_X, _GRADIENT_Y, _INVERSE, _RHO, _FLOW, _DUAL, _OTHER_FLOW = 0, 1, 2, 3, 4, 6, 10
+_FLOAT_EPSILON = np.float32(1.1920929e-07)
+
+
+@kernel
+def resize(
+    src: Floats,
+    src_start: int,
+    src_stride: int,
+    rows: Ints,
+    row_weights: Floats,
+    dst: Floats,
+    dst_start: int,
+    dst_stride: int,
+    columns: Ints,
+    column_weights: Floats,
+    width: int,
+    factor: float,
+    line: Floats,
+) -> None:
+    """Resize bilinearly: row y is between source rows `rows[y]` and `rows[y] + 1`, columns alike; times `factor`."""
+    scale = np.float32(factor)
+    out_width = len(columns)
+    for y in range(len(rows)):
+        top = src_start + rows[y] * src_stride
+        weight = splat(row_weights[y])
+        for x in range(0, width, 16):
+            upper = load(src, top + x)
+            store(line, x, upper + weight * (load(src, top + src_stride + x) - upper))
+        out = dst[dst_start + y * dst_stride : dst_start + y * dst_stride + out_width]
+        for x in range(out_width):
+            column = np.uint32(columns[x])
+            left = line[column]
+            out[x] = scale * (left + column_weights[x] * (line[column + np.uint32(1)] - left))
+
+
+@kernel
+def make_taps(image: Floats, width: int, height: int, stride: int, zero_border: bool, taps: Floats) -> None:
+    """Interleave a frame with its centred gradient, (I, Ix, Iy, 0) per pixel, and pad it for the warping."""
+    for row in range(taps.shape[0]):
+        y = min(max(row - TAP_MARGIN, 0), height - 1)
+        middle = (y + 1) * stride + PAD
+        upper, lower = (max(y - 1, 0) + 1) * stride + PAD, (min(y + 1, height - 1) + 1) * stride + PAD
+        for x in range(width):
+            out = taps[row, TAP_MARGIN + x]
+            out[0] = image[middle + x]
+            out[1] = np.float32(0.5) * (image[middle + min(x + 1, width - 1)] - image[middle + max(x - 1, 0)])
+            out[2] = np.float32(0.5) * (image[lower + x] - image[upper + x])
+        if zero_border:
+            if row < TAP_MARGIN or row >= height + TAP_MARGIN:
+                taps[row] = 0
+        else:
+            taps[row, :TAP_MARGIN] = taps[row, TAP_MARGIN]
+            taps[row, TAP_MARGIN + width :] = taps[row, TAP_MARGIN + width - 1]
+
+
+@part
+def _cubic_weights(t: Any, a: Any, weights: Floats, start: int) -> Any:
+    one = splat(np.float32(1))
+    s = one - t
+    after = a * t * t * s  # symmetric to the first weight
+    first = a * s * s * t
+    second = one + t * t * ((a + splat(np.float32(2))) * t - (a + splat(np.float32(3))))
+    store(weights, start, first)
+    store(weights, start + 16, second)
+    store(weights, start + 32, one - first - second - after)
+    store(weights, start + 48, after)
+
+
+@part
+def _warp_row(
+    state: Floats,
+    row: int,
+    stride: int,
+    flow: int,
+    y: int,
+    width: int,
+    height: int,
+    image0: Floats,
+    taps: Floats,
+    taps_stride: int,
+    cubic_a: Any,
+    taut: Any,
+    weights: Floats,
+    corner: Ints,
+    warped: Floats,
+) -> None:
+    inverse_taut = splat(np.float32(1)) / taut
+    a = splat(cubic_a)
+    for i in range((width + 15) // 16):
+        x = PAD + 16 * i
+        u1 = load(state, row + flow * stride + x) * inverse_taut
+        u2 = load(state, row + (flow + 1) * stride + x) * inverse_taut
+        low = splat(np.float32(-3))
+        sx = minimum(maximum(lane_numbers() + splat(np.float32(16 * i)) + u1, low), splat(np.float32(width + 2)))
+        sy = minimum(maximum(splat(np.float32(y)) + u2, low), splat(np.float32(height + 2)))
+        left, top = floor(sx), floor(sy)
+        _cubic_weights(sx - left, a, weights, 0)
+        _cubic_weights(sy - top, a, weights, 64)
+        store_int(corner, 0, left)
+        store_int(corner, 16, top)
+        for lane in range(16):
+            first = (corner[16 + lane] + (TAP_MARGIN - 1)) * taps_stride + 4 * (corner[lane] + (TAP_MARGIN - 1))
+            add_taps(taps, first, taps_stride, weights, lane, warped)
+        gradient_x, gradient_y = load_channel(warped, 1), load_channel(warped, 2)
+        square = gradient_x * gradient_x + gradient_y * gradient_y
+        inverse = select_above(square, splat(_FLOAT_EPSILON), splat(np.float32(0)) - taut * taut / square)
+        rho = load_channel(warped, 0) - gradient_x * u1 - gradient_y * u2 - load(image0, (y + 1) * stride + x)
+        count = width - 16 * i
+        store(state, row + _GRADIENT_X * stride + x, keep_lanes(gradient_x * inverse_taut, count))
+        store(state, row + _GRADIENT_Y * stride + x, keep_lanes(gradient_y * inverse_taut, count))
+        store(state, row + _INVERSE * stride + x, keep_lanes(inverse, count))
+        store(state, row + _RHO * stride + x, keep_lanes(rho, count))
+
+
+@part
+def _primal(
+    state: Floats, row: int, above: int, stride: int, flow: int, x: int, limit: Any, tau: Any, left1: Any, left2: Any
+) -> Any:
+    """Return the new flow of 16 pixels, the old one, and p11 and p21 as the next pixels' left neighbours."""
+    u1, u2 = load(state, row + flow * stride + x), load(state, row + (flow + 1) * stride + x)
+    gradient_x = load(state, row + _GRADIENT_X * stride + x)
+    gradient_y = load(state, row + _GRADIENT_Y * stride + x)
+    rho = load(state, row + _RHO * stride + x) + gradient_x * u1 + gradient_y * u2
+    step = maximum(minimum(rho * load(state, row + _INVERSE * stride + x), limit), splat(np.float32(0)) - limit)
+    p, p_above = row + _DUAL * stride + x, above + _DUAL * stride + x
+    p11, p21 = load(state, p), load(state, p + 2 * stride)
+    div1 = p11 - shift_right(left1, p11) + load(state, p + stride) - load(state, p_above + stride)
+    div2 = p21 - shift_right(left2, p21) + load(state, p + 3 * stride) - load(state, p_above + 3 * stride)
+    return u1 + step * gradient_x + tau * div1, u2 + step * gradient_y + tau * div2, u1, u2, p11, p21
+
+
+@part
+def _dual(state: Floats, p: int, stride: int, u: Any, following: Any, below: Any, inside: int, last: bool) -> None:
+    ux = shift_left(u, following) - u
+    if last:
+        ux = keep_lanes(ux, inside)
+    uy = below - u
+    shrink = reciprocal(splat(np.float32(1)) + norm(ux, uy))
+    store(state, p, (load(state, p) + ux) * shrink)
+    store(state, p + stride, (load(state, p + stride) + uy) * shrink)
+
+
+@part
+def _iterate_row(
+    state: Floats, row: int, stride: int, flow: int, width: int, limit: Any, tau: Any, primal: bool, dual: bool
+) -> Any:
+    """Update the flow of a row and the dual variables of the row above it; return the sum of squared updates."""
+    above = row - NUM_FIELDS * stride
+    count = (width + 15) // 16
+    error = left1 = left2 = splat(np.float32(0))
+    u1_above, u2_above = above + flow * stride, above + (flow + 1) * stride
+    next1, next2 = load(state, u1_above + PAD), load(state, u2_above + PAD)
+    for i in range(count):
+        x = PAD + 16 * i
+        here1, here2 = next1, next2
+        next1, next2 = load(state, u1_above + x + 16), load(state, u2_above + x + 16)
+        if primal:
+            u1, u2, old1, old2, left1, left2 = _primal(state, row, above, stride, flow, x, limit, tau, left1, left2)
+            store(state, row + flow * stride + x, u1)
+            store(state, row + (flow + 1) * stride + x, u2)
+            change1, change2 = u1 - old1, u2 - old2
+            error = error + change1 * change1 + change2 * change2
+        else:
+            u1, u2 = here1, here2
+        if dual:
+            p = above + _DUAL * stride + x
+            inside, last = width - 1 - 16 * i, i == count - 1
+            _dual(state, p, stride, here1, next1, u1, inside, last)
+            _dual(state, p + 2 * stride, stride, here2, next2, u2, inside, last)
+    return sum_lanes(error)
+
+
+@part
+def _sweep(
+    state: Floats, stride: int, flow: int, width: int, height: int, limit: Any, tau: Any, count: int, errors: Any
+) -> None:
+    """Do `count` iterations in one pass: each follows the one before it at a distance of one row.
+
+    Only count + 2 rows are in use at a time; they stay in the second-level cache. `errors[k]` becomes the sum of
+    squared updates of taut * u in iteration k.
+    """
+    size = NUM_FIELDS * stride
+    errors[:count] = 0
+    for step in range(height + count):
+        for k in range(max(step - height, 0), min(step + 1, count)):
+            y = step - k
+            row = (y + 1) * size
+            errors[k] += np.float64(_iterate_row(state, row, stride, flow, width, limit, tau, y < height, y > 0))
+
+
+@part
+def _block(error: float, previous: float, threshold: float, remaining: int) -> int:
+    """Return how many iterations to do before the error is looked at again.
+
+    Errors fall ever more slowly, so the geometric forecast comes too early rather than too late; the iteration then
+    stops exactly where checking every error would stop it.
+    """
+    if not threshold < error < previous:
+        return 1
+    forecast = np.log(threshold / error) / np.log(error / previous)
+    return max(1, min(int(min(forecast, float(MAX_BLOCK))), remaining))
+
+
+@part
+def _block_of_sparse_checks(index: int, previous: float, threshold: float, remaining: int) -> int:
+    """Return how many iterations there are up to the next one whose error counts in the CUDA variant."""
+    count = 1
+    while count < min(MAX_BLOCK, remaining) and not ((index + count - 1) % 2 == 1 and previous < threshold):
+        previous -= threshold
+        count += 1
+    return count
+
+
+@part
+def _iterate(
+    state: Floats,
+    stride: int,
+    flow: int,
+    width: int,
+    height: int,
+    limit: Any,
+    tau: Any,
+    threshold: float,
+    num_rounds: int,
+    num_iterations: int,
+    median_size: int,
+    sparse_checks: bool,
+    lines: Floats,
+    errors: Any,
+) -> Any:
+    """Iterate until the error is not above `threshold`; return the field of the flow and the number of iterations."""
+    size = NUM_FIELDS * stride
+    error, previous, total = np.inf, 0.0 if sparse_checks else np.inf, 0
+    for _ in range(num_rounds):
+        if error <= threshold:
+            break
+        if median_size > 1:
+            other = _OTHER_FLOW + _FLOW - flow
+            for c in range(2):
+                median_filter(state, stride, size, flow + c, other + c, width, height, median_size, lines)
+            flow = other
+        done = 0
+        while done < num_iterations and error > threshold:
+            if sparse_checks:
+                block = _block_of_sparse_checks(total, previous, threshold, num_iterations - done)
+            else:
+                block = _block(error, previous, threshold, num_iterations - done)
+            _sweep(state, stride, flow, width, height, limit, tau, block, errors)
+            for k in range(block):
+                if not sparse_checks:
+                    previous, error = error, errors[k]
+                elif (total + k) % 2 == 1 and previous < threshold:
+                    previous = error = errors[k]
+                else:
+                    error = np.inf
+                    previous -= threshold
+            done += block
+            total += block
+    return flow, total
+
+
+@kernel
+def solve_level(
+    state: Floats,
+    stride: int,
+    width: int,
+    height: int,
+    image0: Floats,
+    taps: Floats,
+    num_warps: int,
+    num_rounds: int,
+    num_iterations: int,
+    median_size: int,
+    l_t: float,
+    taut: float,
+    theta: float,
+    epsilon: float,
+    sparse_checks: bool,
+    cubic_a: float,
+    lines: Floats,
+    corner: Ints,
+    counts: Ints,
+) -> int:
+    """Solve one level of the pyramid from the flow in fields 4, 5; return the field where the flow is now.
+
+    `counts` receives the number of iterations of every warping.
+    """
+    size = NUM_FIELDS * stride
+    taps_stride = taps.shape[1] * 4
+    flat_taps = taps.reshape(-1)
+    limit = splat(np.float32(l_t * taut * taut))
+    tau = splat(np.float32(taut * theta))
+    threshold = epsilon * epsilon * taut * taut * width * height
+    errors = np.empty(MAX_BLOCK, np.float64)
+    state.reshape((height + 2, NUM_FIELDS, stride))[:, _DUAL : _DUAL + 4] = 0
+    flow = _FLOW
+    for warp in range(num_warps):
+        for y in range(height):
+            _warp_row(
+                state,
+                (y + 1) * size,
+                stride,
+                flow,
+                y,
+                width,
+                height,
+                image0,
+                flat_taps,
+                taps_stride,
+                np.float32(cubic_a),
+                splat(np.float32(taut)),
+                lines[:128],
+                corner,
+                lines[128:192],
+            )
+        flow, counts[warp] = _iterate(
+            state,
+            stride,
+            flow,
+            width,
+            height,
+            limit,
+            tau,
+            threshold,
+            num_rounds,
+            num_iterations,
+            median_size,
+            sparse_checks,
+            lines,
+            errors,
+        )
+    return flow
