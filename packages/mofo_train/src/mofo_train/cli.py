@@ -15,6 +15,7 @@ from mofo_train.errors import ExitCode, MofoTrainError
 COMMANDS: dict[str, str] = {
     "prepare": "Write every clip's frames as JPEGs, so that training does not decode whole videos.",
     "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
+    "finetune": "Finetune a classifier from pretrained weights; the same command resumes.",
     "convert": "Read weights of VideoMAE, MOFO, Hugging Face or ours, and write them for another.",
 }
 

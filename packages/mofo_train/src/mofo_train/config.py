@@ -50,15 +50,13 @@ class ModelConfig(Section):
     init: Path | None = None
 
 
-class DataConfig(Section):
-    """Which clips, which of their frames, which crops.
+class ClipsConfig(Section):
+    """Which clips.
 
     Attributes:
         dataset: The data set that the store must be of.
         split: Only clips of this split; None = all.
-        stride_frames: Distance of the sampled frames.
         short_side_px: Larger videos are reduced to this short side while decoding.
-        crop_scales: Sides of a crop as shares of the short side (MultiScaleCrop).
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
         num_workers: Decoding processes per rank; 0 = decode in the training process.
         max_bad_share: Stop when more than this share of the clips asked for cannot be read.
@@ -66,12 +64,22 @@ class DataConfig(Section):
 
     dataset: str
     split: str | None = None
-    stride_frames: int = Field(2, ge=1)
     short_side_px: int = Field(256, ge=16)
-    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     crops_per_clip: int = Field(1, ge=1)
     num_workers: int = Field(8, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
+
+
+class DataConfig(ClipsConfig):
+    """Which frames and crops pretraining takes.
+
+    Attributes:
+        stride_frames: Distance of the sampled frames.
+        crop_scales: Sides of a crop as shares of the short side (MultiScaleCrop).
+    """
+
+    stride_frames: int = Field(2, ge=1)
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
 
     @model_validator(mode="after")
     def _scales_are_shares(self) -> DataConfig:

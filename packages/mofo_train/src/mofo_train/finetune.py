@@ -34,27 +34,33 @@ from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig, Finetun
 from mofo_train.labels import LabelSpace, hold_out
 from mofo_train.metrics import RunLog
 from mofo_train.mixing import draw_mix, mix_frames, mix_membership, mix_targets
-from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into, size_of
+from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into
 from mofo_train.models.checkpoints import CLASSIFIER_PARTS
 from mofo_train.models.probe import AttentiveClassifier
-from mofo_train.models.vit import ClipShape
+from mofo_train.models.vit import ClipShape, size_of
 from mofo_train.optim import learning_rate, parameter_groups, set_learning_rate
-from mofo_train.pretrain import DTYPES, DivergedError
-from mofo_train.stage import BadClips, StopRequest, check_dataset, claim_folder, duration, step_seed, stop_requests
-from motionbox.store import Store
+from mofo_train.stage import (
+    DTYPES,
+    BadClips,
+    StopRequest,
+    claim_folder,
+    duration,
+    step_seed,
+    stop_diverged,
+    stop_requests,
+)
 
 _BLOCK = re.compile(r"^encoder\.blocks\.(\d+)\.")
 
 
 def finetune(
-    config: FinetuneConfig, store: Store, data_root: Path, out: Path, ranks: Ranks, *, say: Callable[[str], None]
+    config: FinetuneConfig, reader: ClipReader, out: Path, ranks: Ranks, *, say: Callable[[str], None]
 ) -> Path:
     """Run or resume a finetuning.
 
     Args:
         config: The recipe.
-        store: Motion boxes and labels of the data set.
-        data_root: Folder of its videos.
+        reader: The clips of the training split, with labels.
         out: Folder of the run: recipe, log, checkpoints, and `best`, the weights that were chosen.
         ranks: This process among all.
         say: Shows a line to the user.
@@ -63,15 +69,14 @@ def finetune(
         Folder of the checkpoint that was chosen.
 
     Raises:
-        DataError: The store is of another data set, lacks labels, has too few clips, or too many cannot be read.
+        DataError: The store lacks labels, has too few clips, or too many cannot be read.
         CheckpointError: `out` holds another run, `model.init` does not fit, or the disk is full.
         DivergedError: Loss or gradients became infinite; nothing was changed by that step.
         Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
     """
-    check_dataset(config.data.dataset, store)
     torch.manual_seed(config.seed)
     with stop_requests() as stop:
-        run = _Run.start(config, store, data_root, out, ranks, say, stop)
+        run = _Run.start(config, reader, out, ranks, say, stop)
         try:
             return run.train()
         finally:
@@ -207,8 +212,7 @@ class _Run:
     def start(
         cls,
         config: FinetuneConfig,
-        store: Store,
-        data_root: Path,
+        clips: ClipReader,
         out: Path,
         ranks: Ranks,
         say: Callable[[str], None],
@@ -217,8 +221,8 @@ class _Run:
         """Build everything and take up the newest checkpoint."""
         optim, data = config.optim, config.data
         claim_folder(out, config, write=ranks.is_first)
-        space = LabelSpace.of(store.clips(), config.task, f"store {store.path}")
-        reader, held_out = _readers(config, store, data_root, space)
+        space = LabelSpace.of(clips.every_clip(), config.task, "the store")
+        reader, held_out = _set_apart(clips, config, space)
         model = create_model(config.model, space.num_outputs).to(ranks.device)
         optimizer = torch.optim.AdamW(layer_decay_groups(model, optim), lr=0.0, betas=optim.betas, eps=1e-8, fused=True)
         average = None
@@ -340,7 +344,7 @@ class _Run:
         trained = [value for value in self.model.parameters() if value.requires_grad]
         norm = float(nn.utils.clip_grad_norm_(trained, math.inf if limit is None else limit))
         if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self._stop_diverged(f"gradient norm {norm}", names)
+            stop_diverged(f"gradient norm {norm}", self.step, [self.reader.clip_ids[clip] for clip in names])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -368,18 +372,11 @@ class _Run:
             targets = mix_targets(labels, self.space.heads[head], mix.share, augment.label_smoothing)
             loss = loss + F.cross_entropy(scores, targets, weight=self.weights[head])
         if not math.isfinite(loss.item()):
-            self._stop_diverged(f"loss {loss.item()}", batch.clips)
+            stop_diverged(f"loss {loss.item()}", self.step, [self.reader.clip_ids[clip] for clip in batch.clips])
         totals.loss += loss.detach()
         totals.micro_batches += 1
         totals.clips += len(frames)
         return loss
-
-    def _stop_diverged(self, what: str, clips: list[int]) -> None:
-        names = ", ".join(dict.fromkeys(self.reader.clip_ids[clip] for clip in clips))
-        raise DivergedError(
-            f"loss and gradients must be finite, got {what} in step {self.step}; clips of the batch: {names}; the "
-            "weights are those before the step: lower optim.base_lr, or take precision bf16 or fp32"
-        )
 
     def _log(self, totals: _Totals, rate: float, norm: float, total: int) -> None:
         loss = float(self.ranks.sum(totals.loss)) / (totals.micro_batches * self.ranks.world_size)
@@ -405,7 +402,7 @@ class _Run:
 
     def _select(self, *, last: bool) -> None:
         """Test the held-out clips, one view each, and keep the weights if they are the best so far."""
-        candidate = self.model if self.average is None else cast(nn.Module, self.average.module)
+        candidate = self.model if self.average is None else self.average.module
         score = float(self.step)  # Nothing held out: the last weights count.
         if self.held_out is None:
             if not last:
@@ -488,21 +485,18 @@ class _Run:
             self.log.close()
 
 
-def _readers(
-    config: FinetuneConfig, store: Store, data_root: Path, space: LabelSpace
-) -> tuple[ClipReader, ClipReader | None]:
-    """Open the training clips without those held out, and those."""
-    data, selection = config.data, config.selection
-    everything = ClipReader(store, data_root, split=data.split, short_side_px=data.short_side_px)
-    labels = space.labels(everything.labels)
+def _set_apart(clips: ClipReader, config: FinetuneConfig, space: LabelSpace) -> tuple[ClipReader, ClipReader | None]:
+    """Split the training clips into those to learn from and those held out."""
+    selection = config.selection
+    labels = space.labels(clips.labels)
     for head in space.heads:
         unknown = np.flatnonzero(labels[head] < 0)
         if len(unknown):
-            clip = everything.clip_ids[unknown[0]]
-            raise DataError(f"clips of split {data.split} must be labelled, got no {head} for clip {clip}")
+            clip = clips.clip_ids[unknown[0]]
+            raise DataError(f"clips of split {config.data.split} must be labelled, got no {head} for clip {clip}")
     if selection.share == 0:
-        return everything, None
-    if selection.by not in everything.labels.column_names:
-        raise DataError(f"selection.by must be a column of store {store.path}, got {selection.by!r}; try video_id")
-    held = hold_out(everything.labels.column(selection.by).to_pylist(), selection.share, config.seed)
-    return everything.subset(np.flatnonzero(~held)), everything.subset(np.flatnonzero(held))
+        return clips, None
+    if selection.by not in clips.labels.column_names:
+        raise DataError(f"selection.by must be a column of the store, got {selection.by!r}; try video_id")
+    held = hold_out(clips.labels.column(selection.by).to_pylist(), selection.share, config.seed)
+    return clips.subset(np.flatnonzero(~held)), clips.subset(np.flatnonzero(held))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mofo_train.config import OptimConfig, RunConfig, Section
+from mofo_train.config import ClipsConfig, OptimConfig, RunConfig, Section
 
 
 class ClassifierConfig(Section):
@@ -64,28 +64,18 @@ class TaskConfig(Section):
         return self
 
 
-class FinetuneDataConfig(Section):
-    """Which clips and which of their frames.
+class FinetuneDataConfig(ClipsConfig):
+    """Which clips and which of their frames; the hold-out is part of `split`.
 
     Attributes:
-        dataset: The data set that the store must be of.
-        split: Only clips of this split are trained on, hold-out included.
         sampling: `segments`: one frame of each of `num_frames` equal parts (SSV2); `dense`: fixed stride.
         stride_frames: Distance of the frames (`dense`).
-        short_side_px: Larger videos are reduced to this short side while decoding.
-        crops_per_clip: Crops of every decoded clip (repeated augmentation); divides the batch.
-        num_workers: Decoding processes per rank.
-        max_bad_share: Stop when more than this share of the clips asked for cannot be read.
     """
 
-    dataset: str
     split: str = "train"
+    crops_per_clip: int = Field(2, ge=1)
     sampling: Literal["segments", "dense"] = "segments"
     stride_frames: int = Field(4, ge=1)
-    short_side_px: int = Field(256, ge=16)
-    crops_per_clip: int = Field(2, ge=1)
-    num_workers: int = Field(8, ge=0)
-    max_bad_share: float = Field(0.01, ge=0, le=1)
 
 
 class AugmentConfig(Section):

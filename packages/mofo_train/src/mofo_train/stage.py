@@ -9,26 +9,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+import torch
 from pydantic import BaseModel
 
 from mofo_train.config import config_digest
-from mofo_train.errors import CheckpointError, DataError
-from motionbox.store import Store
+from mofo_train.errors import CheckpointError, DataError, MofoTrainError
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""`run.precision` -> number format."""
 _BAD_CLIPS_SHOWN = 5
 _MIN_CLIPS_FOR_SHARE = 100
 _SEED_STRIDE = 1_000_003
 
 
-def check_dataset(dataset: str, store: Store) -> None:
-    """Refuse a store of another data set than the recipe's (DataError)."""
-    actual = store.run_info()["dataset"]
-    if actual != dataset:
-        raise DataError(
-            f"data.dataset must be the store's, got {dataset!r} and store {store.path} of {actual!r}; "
-            "choose another recipe or store"
-        )
+class DivergedError(MofoTrainError):
+    """The loss or a gradient is no longer a number."""
+
+
+def stop_diverged(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
+    """Raise DivergedError that names the step and the clips of its batch."""
+    raise DivergedError(
+        f"loss and gradients must be finite, got {what} in step {step}; clips of the batch: "
+        f"{', '.join(dict.fromkeys(clip_ids))}; the weights are those before the step: lower optim.base_lr, or take "
+        "precision bf16 or fp32"
+    )
 
 
 def claim_folder(out: Path, config: BaseModel, *, write: bool) -> None:

@@ -15,6 +15,7 @@ DEFAULT_RECIPE = "synthetic_finetune_tiny"
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from; the same as model.init.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
 def command(
     recipe: str,
@@ -22,6 +23,7 @@ def command(
     init: Path | None,
     store: Path | None,
     data_root: Path | None,
+    clips: Path | None,
     out: Path | None,
 ) -> None:
     """Finetune a classifier; the same command resumes. The weights kept are chosen on held-out training clips.
@@ -29,14 +31,14 @@ def command(
     On several devices: torchrun --nproc-per-node N -m mofo_train finetune ...
     """
     from mofo_train.config import load_recipe
-    from mofo_train.data.sources import open_boxes
+    from mofo_train.data.sources import open_clips
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.finetune import finetune
     from mofo_train.finetune_config import FinetuneConfig
 
     changes = overrides if init is None else (*overrides, f"model.init='{init}'")
     config = load_recipe(FinetuneConfig, recipe, changes)
-    boxes, root = open_boxes(config.data.dataset, store, data_root)
+    reader = open_clips(config.data, store, data_root, clips)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
 
@@ -44,5 +46,5 @@ def command(
             if ranks.is_first:
                 click.echo(line)
 
-        best = finetune(config, boxes, root, out, ranks, say=say)
+        best = finetune(config, reader, out, ranks, say=say)
         say(f"done: {best}")

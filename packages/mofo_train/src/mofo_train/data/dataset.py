@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -78,6 +79,10 @@ class ClipReader:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    def every_clip(self) -> pa.Table:
+        """Return the store's whole table: every split, also the clips that cannot be used."""
+        return self._store.clips()
 
     def subset(self, rows: NDArray[np.int64]) -> ClipReader:
         """Return a reader of some of the clips only, in the given order."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mofo_train.config import DataConfig
+from mofo_train.config import ClipsConfig
 from mofo_train.data.dataset import ClipReader
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store
 
 
-def open_clips(data: DataConfig, store: Path | None, data_root: Path | None, clips: Path | None) -> ClipReader:
+def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None, clips: Path | None) -> ClipReader:
     """Open the clips that a recipe asks for.
 
     Args:
