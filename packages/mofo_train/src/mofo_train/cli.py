@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "prepare": "Write every clip's frames as JPEGs, so that training does not decode whole videos.",
     "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
     "finetune": "Finetune a classifier from pretrained weights; the same command resumes.",
+    "evaluate": "Test a classifier by its data set's rules; keeps every prediction.",
     "convert": "Read weights of VideoMAE, MOFO, Hugging Face or ours, and write them for another.",
 }
 

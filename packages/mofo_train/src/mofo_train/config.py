@@ -199,7 +199,11 @@ def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str
     Raises:
         ConfigError: No such recipe, no TOML, an unknown key (names the nearest) or an invalid value.
     """
-    values = _read_recipe(recipe)
+    return override_recipe(kind, _read_recipe(recipe), overrides, str(recipe))
+
+
+def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequence[str], source: str) -> _Recipe:
+    """Check the values of a recipe after applying overrides; arguments and errors as of `load_recipe`."""
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign or not all(key.split(".")):
@@ -208,7 +212,7 @@ def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"recipe {recipe}: {_describe(error, kind)}") from None
+        raise ConfigError(f"recipe {source}: {_describe(error, kind)}") from None
 
 
 def _read_recipe(recipe: str | Path) -> dict[str, Any]:
