@@ -35,13 +35,13 @@ from motionbox.boxes import BoxSource
 
 
 @dataclass(frozen=True)
-class Tested:
+class ClassifiedClips:
     """What a test gave.
 
     Attributes:
         predictions: Of the clips that could be read, of all ranks.
         unreadable: Clip id -> why, of the others.
-        num_without_box: Tested clips in which no frame has a box of its own motion: the centre half stands in.
+        num_without_box: ClassifiedClips clips in which no frame has a box of its own motion: the centre half stands in.
     """
 
     predictions: Predictions
@@ -60,7 +60,7 @@ def classify_clips(
     shape: ClassifierConfig,
     data: FinetuneDataConfig,
     dtype: torch.dtype = torch.float32,
-) -> Tested:
+) -> ClassifiedClips:
     """Classify every clip of a reader.
 
     Batches are the same whatever the number of ranks, and no clip is padded or counted twice.
@@ -96,7 +96,7 @@ def classify_clips(
     )
     centred = sum(bool((reader.box_sources(row) == BoxSource.CENTRE).all()) for row in rows)
     parts = ranks.gather((part, unreadable, centred))
-    return Tested(
+    return ClassifiedClips(
         merge_predictions([own for own, _, _ in parts]),
         {clip_id: reason for _, bad, _ in parts for clip_id, reason in bad.items()},
         sum(count for _, _, count in parts),
