@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-DEFAULT_RECIPE = "synthetic_finetune_tiny"
+DEFAULT_RECIPE = "synthetic_finetune_tiny_mca"
 
 
 @click.command(name="finetune")

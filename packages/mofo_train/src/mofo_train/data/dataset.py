@@ -8,6 +8,7 @@ one drawn from the same key; the others do not move.
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -79,6 +80,11 @@ class ClipReader:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    def content_id(self) -> str:
+        """Return what the boxes and labels depend on: the run of the store and the clips that can be used."""
+        names = hashlib.sha256("\n".join(self.clip_ids).encode()).hexdigest()
+        return f"{self._store.run_id} {names}"
 
     def every_clip(self) -> pa.Table:
         """Return the store's whole table: every split, also the clips that cannot be used."""
