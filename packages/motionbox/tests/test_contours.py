@@ -144,3 +144,32 @@ def test_detection_carries_box_energy_and_confidence():
 def test_unusable_maps_are_refused(bad):
     with pytest.raises(ValueError, match="motion_map must be"):
         frame_box(bad.astype(np.float32), CONFIG)
+
+
+def blobs(*blobs: tuple[int, int, int, int, float]) -> np.ndarray:
+    found = np.full((HEIGHT, WIDTH), 0.1, np.float32)
+    for x1, y1, x2, y2, value in blobs:
+        found[y1:y2, x1:x2] = value
+    return found
+
+
+TUNED = load_config("tuned").contours
+
+
+def test_without_the_wide_gaussian_the_strong_area_is_the_box():
+    np.testing.assert_allclose(frame_box(blobs((100, 50, 180, 120, 5)), TUNED), (100, 50, 180, 120), atol=8)
+
+
+def test_threshold_by_noise():
+    rng = np.random.default_rng(0)
+    found = blobs((100, 50, 180, 120, 5)) + np.abs(rng.normal(0, 0.3, (HEIGHT, WIDTH))).astype(np.float32)
+    np.testing.assert_allclose(frame_box(found, TUNED), (100, 50, 180, 120), atol=8)
+    assert frame_box(found, TUNED.model_copy(update={"threshold_noise": 50.0})) is None
+
+
+def test_ranking_by_energy():
+    small_strong, large_weak = (60, 60, 90, 90, 20), (200, 60, 280, 130, 3)
+    config = TUNED.model_copy(update={"num_contours": 1})
+    assert frame_box(blobs(small_strong, large_weak), config)[2] < 110
+    by_area = config.model_copy(update={"rank_by": "area"})
+    assert frame_box(blobs(small_strong, large_weak), by_area)[0] > 150

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motionbox.bench import warped_pair
 from motionbox.config import FlowConfig
 from motionbox.errors import ConfigError, FlowError
 from motionbox.flow import TVL1Params, check_frames, compute_flow, create_flow_estimator, resolve_backend
+from motionbox.truth import warped_pair
 
 ENGINES = [("tvl1", "numba"), ("tvl1", "opencv"), ("dis", "opencv")]
 SMALL = {"width": 112, "height": 80}

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from motionbox.bench import warped_pair
 from motionbox.flow import compute_flow
 from motionbox.flow.tvl1 import pyramid_sizes
+from motionbox.truth import warped_pair
 
 Grey = npt.NDArray[np.uint8]
 

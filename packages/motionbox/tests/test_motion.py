@@ -9,9 +9,11 @@ from motionbox.config import MotionConfig, load_config
 from motionbox.motion import (
     MotionAccumulator,
     dequantise_map,
+    fit_camera,
     motion_map,
     quantise_flow,
     quantise_map,
+    residual_motion,
     shrink_map,
 )
 
@@ -167,3 +169,40 @@ def test_stored_map_is_the_map_within_its_rounding(values, full_scale):
     wanted = np.minimum(values, full_scale)
     np.testing.assert_allclose(np.sqrt(back / full_scale), np.sqrt(wanted / full_scale), atol=0.5 / 255 + 1e-4)
     np.testing.assert_array_equal(quantise_map(back, full_scale), stored)
+
+
+def affine_flow(camera: np.ndarray, height: int = 120, width: int = 160) -> np.ndarray:
+    x, y = grid(height, width)
+    return (camera[0] + x[..., None] * camera[1] + y[..., None] * camera[2]).astype(np.float32)
+
+
+CAMERA = np.array([[3.0, -2.0], [0.01, 0.02], [-0.02, 0.015]])
+
+
+def test_camera_fit_recovers_an_affine_motion():
+    np.testing.assert_allclose(fit_camera(affine_flow(CAMERA)), CAMERA, atol=1e-4)
+
+
+def test_camera_fit_ignores_what_moves_otherwise():
+    flow = affine_flow(CAMERA)
+    flow[30:110, 40:120] += (9, 5)  # a third of the frame
+    np.testing.assert_allclose(fit_camera(flow)[0], CAMERA[0], atol=0.02)
+    residual = residual_motion(flow)
+    np.testing.assert_allclose(residual[40:100, 50:110], np.hypot(9, 5), rtol=0.02)
+    assert residual[:22].max() < 0.05
+
+
+def test_residual_motion_of_a_moving_camera_is_zero():
+    assert residual_motion(affine_flow(CAMERA)).max() < 1e-3
+    assert residual_motion(np.zeros((64, 64, 2), np.float32)).max() == 0
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 301), (250, 333)])
+def test_camera_fit_of_odd_sizes(shape):
+    np.testing.assert_allclose(fit_camera(affine_flow(CAMERA, *shape)), CAMERA, atol=0.02)
+
+
+def test_residual_cue_of_the_accumulator():
+    flow = affine_flow(CAMERA) + noise_flow(0, 120, 160)
+    found = MotionAccumulator(MotionConfig(cue="residual")).push(flow)
+    np.testing.assert_array_equal(found, residual_motion(flow))

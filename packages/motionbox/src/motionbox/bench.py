@@ -1,141 +1,311 @@
-"""Speed and accuracy of the flow engines in one process: truth pairs, timing, one table."""
+"""Speed and accuracy of the flow engines, measured in one process and one thread.
+
+Every engine sees every pair in turn, round after round, so that a busy machine slows all of them alike. Times are CPU
+time of the calling thread; a figure is the median over all pairs and rounds.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.errors import InputError
-from motionbox.flow import Flow
+from motionbox.config import FlowConfig, TVL1Params
+from motionbox.flow import Flow, create_flow_estimator
+from motionbox.truth import TruthPair, truth_pairs, warped_pair
 
-WARPS = ("translation", "rotation", "zoom")
+Grey = npt.NDArray[np.uint8]
+FlowFunction = Callable[[Grey, Grey], Flow]
+
+REFERENCE = "OpenCV DualTVL1"
+TIMED_CLIPS = (
+    ("epic_P01_06_90_456x256_60_h264.mp4", 256),
+    ("kitchen_flip_pancake_240p30_h264.mkv", 240),
+    ("handobj_pour_coffee_720p30_h264.mp4", 240),
+)
+"""Test videos that are timed, and the short side they are shrunk to: 456x256 and 427x240."""
+SLOW_ENGINES = ("scikit-image TV-L1",)
+"""Engines that are timed in the first round only."""
+
+# One iteration on one pixel: what `_iterate_row` computes, loads and stores at least.
+VECTOR_OPERATIONS = 43
+"""Arithmetic, estimates and lane shifts per vector of 16 pixels: 17 primal, 2 x 11 dual, 4 error."""
+BYTES_READ, BYTES_WRITTEN = 40, 24
+"""Ten float32 fields read and six written per pixel."""
 
 
-@dataclass(frozen=True)
-class TruthPair:
-    """Two frames with known flow.
+@dataclass
+class EngineResult:
+    """What one engine did.
 
     Attributes:
-        name: What it is.
-        frame0: (H, W) uint8.
-        frame1: (H, W) uint8.
-        flow: (H, W, 2) float32, pixels; NaN where it is unknown.
-        margin_px: Pixels at the border that do not count: what they show leaves the frame.
+        name: Of the engine.
+        milliseconds: CPU time of every timed pair and round.
+        endpoint_errors_px: Mean end-point error per truth pair, by its name.
+        mean_difference_px: Mean distance to OpenCV's DualTVL1 over the timed pairs.
+        share_within: Share of pixels within 0.1 px of it.
     """
 
     name: str
-    frame0: npt.NDArray[np.uint8]
-    frame1: npt.NDArray[np.uint8]
-    flow: Flow
-    margin_px: int = 0
+    milliseconds: list[float] = field(default_factory=list)
+    endpoint_errors_px: dict[str, float] = field(default_factory=dict)
+    mean_difference_px: float = float("nan")
+    share_within: float = float("nan")
 
-    def endpoint_error(self, flow: Flow) -> float:
-        """Return the mean Euclidean distance of `flow` (H, W, 2) to the truth in pixels, where it is known."""
-        inner = slice(self.margin_px, -self.margin_px or None)
-        distance = np.hypot(*np.moveaxis(flow - self.flow, 2, 0))[inner, inner]
-        return float(np.nanmean(distance))
+    @property
+    def median_ms(self) -> float:
+        """Return the median time of a pair in milliseconds."""
+        return statistics.median(self.milliseconds)
 
 
-def warped_pair(kind: str, *, width: int = 320, height: int = 240, amount: float = 1.0, seed: int = 0) -> TruthPair:
-    """Draw a texture and the same texture moved by a known field.
+def engines() -> dict[str, FlowFunction]:
+    """Return the engines by name; scikit-image's only where it is installed."""
+    sets = {
+        "motionbox, default": TVL1Params(),
+        "motionbox, fast": TVL1Params.fast(),
+        "motionbox, draft": TVL1Params.draft(),
+        "motionbox, opencv-cuda": TVL1Params(variant="opencv-cuda"),
+    }
+    result: dict[str, FlowFunction] = {
+        name: create_flow_estimator(FlowConfig(tvl1=params)) for name, params in sets.items()
+    }
+    result[REFERENCE] = create_flow_estimator(FlowConfig(), backend="opencv")
+    result["OpenCV DIS"] = create_flow_estimator(FlowConfig(method="dis"))
+    try:
+        from skimage.registration import optical_flow_tvl1
+    except ImportError:
+        return result
 
-    The texture is a sum of cosines, so both frames are exact samples: nothing is interpolated.
+    def scikit_image(frame0: Grey, frame1: Grey) -> Flow:
+        rows, columns = optical_flow_tvl1(frame0, frame1)  # type: ignore[no-untyped-call]
+        return np.stack([columns, rows], axis=-1).astype(np.float32)
+
+    return result | {"scikit-image TV-L1": scikit_image}
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV use one thread for a while."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def timed_pairs(testdata: Path | None, num_pairs: int = 2) -> list[tuple[str, Grey, Grey]]:
+    """Return (name, frame, later frame) from the test videos, or drawn ones where there are none.
+
+    Frames are two apart: some of the footage repeats every frame, and OpenCV is quick where nothing moves.
+    """
+    from motionbox.video import read_frames
+
+    pairs = []
+    for name, short_side_px in TIMED_CLIPS:
+        path = testdata / "clips" / name if testdata is not None else None
+        if path is None or not path.is_file():
+            continue
+        frames = read_frames(path, short_side_px=short_side_px)
+        grey = [frame.grey for _, frame in zip(range(10 * num_pairs), frames, strict=False)]
+        size = f"{grey[0].shape[1]}x{grey[0].shape[0]}"
+        pairs += [(f"{path.stem.split('_')[0]} {size}", grey[k], grey[k + 2]) for k in range(0, len(grey) - 2, 10)]
+    if pairs:
+        return pairs
+    drawn = [warped_pair(kind, width=456, height=256) for kind in ("translation", "rotation", "zoom")]
+    return [(f"{pair.name} 456x256", pair.frame0, pair.frame1) for pair in drawn]
+
+
+def measure(
+    testdata: Path | None, *, rounds: int = 3, report: Callable[[str], None] = lambda _: None
+) -> list[EngineResult]:
+    """Time every engine and compare it with known flow and with OpenCV.
 
     Args:
-        kind: `translation` (2.4, -1.3) px, `rotation` by 0.02 rad or `zoom` by 2 % about the centre, or `identity`.
-        width: Pixels.
-        height: Pixels.
-        amount: Factor on the motion.
-        seed: Of the texture.
+        testdata: Folder of the test data; None: drawn frames only.
+        rounds: How often every pair is timed.
+        report: Called with a line of progress.
     """
-    angle, zoom, shift = 0.0, 1.0, np.zeros(2)
-    if kind == "translation":
-        shift = np.array([2.4, -1.3]) * amount
-    elif kind == "rotation":
-        angle = 0.02 * amount
-    elif kind == "zoom":
-        zoom = 1 + 0.02 * amount
-    elif kind != "identity":
-        raise ValueError(f"kind must be one of {', '.join(WARPS)}, identity, got {kind!r}")
-    matrix = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float64)
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    flow = (grid - centre) @ matrix.T + centre + shift - grid
-    source = (grid - centre - shift) @ np.linalg.inv(matrix).T + centre
-    margin = int(np.ceil(np.abs(flow).max())) + 4
-    return TruthPair(
-        name=f"{kind} x{amount:g}",
-        frame0=_texture(grid, seed),
-        frame1=_texture(source, seed),
-        flow=flow.astype(np.float32),
-        margin_px=margin,
+    functions = engines()
+    results = {name: EngineResult(name) for name in functions}
+    pairs, truths = timed_pairs(testdata), truth_pairs(testdata)
+    with one_opencv_thread():
+        for name, function in functions.items():
+            report(f"accuracy of {name}")
+            for truth in truths:
+                error = truth.endpoint_error(function(truth.frame0, truth.frame1))
+                results[name].endpoint_errors_px[truth.name] = error
+        flows = _time_all(functions, pairs, results, rounds, report)
+    for name, result in results.items():
+        distances = [
+            np.hypot(*np.moveaxis(flow - reference, 2, 0))
+            for flow, reference in zip(flows[name], flows[REFERENCE], strict=True)
+        ]
+        result.mean_difference_px = float(np.mean([distance.mean() for distance in distances]))
+        result.share_within = float(np.mean([(distance <= 0.1).mean() for distance in distances]))
+    return list(results.values())
+
+
+def _time_all(
+    functions: dict[str, FlowFunction],
+    pairs: list[tuple[str, Grey, Grey]],
+    results: dict[str, EngineResult],
+    rounds: int,
+    report: Callable[[str], None],
+) -> dict[str, list[Flow]]:
+    flows: dict[str, list[Flow]] = {name: [] for name in functions}
+    for turn in range(rounds):
+        for pair_name, frame0, frame1 in pairs:
+            report(f"round {turn + 1} of {rounds}: {pair_name}")
+            for name, function in functions.items():
+                if turn and name in SLOW_ENGINES:
+                    continue
+                if not turn and name not in SLOW_ENGINES:
+                    function(frame1, frame0)  # makes the workspace for this size, which is not part of the time
+                start = time.thread_time()
+                flow = function(frame0, frame1)
+                results[name].milliseconds.append((time.thread_time() - start) * 1e3)
+                if not turn:
+                    flows[name].append(flow)
+    return flows
+
+
+@dataclass(frozen=True)
+class Floor:
+    """How far the iteration is from what the core can do.
+
+    Attributes:
+        operation_ns: Measured time of one vector multiply-add, nothing else to do.
+        floor_ns: Time of the counted operations at that rate, per pixel and iteration.
+        iteration_ns: Measured time per pixel and iteration.
+        other_ms: Milliseconds of a pair that are not iterations: pyramid, warping, one median filter per warping.
+        iterations: Millions of pixel iterations of the pair.
+    """
+
+    operation_ns: float
+    floor_ns: float
+    iteration_ns: float
+    other_ms: float
+    iterations: float
+
+    @property
+    def share(self) -> float:
+        """Return the share of the floor in the measured time."""
+        return self.floor_ns / self.iteration_ns
+
+
+def measure_floor(frame0: Grey, frame1: Grey) -> Floor:
+    """Measure the default set's iteration on a pair, against the counted operations at the core's measured rate."""
+    from motionbox.flow._tvl1_cpu import NumbaTVL1Estimator
+    from motionbox.flow.tvl1 import make_plan
+
+    full, single = NumbaTVL1Estimator(TVL1Params()), NumbaTVL1Estimator(TVL1Params(epsilon=1e6))
+    height, width = frame0.shape
+    pixels = np.array([w * h for w, h in make_plan(TVL1Params(), width, height).sizes_wh])
+    times = [_best_seconds(lambda e=estimator: e(frame0, frame1)) for estimator in (full, single)]  # type: ignore[misc]
+    counts = [(estimator.num_iterations().sum(axis=1) * pixels).sum() for estimator in (full, single)]
+    operation_ns = _vector_operation_ns()
+    return Floor(
+        operation_ns=operation_ns,
+        floor_ns=VECTOR_OPERATIONS * operation_ns / 16,
+        iteration_ns=float((times[0] - times[1]) / (counts[0] - counts[1]) * 1e9),
+        other_ms=times[1] * 1e3,
+        iterations=float(counts[0] / 1e6),
     )
 
 
-def truth_pairs(testdata: Path | None) -> list[TruthPair]:
-    """Return every pair with known flow: three drawn warps at three strengths, and those of the test data.
-
-    Args:
-        testdata: Folder with `flow/flyingchairs_crop50` and `flow/motorcycle_stereo`; None or absent: drawn ones only.
-    """
-    pairs = [warped_pair(kind, amount=amount, seed=k) for k, kind in enumerate(WARPS) for amount in (0.4, 1.0, 2.5)]
-    folder = testdata / "flow" if testdata is not None else None
-    if folder is not None and (folder / "flyingchairs_crop50").is_dir():
-        pairs.append(_flying_chairs(folder / "flyingchairs_crop50"))
-    if folder is not None and (folder / "motorcycle_stereo").is_dir():
-        pairs += [_motorcycle(folder / "motorcycle_stereo", factor) for factor in (4, 6)]
-    return pairs
+def _best_seconds(function: Callable[[], Any], repeats: int = 7) -> float:
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.thread_time()
+        function()
+        seconds.append(time.thread_time() - start)
+    return min(seconds)
 
 
-def _flying_chairs(folder: Path) -> TruthPair:
-    import cv2
+def _vector_operation_ns() -> float:
+    from motionbox.flow._peak import NUM_CHAINS, multiply_add_chains
 
-    flow = cv2.readOpticalFlow(str(folder / "00001_flow.flo"))
-    return TruthPair(
-        "FlyingChairs crop", _read_grey(folder / "00001_img1.ppm"), _read_grey(folder / "00001_img2.ppm"), flow
+    count, values = 200_000, np.full(32, 0.5, np.float32)
+    return _best_seconds(lambda: multiply_add_chains(values, count)) / (count * NUM_CHAINS) * 1e9
+
+
+def machine() -> str:
+    """Return one line: processor, system and the versions of everything that was measured."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if (info.is_file())
+        else []
     )
+    packages = ["numba", "numpy", "opencv-contrib-python-headless", "scikit-image"]
+    versions = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
 
 
-def _motorcycle(folder: Path, factor: int) -> TruthPair:
-    """Return the stereo pair at 1 / `factor` of its size, the disparity d as flow (-d / factor, 0)."""
-    import cv2
-
-    disparity = np.load(folder / "motorcycle_disp.npz")["arr_0"]
-    height, width = (side // factor * factor for side in disparity.shape)
-
-    def shrink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        size = (width // factor, height // factor)
-        return np.asarray(cv2.resize(image[:height, :width], size, interpolation=cv2.INTER_AREA), np.uint8)
-
-    blocks = disparity[:height, :width].reshape(height // factor, factor, width // factor, factor)
-    shift = -blocks.mean(axis=(1, 3)) / factor
-    flow = np.stack([shift, np.zeros_like(shift)], axis=-1)
-    flow[~np.isfinite(shift)] = np.nan
-    frames = (shrink(_read_grey(folder / f"motorcycle_{side}.png")) for side in ("left", "right"))
-    return TruthPair(f"motorcycle 1/{factor}", *frames, flow.astype(np.float32))
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
-def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
-    import cv2
+def to_markdown(results: list[EngineResult], floor: Floor, truths: list[str]) -> str:
+    """Return the tables of speed and accuracy as Markdown."""
+    reference = next(result for result in results if result.name == REFERENCE)
+    lines = [
+        f"Machine: {machine()}.",
+        "",
+        "| engine | ms per pair | pairs/s per core | x OpenCV | mean distance to OpenCV, px | within 0.1 px |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.name} | {r.median_ms:.1f} | {1e3 / r.median_ms:.1f} | {reference.median_ms / r.median_ms:.1f} "
+        f"| {r.mean_difference_px:.4f} | {r.share_within:.1%} |"
+        for r in results
+    ]
+    lines += ["", "Mean end-point error in pixels where the flow is known:", ""]
+    lines += ["| pair | " + " | ".join(r.name for r in results) + " |", "|---" * (len(results) + 1) + "|"]
+    lines += [
+        f"| {name} | " + " | ".join(f"{r.endpoint_errors_px[name]:.3f}" for r in results) + " |" for name in truths
+    ]
+    lines += [
+        "",
+        f"Floor of the iteration: {VECTOR_OPERATIONS} vector operations on 16 pixels at the measured "
+        f"{floor.operation_ns:.3f} ns each are {floor.floor_ns:.3f} ns per pixel and iteration; measured "
+        f"{floor.iteration_ns:.3f} ns, so {floor.share:.0%} of the time is the floor. "
+        f"Least traffic {BYTES_READ} bytes read and {BYTES_WRITTEN} written per pixel and iteration. "
+        f"The pair takes {floor.iterations:.0f} million pixel iterations; all else (pyramid, warpings, medians) is "
+        f"{floor.other_ms:.1f} ms.",
+    ]
+    return "\n".join(lines) + "\n"
 
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise InputError(f"{path} must be an image file")
-    return np.asarray(image, np.uint8)
+
+def truth_names(testdata: Path | None) -> list[str]:
+    """Return the names of the truth pairs in order."""
+    pairs: list[TruthPair] = truth_pairs(testdata)
+    return [pair.name for pair in pairs]
 
 
-def _texture(points: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.uint8]:
-    """Sample a random texture with a 1/f spectrum at `points` (H, W, 2), pixels."""
-    rng = np.random.default_rng(seed)
-    frequency = np.exp(rng.uniform(np.log(0.004), np.log(0.2), 96))
-    direction, phase = rng.uniform(0, 2 * np.pi, (2, 96))
-    amplitude = frequency**-0.7
-    total = np.zeros(points.shape[:2])
-    for f, d, p, a in zip(frequency, direction, phase, amplitude, strict=True):
-        total += a * np.cos(2 * np.pi * f * (np.cos(d) * points[..., 0] + np.sin(d) * points[..., 1]) + p)
-    total *= 42 / np.sqrt((amplitude**2).sum() / 2)
-    return np.clip(np.rint(128 + total), 0, 255).astype(np.uint8)
+def replace_section(text: str, name: str, body: str) -> str:
+    """Replace what is between the marks of section `name`, or append the section with its marks."""
+    begin, end = f"<!-- bench {name}: begin -->", f"<!-- bench {name}: end -->"
+    section = f"{begin}\n{body}{end}"
+    if begin not in text or end not in text:
+        return f"{text.rstrip()}\n\n{section}\n".lstrip()
+    head, rest = text.split(begin, 1)
+    return head + section + rest.split(end, 1)[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox import boxes as bx
+from motionbox.box_scores import ScoreRow
 from motionbox.config import ExtractConfig, load_config
 from motionbox.datasets.folder import find_media
+from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
 from motionbox.errors import InputError
 from motionbox.evaluate import (
     FPS_SOMETHING_ELSE,
-    METRICS,
     AnnotatedClip,
-    ClipScore,
-    Interval,
     boxes_at,
     read_boxes,
     score_clip,
-    summarise,
     trivial_boxes,
 )
 from motionbox.evidence import clip_boxes
@@ -67,33 +65,11 @@ class BenchClip:
     frame_fps: float | None
 
 
-@dataclass
-class BenchRow:
-    """The scores of one method.
-
-    Attributes:
-        name: Of the config or of the trivial method.
-        scores: One per clip, in the order of `clip_ids`.
-        confidences: Clip confidence, one per clip; empty for trivial methods.
-        milliseconds: Time per frame of all steps after flow, one value per clip; empty for trivial methods.
-        clip_ids: The clips.
-    """
-
-    name: str
-    scores: list[ClipScore] = field(default_factory=list)
-    confidences: list[float] = field(default_factory=list)
-    milliseconds: list[float] = field(default_factory=list)
-    clip_ids: list[str] = field(default_factory=list)
-
-    def summary(self) -> dict[str, Interval]:
-        """Return per metric the mean over clips with its 95 % bootstrap interval."""
-        return summarise(self.scores)
-
-
 class _RememberingEstimator:
-    """Computes each flow of the clip at hand once."""
+    """Computes each flow of the clip at hand once, and knows the time it took (of this thread, not of the clock)."""
 
     def __init__(self, estimator: FlowEstimator) -> None:
+        self.seconds = 0.0
         self._estimator = estimator
         self._flows: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
 
@@ -110,12 +86,16 @@ class _RememberingEstimator:
         initial: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the flow; a first guess is passed on and its result not remembered."""
-        if initial is not None:
-            return self._estimator(frame0, frame1, initial=initial)
-        key = (frame0.tobytes(), frame1.tobytes())
-        if key not in self._flows:
-            self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
-        return self._flows[key]
+        begin = time.thread_time()
+        try:
+            if initial is not None:
+                return self._estimator(frame0, frame1, initial=initial)
+            key = (frame0.tobytes(), frame1.tobytes())
+            if key not in self._flows:
+                self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
+            return self._flows[key]
+        finally:
+            self.seconds += time.thread_time() - begin
 
 
 def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOMETHING_ELSE) -> list[BenchClip]:
@@ -146,13 +126,19 @@ def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOME
     return clips
 
 
+def generate_clips(folder: Path, num_clips: int, seed: int, *, camera_motion: bool) -> list[BenchClip]:
+    """Generate annotated clips below an empty folder; see `datasets.synthetic`."""
+    write_dataset(folder, SyntheticConfig(num_clips, seed, camera_motion))
+    return find_clips(folder, folder / "boxes.json")
+
+
 def run_bench(
     clips: Sequence[BenchClip],
     configs: Mapping[str, ExtractConfig],
     estimator: FlowEstimator,
     *,
     on_clip: Callable[[str], None] | None = None,
-) -> list[BenchRow]:
+) -> list[ScoreRow]:
     """Score configs on clips, beside boxes that do not look at the video.
 
     Args:
@@ -167,7 +153,7 @@ def run_bench(
     Raises:
         ClipError: A clip cannot be decoded.
     """
-    rows: dict[str, BenchRow] = {}
+    rows: dict[str, ScoreRow] = {}
     for clip in clips:
         if on_clip is not None:
             on_clip(clip.truth.clip_id)
@@ -176,41 +162,38 @@ def run_bench(
 
 
 def _bench_clip(
-    clip: BenchClip, configs: Mapping[str, ExtractConfig], estimator: FlowEstimator, rows: dict[str, BenchRow]
+    clip: BenchClip, configs: Mapping[str, ExtractConfig], estimator: FlowEstimator, rows: dict[str, ScoreRow]
 ) -> None:
     info = probe(clip.path, fps=clip.frame_fps)
     truth = clip.truth
     remembering = _RememberingEstimator(estimator)
     for name, boxes in trivial_boxes(truth.boxes, info.width, info.height).items():
-        row = rows.setdefault(name, BenchRow(name))
-        row.scores.append(score_clip(boxes, truth.boxes, info.width, info.height))
-        row.clip_ids.append(truth.clip_id)
+        row = rows.setdefault(name, ScoreRow(name))
+        row.add(truth.clip_id, score_clip(boxes, truth.boxes, info.width, info.height))
     for name, config in configs.items():
-        times, found, milliseconds = compute_boxes(clip, info, config, remembering)
+        times, found, milliseconds = _compute_boxes(clip, info, config, remembering)
         wanted = times[0] + (truth.numbers - 1) / info.fps
-        row = rows.setdefault(name, BenchRow(name))
+        row = rows.setdefault(name, ScoreRow(name))
         predicted = boxes_at(times, found.boxes, wanted)
-        row.scores.append(score_clip(predicted, truth.boxes, info.width, info.height))
+        row.add(truth.clip_id, score_clip(predicted, truth.boxes, info.width, info.height))
         row.confidences.append(found.clip_confidence)
         row.milliseconds.append(milliseconds)
-        row.clip_ids.append(truth.clip_id)
 
 
-def compute_boxes(
-    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: FlowEstimator
+def _compute_boxes(
+    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _RememberingEstimator
 ) -> tuple[npt.NDArray[np.float64], bx.StabilisedBoxes, float]:
-    """Return a clip's times, its stabilised boxes and the milliseconds per frame of all steps after flow."""
+    """Return a clip's times, its stabilised boxes and the milliseconds of CPU per frame of all steps after flow."""
     frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
     block = Block(0, frames, 0, len(frames))
-    BlockProcessor(info, config, estimator).process(block)  # fills the estimator's memory: flow is not timed
-    begin = time.perf_counter()
+    begin = time.thread_time() - estimator.seconds
     result = BlockProcessor(info, config, estimator).process(block)
     maps = None
     if result.maps:
         index = np.where(result.map_index < 0, len(result.maps), result.map_index)
         maps = np.stack([*result.maps, np.zeros_like(result.maps[0])])[index]
     found = clip_boxes(result.boxes, maps, result.times, info.width, info.height, config, result.confidence)
-    return result.times, found, (time.perf_counter() - begin) / len(frames) * 1e3
+    return result.times, found, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
 
 
 def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:
@@ -221,33 +204,3 @@ def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict
 def ablation_configs(overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:
     """Return the configs of `ABLATION`, each with further overrides (dotted keys)."""
     return {name: load_config("tuned", overrides={**overrides, **change}) for name, change in ABLATION.items()}
-
-
-def markdown_table(rows: Sequence[BenchRow]) -> str:
-    """Return the rows as a Markdown table: means over clips, with 95 % intervals for the two IoUs."""
-    lines = [
-        "| boxes | frame IoU | IoU > .5 | coverage | area | clip IoU | jitter | ms/frame |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        summary = row.summary()
-        cells = [
-            f"{value.mean:.3f} ({value.low:.2f} to {value.high:.2f})"
-            if "iou" in metric and metric != "iou_over_half"
-            else f"{value.mean:.4f}"
-            if metric == "jitter"
-            else f"{value.mean:.2f}"
-            for metric, value in ((metric, summary[metric]) for metric in METRICS)
-        ]
-        cells.append(f"{np.mean(row.milliseconds):.1f}" if row.milliseconds else "")
-        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def clip_lines(rows: Sequence[BenchRow]) -> str:
-    """Return one line per clip: frame IoU / clip IoU of every row."""
-    lines = ["| clip | " + " | ".join(row.name for row in rows) + " |", "|---|" + "---|" * len(rows)]
-    for position, clip_id in enumerate(rows[0].clip_ids):
-        cells = [f"{row.scores[position].frame_iou:.2f} / {row.scores[position].clip_iou:.2f}" for row in rows]
-        lines.append(f"| {clip_id} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -15,8 +15,14 @@ from motionbox.errors import ExitCode, MotionBoxError
 COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),
+    "verify": ("verify", "Read a whole store again and compare it with its digests."),
+    "gc": ("gc", "List, or with --delete remove, what nothing in a store refers to."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
+    "evaluate": ("evaluate", "Score a store's boxes against annotated hand and object boxes."),
+    "bench-boxes": ("bench_boxes", "Compare presets on clips with annotated boxes."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
+    "demo": ("demo", "Run the whole pipeline on generated videos."),
+    "bench": ("bench", "Measure the flow engines: time and accuracy beside OpenCV's."),
 }
 
 

@@ -133,6 +133,7 @@ def flow_to_colour(flow: NDArray[np.floating[Any]], max_px: float) -> Picture:
     wheel = _wheel()
     dx, dy = flow[..., 0] / max_px, flow[..., 1] / max_px
     length = np.hypot(dx, dy)[..., None]
+    length = np.where(np.abs(length - 1) < 1e-6, 1, length)  # rounding must not darken the longest flow
     position = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * (len(wheel) - 1)
     low = np.floor(position).astype(int)
     part = (position - low)[..., None]

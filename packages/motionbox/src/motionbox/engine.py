@@ -21,7 +21,7 @@ from motionbox.failures import Fault, quarantined, record_fault
 from motionbox.plan import Unit, units_of
 from motionbox.progress import Counts, Reporter
 from motionbox.runs import Run
-from motionbox.worker import Acknowledgement, Task
+from motionbox.worker import Acknowledgement, Task, last_heard
 
 _MAX_STORE_ERRORS = 3
 _WAIT_SECONDS = 0.5
@@ -146,10 +146,11 @@ def _loop(
                 state.pending.append(entry.task.unit)
             state.in_flight.clear()
         _cancel_stalled(executor, state, options)
-        reporter.update(counts)
         if time.monotonic() - written > _PROGRESS_EVERY_SECONDS:
             written = time.monotonic()
+            counts.num_frames_under_way = sum(last_heard(entry.task)[1] for entry in state.in_flight.values())
             _write_progress(run, counts, state)
+        reporter.update(counts)
     _write_progress(run, counts, state)
 
 
@@ -196,6 +197,7 @@ def _settle(
         counts.done_units += 1
         counts.done_clips += unit.num_clips
         counts.num_frames += answer.num_frames
+        counts.num_frames_under_way = max(0, counts.num_frames_under_way - answer.num_frames)
         counts.num_frames_estimated += answer.num_frames - unit.estimated_frames
         counts.num_failed_videos += answer.num_failed_videos
 

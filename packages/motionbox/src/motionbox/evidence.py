@@ -41,7 +41,7 @@ _SMOOTHING_CELLS = 0.7
 _PEAK_QUANTILE = 0.98
 _MIN_MOVING_SHARE = 0.01
 _MIN_AREA_SHARE = 0.05
-_MAX_AREA_SHARE = 0.95
+_MAX_AREA_SHARE = 0.9
 _BISECTIONS = 12
 
 
@@ -234,18 +234,17 @@ def accumulate(strength: Array, weights: Array64, cut: npt.NDArray[np.bool_], se
     """
     amount = strength.mean(axis=(1, 2), dtype=np.float64)
     typical = sustained(amount, weights, settings)
-    fade = np.exp(-amount / max(typical, 1e-9) * weights / settings.memory_seconds).astype(np.float32)
-    fade[cut] = 0
+    clock = amount / max(typical, 1e-9) * weights / settings.memory_seconds
+    # Between the middles of two frames; the motion of a cut frame leads into the next scene.
+    fade = np.where(cut[:-1], 0.0, np.exp(-(clock[:-1] + clock[1:]) / 2)).astype(np.float32)
     weighted = strength * weights[:, None, None].astype(np.float32)
-    total = np.empty_like(strength)
-    running = np.zeros_like(strength[0])
-    for t in range(len(strength)):
-        running = running * fade[t] + weighted[t]
-        total[t] = running
-    running = np.zeros_like(strength[0])
-    for t in range(len(strength) - 1, -1, -1):
-        total[t] += running
-        running = (running + weighted[t]) * fade[t]
+    total = weighted.copy()
+    for order in (range(1, len(total)), range(len(total) - 2, -1, -1)):
+        running = np.zeros_like(total[0])
+        step = order.step
+        for t in order:
+            running = (running + weighted[t - step]) * fade[min(t, t - step)]
+            total[t] += running
     empty = ~(total.sum(axis=(1, 2)) > 1e-6 * weighted.sum())
     total[empty] = weighted.sum(axis=0)
     return total
@@ -262,7 +261,7 @@ def evidence_boxes(evidence: Array, trim_share: float | Array64, cells_wh: tuple
     Returns:
         float64 (T, 4), xyxy cells, with fractions: the mass of a cell is spread over it evenly.
     """
-    trim = np.broadcast_to(np.asarray(trim_share, np.float64), (len(evidence),))
+    trim = np.maximum(np.broadcast_to(np.asarray(trim_share, np.float64), (len(evidence),)), 1e-9)
     sides = []
     for axis, limit in ((1, cells_wh[0]), (2, cells_wh[1])):
         mass = evidence.sum(axis=axis, dtype=np.float64)

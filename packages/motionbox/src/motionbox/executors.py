@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.failures import Fault
-from motionbox.worker import Acknowledgement, Task, execute, last_video
+from motionbox.worker import Acknowledgement, Task, execute, last_heard
 
 # Kernels run on one thread: a worker is one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -170,7 +170,7 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
 
 
 def _faulty(task: Task, reason: Reason, message: str) -> Acknowledgement:
-    return Acknowledgement(task.unit.unit_id, fault=Fault(reason, message, last_video(task)))
+    return Acknowledgement(task.unit.unit_id, fault=Fault(reason, message, last_heard(task)[0]))
 
 
 def _first_line(error: BaseException) -> str:

@@ -32,12 +32,32 @@ POINTS: tuple[str, ...] = (
 )
 KINDS: tuple[str, ...] = ("kill", "eio", "enospc", "hang")
 
+_HANG_SECONDS = 24 * 3600.0
+
 _passed: Counter[str] = Counter()
-_armed = os.environ.get("MOTIONBOX_FAULT")
+_armed: tuple[str, int, str] | None = None
+
+
+def arm(value: str | None) -> None:
+    """Set the fault of this process: `<point>:<nth>:<kind>`, None for none.
+
+    Raises:
+        ValueError: Unknown point or kind.
+    """
+    global _armed
+    _passed.clear()
+    _armed = None if value is None else _parse(value)
+
+
+def _parse(value: str) -> tuple[str, int, str]:
+    parts = value.split(":")
+    if len(parts) != 3 or parts[0] not in POINTS or not parts[1].isdigit() or parts[2] not in KINDS:
+        raise ValueError(f"MOTIONBOX_FAULT must be <point>:<nth>:<{'|'.join(KINDS)}>, got {value!r}")
+    return parts[0], int(parts[1]), parts[2]
 
 
 def failpoint(point: str) -> None:
-    """Fail here if this is the point, and the passage through it, that `MOTIONBOX_FAULT` names.
+    """Fail here if this is the point, and the passage through it, that is armed.
 
     Args:
         point: One of `POINTS`.
@@ -47,19 +67,12 @@ def failpoint(point: str) -> None:
     """
     if _armed is None:
         return
-    name, nth, kind = _parse(_armed)
+    name, nth, kind = _armed
     if name != point:
         return
     _passed[point] += 1
     if _passed[point] == nth and _first_process():
         _fail(kind, point)
-
-
-def _parse(value: str) -> tuple[str, int, str]:
-    parts = value.split(":")
-    if len(parts) != 3 or parts[0] not in POINTS or not parts[1].isdigit() or parts[2] not in KINDS:
-        raise ValueError(f"MOTIONBOX_FAULT must be <point>:<nth>:<{'|'.join(KINDS)}>, got {value!r}")
-    return parts[0], int(parts[1]), parts[2]
 
 
 def _first_process() -> bool:
@@ -77,6 +90,9 @@ def _fail(kind: str, point: str) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "hang":
-        time.sleep(3600)
+        time.sleep(_HANG_SECONDS)
     code = errno.EIO if kind == "eio" else errno.ENOSPC
     raise OSError(code, f"{os.strerror(code)} (planted at {point})")
+
+
+arm(os.environ.get("MOTIONBOX_FAULT"))

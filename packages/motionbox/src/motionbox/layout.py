@@ -83,7 +83,7 @@ class RunPaths:
 
     def committed_units(self) -> list[str]:
         """Return the ids of the units that are committed, sorted."""
-        return sorted(entry.stem for entry in _files(self.commits, "*.json") if not entry.name.startswith("."))
+        return sorted(entry.stem for entry in _files(self.commits, "*.json"))
 
     def snapshot_numbers(self) -> list[int]:
         """Return the numbers of the published snapshots, oldest first."""
@@ -91,7 +91,9 @@ class RunPaths:
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:
-    return list(directory.glob(pattern)) if directory.is_dir() else []
+    """Return what a pattern finds below a directory; names that begin with a dot are private to their writers."""
+    found = directory.glob(pattern) if directory.is_dir() else ()
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(directory).parts)]
 
 
 def run_paths(store: Path) -> list[RunPaths]:

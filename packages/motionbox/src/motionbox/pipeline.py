@@ -30,6 +30,8 @@ from motionbox.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit, block_of
 
 # Frames after a block that its last flow and the duplicate finder may look at.
 LOOKAHEAD_SECONDS = 1.0
+# How far the one frame after that may be away in a time lapse.
+_SPARSE_SECONDS = 10.0
 # Flows before a block that only prepare the first guess of `warm_start`.
 WARM_UP_FLOWS = 2
 # More frames than this in one block (1,024 per second) are a broken clock, not a video.
@@ -102,6 +104,10 @@ class _Rows:
     blocks: list[dict[str, Any]] = field(default_factory=list)
     maps: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
+    @property
+    def num_frames(self) -> int:
+        return len(self.columns["time_seconds"])
+
 
 @dataclass(frozen=True)
 class _BlockResult:
@@ -122,7 +128,7 @@ def process_unit(
     estimator: FlowEstimator,
     *,
     skip: Mapping[str, tuple[Reason, str]] | None = None,
-    on_progress: Callable[[str], None] | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
 ) -> UnitResult:
     """Compute the raw frame boxes and motion maps of a unit.
 
@@ -133,7 +139,7 @@ def process_unit(
         source: Opens the videos.
         estimator: Computes flow.
         skip: Quarantined videos: video id -> reason and message that their rows get.
-        on_progress: Called with the video id before each piece and after each block.
+        on_progress: Called before each piece and after each block with the video id and the frames done so far.
 
     Returns:
         The unit's rows; what is wrong with a single video is a row, too.
@@ -142,9 +148,9 @@ def process_unit(
         PieceFault: Decoding a video crashed or hung.
     """
     rows = _Rows()
-    report = on_progress or (lambda _video_id: None)
+    report = on_progress or (lambda _video_id, _num_frames: None)
     for piece in unit.pieces:
-        report(piece.video_id)
+        report(piece.video_id, rows.num_frames)
         if skip and piece.video_id in skip:
             rows.blocks.append(_error_row(piece, piece.first_block or 0, *skip[piece.video_id]))
             continue
@@ -159,11 +165,11 @@ def _process_piece(
     source: FrameSource,
     estimator: FlowEstimator,
     rows: _Rows,
-    report: Callable[[str], None],
+    report: Callable[[str, int], None],
 ) -> None:
     lookahead = LOOKAHEAD_SECONDS + (config.flow.step_seconds or 0.0)
     start = None if piece.start_seconds is None else piece.start_seconds - CONTEXT_SECONDS
-    stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead
+    stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead + _SPARSE_SECONDS
     last_block = piece.first_block or 0
     try:
         info, frames = source.open(
@@ -174,7 +180,7 @@ def _process_piece(
             for block in iter_blocks(frames, piece, lookahead):
                 last_block = block.number
                 _append(rows, piece, info, block, processor.process(block))
-                report(piece.video_id)
+                report(piece.video_id, rows.num_frames)
     except ClipError as error:
         if error.reason in FAULT_REASONS:
             raise PieceFault(piece.video_id, error.reason, error.message) from error
@@ -210,6 +216,8 @@ def iter_blocks(frames: Iterator[Frame], piece: Piece, lookahead_seconds: float)
         buffer.append(frame)
         if current is None:
             current = block_of(frame.time_seconds)
+            if piece.stop_block is not None and current >= piece.stop_block:
+                return
         while frame.time_seconds >= (current + 1) * BLOCK_SECONDS + lookahead_seconds:
             yield from _cut(buffer, current)
             current += 1

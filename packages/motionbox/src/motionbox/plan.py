@@ -19,9 +19,12 @@ import pyarrow as pa
 BLOCK_SECONDS = 4.0
 CONTEXT_SECONDS = 1.0
 MAX_UNIT_FRAMES = 4096
+_MIN_UNIT_FRAMES = 256
+_MIN_UNITS = 32
 
-# Files up to this size are taken for short videos, without a look into their header.
-_PROBE_MIN_BYTES = 2 << 20
+PROBE_MIN_BYTES = 2 << 20
+"""Files up to this size are taken for short videos, without a look into their header."""
+
 _ASSUMED_FPS = 60.0
 _FOLDER_FPS = 30.0
 _ASSUMED_BYTES_PER_FRAME = 2048
@@ -175,7 +178,8 @@ def plan_units(
     data_root: Path,
     probe: Probe,
     *,
-    max_frames: int = MAX_UNIT_FRAMES,
+    max_frames: int | None = None,
+    probe_min_bytes: int = PROBE_MIN_BYTES,
 ) -> pa.Table:
     """Cut a manifest's videos into pieces and group them to units.
 
@@ -184,7 +188,9 @@ def plan_units(
         inputs: From `scan_inputs`.
         data_root: Directory that the paths are relative to.
         probe: Reads a header; None when it cannot. Called for large files only.
-        max_frames: Most frames (estimated) of one unit.
+        max_frames: Most frames (estimated) of one unit; None: `MAX_UNIT_FRAMES`, less for a small data set, so that
+            several workers find work and progress shows.
+        probe_min_bytes: Files up to this size are taken for short videos, unprobed.
 
     Returns:
         `PLAN_SCHEMA`, one row per piece, in the order of the manifest's videos; a unit's rows are adjacent.
@@ -192,10 +198,13 @@ def plan_units(
     videos = _collect(manifest)
     by_path = {entry.path: entry for entry in inputs}
     large = [v.path for v in videos.values() if by_path[v.path].kind == "file"]
-    large = [path for path in dict.fromkeys(large) if by_path[path].num_bytes > _PROBE_MIN_BYTES]
+    large = [path for path in dict.fromkeys(large) if by_path[path].num_bytes > probe_min_bytes]
     with ThreadPoolExecutor(4) as pool:
         probed = dict(zip(large, pool.map(lambda path: probe(data_root / path), large), strict=True))
     rows: list[dict[str, Any]] = []
+    if max_frames is None:
+        total = sum(piece.estimated_frames for piece in _pieces(videos, by_path, probed, MAX_UNIT_FRAMES))
+        max_frames = min(max(total // _MIN_UNITS, _MIN_UNIT_FRAMES), MAX_UNIT_FRAMES)
     for unit in _pack(_pieces(videos, by_path, probed, max_frames), max_frames):
         rows.extend({"unit_id": unit.unit_id, **vars(piece)} for piece in unit.pieces)
     return pa.Table.from_pylist(rows, schema=PLAN_SCHEMA)
@@ -276,7 +285,7 @@ def _hint(video: _Video, entry: InputFile, probed: VideoHint | None) -> VideoHin
         return probed
     if entry.kind == "folder":
         return VideoHint(entry.num_bytes, video.frame_fps or _FOLDER_FPS)
-    if entry.num_bytes > _PROBE_MIN_BYTES:
+    if entry.num_bytes > PROBE_MIN_BYTES:
         return VideoHint(None, _ASSUMED_FPS)
     guess = entry.num_bytes // _ASSUMED_BYTES_PER_FRAME
     return VideoHint(min(max(guess, _MIN_FRAMES), _MAX_FRAMES), _ASSUMED_FPS)
@@ -290,9 +299,11 @@ def _split(
     fps = hint.fps if math.isfinite(hint.fps) and hint.fps > 0 else _ASSUMED_FPS
     block_frames = max(1, math.ceil(fps * BLOCK_SECONDS))
     last = stop
+    if last is None and hint.num_frames is None:
+        yield first, stop, max_frames
+        return
     if last is None:
-        frames = hint.num_frames if hint.num_frames is not None else _MAX_FRAMES
-        last = max((first or 0) + 1, math.ceil(frames / block_frames))
+        last = max((first or 0) + 1, math.ceil((hint.num_frames or 0) / block_frames))
     start = first or 0
     blocks_per_part = max(1, max_frames // block_frames)
     known = hint.num_frames if hint.num_frames is not None and first is None and stop is None else None

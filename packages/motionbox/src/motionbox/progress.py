@@ -21,7 +21,8 @@ class Counts:
         num_frames_estimated: Frames to do in this session, from header hints, corrected as units finish.
         done_units: Units committed, of earlier sessions too.
         done_clips: Clips whose last unit is committed.
-        num_frames: Frames done in this session.
+        num_frames: Frames committed in this session.
+        num_frames_under_way: Frames done in units that are not committed yet, when last looked.
         num_failed_videos: Videos with an error, per unit, in this session.
         num_faults: Attempts that crashed or hung in this session.
         started: `time.monotonic()` at the start of this session.
@@ -33,6 +34,7 @@ class Counts:
     done_units: int = 0
     done_clips: int = 0
     num_frames: int = 0
+    num_frames_under_way: int = 0
     num_failed_videos: int = 0
     num_faults: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -45,14 +47,18 @@ class Counts:
     @property
     def frames_per_second(self) -> float:
         """Return frames done per second of this session."""
-        return self.num_frames / self.seconds if self.seconds > 0 else 0.0
+        return self._frames_seen / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def _frames_seen(self) -> int:
+        return self.num_frames + self.num_frames_under_way
 
     @property
     def eta_seconds(self) -> float | None:
         """Return the expected seconds to the end; None before anything is done."""
-        if self.num_frames == 0:
+        if self._frames_seen == 0:
             return None
-        return max(self.num_frames_estimated - self.num_frames, 0) / self.frames_per_second
+        return max(self.num_frames_estimated - self._frames_seen, 0) / self.frames_per_second
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as JSON values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,9 @@ def encode_video(
                 stream = _add_stream(output, codec, fps, options, picture)
                 stream.codec_context.gop_size = keyframe_interval
                 stream.codec_context.thread_count = num_threads
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            # Converted here and not by the encoder: its threads sometimes give other pixels for the same frame.
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=stream.pix_fmt, threads=1)
+            output.mux(stream.encode(frame))
         if stream is None:
             raise ValueError("frames must hold at least one frame, got none")
         output.mux(stream.encode())
@@ -168,7 +171,8 @@ def write_file(path: Path, frames: Iterable[Picture], fps: float) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def encode_image(picture: Picture, suffix: str = ".png", *, quality: int | None = None) -> bytes:

@@ -23,16 +23,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from motionbox.boxes import clip_box, has_box, stabilise
+from motionbox.boxes import StabilisedBoxes, clip_box, has_box
 from motionbox.commit import read_commit
 from motionbox.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
 from motionbox.errors import Reason, StoreError
+from motionbox.evidence import clip_boxes
 from motionbox.failpoints import failpoint
 from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths, read_json
+from motionbox.map_reader import MapReader
 from motionbox.plan import Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
 
 _ROWS_PER_FILE = 1 << 20
+_STATIC_SHARE = 0.9
 _NPY_HEADER_BYTES = 128
 
 FRAME_ROWS_SCHEMA = pa.schema(
@@ -44,6 +47,7 @@ FRAME_ROWS_SCHEMA = pa.schema(
         ("x2", pa.int16()),
         ("y2", pa.int16()),
         ("source", pa.uint8()),
+        ("confidence", pa.float32()),
     ]
 )
 
@@ -53,9 +57,7 @@ class _Video:
     """A video's committed frames, in order of time."""
 
     video_id: str
-    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    boxes: list[npt.NDArray[np.int16]] = field(default_factory=list)
-    places: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     size: dict[str, Any] | None = None
     errors: list[tuple[int, str, str]] = field(default_factory=list)
     complete: bool = True
@@ -128,6 +130,7 @@ class _SnapshotWriter:
         self._clips = _clips_by_video(self._manifest)
         self._columns: dict[str, list[Any]] = {name: [] for name in _RESULT_SCHEMA.names}
         self._units: list[list[str]] = []
+        self._map_reader = MapReader(run.paths, self._units)
         self._num_rows = 0
 
     def write(self) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class _SnapshotWriter:
             "boxes": _ArrayFile(self._directory / "boxes.npy", "<i2", 4),
             "times": _ArrayFile(self._directory / "times.npy", "<f8", None),
             "sources": _ArrayFile(self._directory / "sources.npy", "|u1", None),
+            "confidences": _ArrayFile(self._directory / "confidences.npy", "<f4", None),
             "maps": _ArrayFile(self._directory / "maps.npy", "<i4", 2),
         }
         frames = _FrameRows(self._directory)
@@ -183,9 +187,7 @@ class _SnapshotWriter:
             yield video
 
     def _extend(self, video: _Video, part: _Part) -> None:
-        video.times.append(part.times)
-        video.boxes.append(part.boxes)
-        video.places.append(part.places)
+        video.parts.append(part)
         for row in part.blocks:
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
             if row["reason"]:
@@ -201,22 +203,30 @@ class _SnapshotWriter:
         return read_parts(directory, number)
 
     def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, _ArrayFile], frames: _FrameRows) -> None:
-        times, boxes, places = _merged(video)
-        first = 0 if clip.start_seconds is None else bisect.bisect_left(times, clip.start_seconds)
-        stop = len(times) if clip.stop_seconds is None else bisect.bisect_left(times, clip.stop_seconds)
-        times, raw, places = times[first:stop], boxes[first:stop], places[first:stop]
+        merged = _merged(video)
+        first = 0 if clip.start_seconds is None else bisect.bisect_left(merged.times, clip.start_seconds)
+        stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
+        times, places = merged.times[first:stop], merged.places[first:stop]
+        raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
+        still = self._run.config.store.static_energy
+        if len(times) and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still:
+            raw, places, confidences = np.full_like(raw, -1), np.full_like(places, -1), np.zeros_like(confidences)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
-            stable = stabilise(raw, times, video.size["width"], video.size["height"], self._run.config.boxes)
+            maps = self._clip_maps(places, video.size)
+            size = (video.size["width"], video.size["height"])
+            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
             whole = clip_box(stable.boxes)
             row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
             arrays["boxes"].append(stable.boxes)
             arrays["times"].append(times)
+            row["confidence"] = stable.clip_confidence
             arrays["sources"].append(stable.source)
+            arrays["confidences"].append(stable.confidence)
             arrays["maps"].append(places)
-            frames.append(clip.clip_id, times, stable.boxes, stable.source)
-            self._digest.update(stable.boxes.tobytes() + stable.source.tobytes())
+            frames.append(clip.clip_id, times, stable)
+            self._digest.update(stable.boxes.tobytes() + stable.source.tobytes() + stable.confidence.tobytes())
         self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))
         row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
         row["first_row"] = self._num_rows
@@ -224,16 +234,24 @@ class _SnapshotWriter:
         for name, column in self._columns.items():
             column.append(row.get(name))
 
+    def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
+        """Return a clip's motion maps where its boxes are made from them."""
+        if self._run.config.boxes.stabilise != "evidence":
+            return None
+        height, width = max(1, size["map_height"] or 0), max(1, size["map_width"] or 0)
+        return self._map_reader.read(places, height, width)
+
     def _clip_table(self) -> pa.Table:
         results = pa.table(self._columns, schema=_RESULT_SCHEMA).sort_by("row")
         manifest = self._manifest.take(results.column("row"))
         table = pa.table({name: manifest.column(name) for name in _LEADING})
-        for name in _RESULT_SCHEMA.names[1:]:
+        for name in _RESULT_SCHEMA.names[1:-1]:
             table = table.append_column(_RESULT_SCHEMA.field(name), results.column(name))
+        last = _RESULT_SCHEMA.names[-1]
         for name in manifest.column_names:
-            if name not in table.column_names:
+            if name not in (*table.column_names, last):
                 table = table.append_column(manifest.schema.field(name), manifest.column(name))
-        return table
+        return table.append_column(_RESULT_SCHEMA.field(last), results.column(last))
 
 
 _LEADING = ("clip_id", "video_id", "start_seconds", "stop_seconds")
@@ -254,6 +272,7 @@ _RESULT_SCHEMA = pa.schema(
         ("first_row", pa.int64()),
         ("map_width", pa.int32()),
         ("map_height", pa.int32()),
+        ("confidence", pa.float32()),
     ]
 )
 
@@ -272,8 +291,20 @@ class _Part:
 
     times: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.int16]
+    energy: npt.NDArray[np.float32]
+    confidences: npt.NDArray[np.float32]
     places: npt.NDArray[np.int32]
     blocks: list[dict[str, Any]]
+
+
+_NO_ROWS = _Part(
+    times=np.empty(0, np.float64),
+    boxes=np.empty((0, 4), np.int16),
+    energy=np.empty(0, np.float32),
+    confidences=np.empty(0, np.float32),
+    places=np.empty((0, 2), np.int32),
+    blocks=[],
+)
 
 
 def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
@@ -292,7 +323,9 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
     times = frames.column("time_seconds").to_numpy()
+    energy = frames.column("energy").to_numpy()
     boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    confidences = frames.column("confidence").to_numpy()
     index = frames.column("map_index").fill_null(-1).to_numpy()
     places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
     rows_of: dict[str, list[dict[str, Any]]] = {}
@@ -301,18 +334,26 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     parts, begin = {}, 0
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
-        parts[video_id] = _Part(times[begin:end], boxes[begin:end], places[begin:end], rows)
+        own = slice(begin, end)
+        parts[video_id] = _Part(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
         begin = end
     return parts
 
 
-def _merged(video: _Video) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int16], npt.NDArray[np.int32]]:
+def _merged(video: _Video) -> _Part:
     """Join a video's pieces, once."""
-    if len(video.times) != 1:
-        video.times = [np.concatenate([np.empty(0, np.float64), *video.times])]
-        video.boxes = [np.concatenate([np.empty((0, 4), np.int16), *video.boxes])]
-        video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
-    return video.times[0], video.boxes[0], video.places[0]
+    if len(video.parts) != 1:
+        parts = [_NO_ROWS, *video.parts]
+        joined = _Part(
+            times=np.concatenate([part.times for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]),
+            energy=np.concatenate([part.energy for part in parts]),
+            confidences=np.concatenate([part.confidences for part in parts]),
+            places=np.concatenate([part.places for part in parts]),
+            blocks=[],
+        )
+        video.parts = [joined]
+    return video.parts[0]
 
 
 def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:
@@ -371,22 +412,14 @@ class _FrameRows:
         self._clip_ids: list[str] = []
         self._counts: list[int] = []
         self._times: list[npt.NDArray[np.float64]] = []
-        self._boxes: list[npt.NDArray[np.int16]] = []
-        self._sources: list[npt.NDArray[np.uint8]] = []
+        self._stable: list[StabilisedBoxes] = []
 
-    def append(
-        self,
-        clip_id: str,
-        times: npt.NDArray[np.float64],
-        boxes: npt.NDArray[np.int16],
-        sources: npt.NDArray[np.uint8],
-    ) -> None:
+    def append(self, clip_id: str, times: npt.NDArray[np.float64], stable: StabilisedBoxes) -> None:
         """Add a clip."""
         self._clip_ids.append(clip_id)
         self._counts.append(len(times))
         self._times.append(times)
-        self._boxes.append(boxes)
-        self._sources.append(sources)
+        self._stable.append(stable)
         self._num_rows += len(times)
         if self._num_rows >= _ROWS_PER_FILE:
             self._flush()
@@ -398,14 +431,15 @@ class _FrameRows:
 
     def _flush(self) -> None:
         indices = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
-        boxes = np.concatenate([np.empty((0, 4), np.int16), *self._boxes])
+        boxes = np.concatenate([np.empty((0, 4), np.int16), *(stable.boxes for stable in self._stable)])
         columns = [
             pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(self._clip_ids, pa.string())),
             pa.array(np.concatenate([np.empty(0, np.float64), *self._times])),
             *(pa.array(boxes[:, position]) for position in range(4)),
-            pa.array(np.concatenate([np.empty(0, np.uint8), *self._sources])),
+            pa.array(np.concatenate([np.empty(0, np.uint8), *(stable.source for stable in self._stable)])),
+            pa.array(np.concatenate([np.empty(0, np.float32), *(stable.confidence for stable in self._stable)])),
         ]
         table = pa.Table.from_arrays(columns, schema=FRAME_ROWS_SCHEMA)
         write_file(self._directory / f"frames-{self._number:05d}.parquet", parquet_bytes(table), point="run")
         self._number, self._num_rows = self._number + 1, 0
-        self._clip_ids, self._counts, self._times, self._boxes, self._sources = [], [], [], [], []
+        self._clip_ids, self._counts, self._times, self._stable = [], [], [], []

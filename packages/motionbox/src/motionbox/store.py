@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections import OrderedDict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +20,9 @@ import pyarrow.parquet as pq
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
-from motionbox.layout import MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, check_store, read_json, run_paths
+from motionbox.layout import RunPaths, check_store, read_json, run_paths
+from motionbox.map_reader import MapReader
 
-if TYPE_CHECKING:
-    import zarr
-
-_OPEN_ARRAYS = 16
 _PRIVATE_COLUMNS = ("first_row", "map_width", "map_height")
 
 
@@ -87,7 +83,8 @@ class Store:
         self._times = _open_array(self._directory / "times.npy")
         self._sources = _open_array(self._directory / "sources.npy")
         self._maps = _open_array(self._directory / "maps.npy")
-        self._arrays: OrderedDict[int, zarr.Array[Any]] = OrderedDict()
+        self._confidences = _open_array(self._directory / "confidences.npy")
+        self._map_reader = MapReader(paths, self.info["units"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (str(self.path), self.run_id, self.snapshot)
@@ -127,7 +124,8 @@ class Store:
         Columns: clip_id, video_id, start_seconds, stop_seconds (null: the whole video), num_frames, width, height
         (display pixels), fps, status (`ok`, `partial`: decoding broke off, `no_motion`: the centre half stands in,
         `failed`), reason (empty, or "code: message"), x1, y1, x2, y2 (clip box, half-open pixels, null when failed),
-        then path, split and the label columns of the data set.
+        then path, split and the label columns of the data set, then confidence (0 to 1, null when failed: how clearly
+        the clip's motion lies inside its boxes).
         """
         return self._table.drop_columns(list(_PRIVATE_COLUMNS))
 
@@ -156,11 +154,19 @@ class Store:
         """
         return self._sources[self._frame_rows(clip_id)].copy()
 
+    def frame_confidences(self, clip_id: str) -> npt.NDArray[np.float32]:
+        """Return how clearly each frame's motion lies inside its box, float32 (T,), in [0, 1]; 0 for a stand-in box.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return self._confidences[self._frame_rows(clip_id)].copy()
+
     def motion_maps(self, clip_id: str) -> npt.NDArray[np.uint8]:
         """Return a clip's motion maps, uint8 (T, h, w), 1/`store.map_scale` of the working size.
 
-        The value is 255 * sqrt(m / `store.map_full_scale`) for a motion m in pixels per frame step and pixel. A frame
-        without flow has a map of zeros.
+        The value is 255 * sqrt(m / `store.map_full_scale`) for a motion m in pixels per frame step and pixel (in pixels
+        per frame step with `motion.cue` = "residual"). A frame without flow has a map of zeros.
 
         Raises:
             StoreError: The store has no such clip, or keeps no motion maps.
@@ -169,17 +175,7 @@ class Store:
             raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
         row = self._row(clip_id)
         height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
-        places = self._maps[self._frame_rows(clip_id)]
-        result = np.zeros((len(places), height, width), np.uint8)
-        for unit in np.unique(places[:, 0]).tolist():
-            if unit < 0:
-                continue
-            frames = np.flatnonzero(places[:, 0] == unit)
-            indices = places[frames, 1]
-            low, high = int(indices.min()), int(indices.max()) + 1
-            stored = np.asarray(self._unit_maps(unit)[low:high, :height, :width])
-            result[frames] = stored[indices - low]
-        return result
+        return self._map_reader.read(self._maps[self._frame_rows(clip_id)], height, width)
 
     def _row(self, clip_id: str) -> int:
         if self._rows is None:
@@ -193,17 +189,6 @@ class Store:
         row = self._row(clip_id)
         first = int(self._first[row])
         return slice(first, first + int(self._count[row]))
-
-    def _unit_maps(self, number: int) -> zarr.Array[Any]:
-        if number not in self._arrays:
-            import zarr
-
-            unit_id, attempt_id = self.info["units"][number]
-            group = zarr.open_group(self._paths.attempt(unit_id, attempt_id) / MAPS_DIRECTORY, mode="r")
-            self._arrays[number] = cast("zarr.Array[Any]", group[MAPS_ARRAY])
-            while len(self._arrays) > _OPEN_ARRAYS:
-                self._arrays.popitem(last=False)
-        return self._arrays[number]
 
 
 def _reopen(path: str, run: str, snapshot: int) -> Store:

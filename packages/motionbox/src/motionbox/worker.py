@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -126,10 +126,10 @@ def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstima
     import cv2
 
     from motionbox.flow import create_flow_estimator
-    from motionbox.sources import DirectSource
+    from motionbox.sources import ChildSource
 
     cv2.setNumThreads(1)
-    return DirectSource(config.frames.short_side_px), create_flow_estimator(config.flow, backend=backend)
+    return ChildSource(config.frames.short_side_px), create_flow_estimator(config.flow, backend=backend)
 
 
 class _SignOfLife:
@@ -140,26 +140,24 @@ class _SignOfLife:
         self._check = check
         self.video_id: str | None = None
 
-    def give(self, video_id: str) -> None:
-        """Note the video, or touch the note where it is the same."""
+    def give(self, video_id: str, num_frames: int) -> None:
+        """Note the video, and how many frames of the unit are done."""
         if self._check is not None:
             self._check()
-        if video_id == self.video_id:
-            os.utime(self._path)
-            return
         if self.video_id is None:
             make_directory(self._path.parent)
         self.video_id = video_id
-        self._path.write_text(video_id, encoding="utf-8", errors="surrogatepass")
+        self._path.write_text(json.dumps([video_id, num_frames]))
 
     def remove(self) -> None:
         """Remove the note."""
         self._path.unlink(missing_ok=True)
 
 
-def last_video(task: Task) -> str | None:
-    """Return the video that an attempt was processing when it was last heard of."""
+def last_heard(task: Task) -> tuple[str | None, int]:
+    """Return the video that an attempt was processing when it was last heard of, and the frames done by then."""
     try:
-        return task.sign_of_life.read_text(encoding="utf-8", errors="surrogatepass") or None
-    except OSError:
-        return None
+        video_id, num_frames = json.loads(task.sign_of_life.read_text())
+        return str(video_id), int(num_frames)
+    except (OSError, ValueError, TypeError):
+        return None, 0

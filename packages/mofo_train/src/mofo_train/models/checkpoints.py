@@ -148,9 +148,9 @@ def save_checkpoint(
     elif layout == "videomae":
         torch.save({"model": _to_videomae(plain)}, path)
     else:
-        config = _huggingface_config(plain, num_frames, image_px)
+        config = huggingface_config(plain, num_frames, image_px)
         path.mkdir(parents=True, exist_ok=True)
-        save_file(_to_huggingface(plain), path / "model.safetensors", metadata={"format": "pt"})
+        save_file(to_huggingface(plain), path / "model.safetensors", metadata={"format": "pt"})
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -237,7 +237,8 @@ def _from_huggingface(state: State) -> State:
     return renamed
 
 
-def _to_huggingface(state: State) -> State:
+def to_huggingface(state: State) -> State:
+    """Rename weights from our names to those of Hugging Face's VideoMAE."""
     leaves = {ours: theirs for theirs, ours in _HF_LEAVES.items()}
     parts = {ours: theirs for theirs, ours in _HF_PARTS.items()}
     renamed: State = {}
@@ -262,7 +263,8 @@ def _to_huggingface(state: State) -> State:
     return renamed
 
 
-def _huggingface_config(state: State, num_frames: int, image_px: int) -> dict[str, Any]:
+def huggingface_config(state: State, num_frames: int, image_px: int) -> dict[str, Any]:
+    """Return the `config.json` of Hugging Face's model that these weights (in our names) fit."""
     dim = state["encoder.patch_embed.proj.weight"].shape[0]
     size = next((size for size in SIZES.values() if size.dim == dim), None)
     if size is None:

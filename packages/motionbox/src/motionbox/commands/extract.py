@@ -127,11 +127,12 @@ def _manifest(dataset: str, root: Path, split: str | None, limit: int | None) ->
 def _run(store: Path, dataset: str, root: Path, manifest: Any, config: Any, *, new_run: bool) -> Run:
     from motionbox.plan import plan_units, scan_inputs
     from motionbox.runs import RunInputs, open_or_create_run
-    from motionbox.sources import probe_hint
+    from motionbox.sources import HintProber
 
     inputs = scan_inputs(root, manifest.column("path").to_pylist())
     parts = RunInputs(dataset, root, manifest, inputs, config)
-    return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe_hint), new_run=new_run)
+    with HintProber() as probe:
+        return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe), new_run=new_run)
 
 
 def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, backend: str) -> int:

@@ -12,7 +12,7 @@ from motionbox.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from motionbox.evaluate import AnnotatedClip
-    from motionbox.show import View
+    from motionbox.footage import View
     from motionbox.store import Store
 
 _PANELS = ("boxes", "flow", "map")
@@ -39,13 +39,14 @@ _PANELS = ("boxes", "flow", "map")
 def command(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
     from motionbox.record import SUFFIXES, write_file
-    from motionbox.show import contact_sheet, still
+    from motionbox.show import contact_sheet, play, still
 
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"output file must end in {', '.join(SUFFIXES)}, got {str(out)!r}")
     views = _views(store, clip_ids, **options)
     if out.suffix.lower() != ".png":
-        write_file(out, _played(views), max(view.fps for view in views))
+        fps = max(view.fps for view in views)
+        write_file(out, play(views, fps), fps)
     elif options["still"] or options["at_seconds"] is not None:
         write_file(out, _stack([still(view, options["at_seconds"]) for view in views]), 1)
     else:
@@ -67,7 +68,7 @@ def _views(
     num_random: int | None,
     **_: Any,
 ) -> list[View]:
-    from motionbox.show import View, load_clip
+    from motionbox.footage import View, load_clip
 
     names: list[Any] = [name.strip() for name in panels.split(",") if name.strip()]
     if not names or set(names) - set(_PANELS):
@@ -139,23 +140,6 @@ def _truths(path: Path | None, clip_ids: Sequence[str]) -> dict[str, AnnotatedCl
     if not set(clip_ids) & set(found):
         raise InputError(f"boxes file {path} has none of the clips {', '.join(clip_ids)}; check its clip ids")
     return found
-
-
-def _played(views: Sequence[View]) -> Iterator[Any]:
-    """Yield the pages of all views, one view after the other, on pages of one size."""
-    import numpy as np
-
-    from motionbox.draw import BACKGROUND
-    from motionbox.show import page_size, render
-
-    sizes = [page_size(view) for view in views]
-    width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    for view in views:
-        for page in render(view):
-            canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
-            top, left = (height - page.shape[0]) // 2, (width - page.shape[1]) // 2
-            canvas[top : top + page.shape[0], left : left + page.shape[1]] = page
-            yield canvas
 
 
 def _stack(pages: Sequence[Any]) -> Iterator[Any]:

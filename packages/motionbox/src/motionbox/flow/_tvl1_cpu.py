@@ -37,6 +37,10 @@ class NumbaTVL1Estimator:
             self._workspace = _Workspace(make_plan(self._params, width, height))
         return self._workspace.run(frame0, frame1, initial)
 
+    def num_iterations(self) -> Ints:
+        """Return how many iterations the last call did, int32 (levels, warpings), finest level first."""
+        return np.zeros((0, 0), np.int32) if self._workspace is None else self._workspace.num_iterations.copy()
+
 
 class _Workspace:
     """The arrays for frames of one size."""

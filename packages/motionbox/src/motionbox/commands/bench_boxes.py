@@ -1,0 +1,70 @@
+"""`motionbox bench-boxes`: presets, and the steps of `tuned`, against annotated boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from motionbox.config import preset_names
+from motionbox.errors import ExitCode, InputError
+
+
+@click.command(help="Compare presets, or the steps of `tuned`, on clips with annotated boxes.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of annotated videos or frame folders.")
+@click.option("--boxes", "boxes_file", type=click.Path(path_type=Path), help="Their boxes: JSON, Something-Else form.")
+@click.option("--frame-fps", type=click.FloatRange(min=0, min_open=True), default=12.0, show_default=True)
+@click.option("--synthetic", type=click.IntRange(min=1), default=36, show_default=True, help="Else: clips to generate.")
+@click.option("--seed", type=click.IntRange(min=0), default=3, show_default=True, help="Seed of the generated clips.")
+@click.option("--still-camera", is_flag=True, help="Generate without camera motion.")
+@click.option("--preset", "presets", multiple=True, type=click.Choice(preset_names()), help="[all]")
+@click.option("--ablation", is_flag=True, help="Compare the steps of `tuned` instead of presets.")
+@click.option("--flow", type=click.Choice(["tvl1", "dis"]), default="dis", show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value in every config.")
+@click.option("--per-clip", is_flag=True, help="Also list every clip.")
+def command(
+    data_root: Path | None,
+    boxes_file: Path | None,
+    frame_fps: float,
+    synthetic: int,
+    seed: int,
+    still_camera: bool,
+    presets: tuple[str, ...],
+    ablation: bool,
+    flow: str,
+    settings: tuple[str, ...],
+    per_clip: bool,
+) -> int:
+    """Run the command; see the options."""
+    import tempfile
+
+    import cv2
+
+    from motionbox.bench_boxes import (
+        ablation_configs,
+        find_clips,
+        generate_clips,
+        preset_configs,
+        run_bench,
+    )
+    from motionbox.box_scores import clip_table, markdown_table
+    from motionbox.commands.extract import parse_overrides
+    from motionbox.flow import create_flow_estimator
+
+    if (data_root is None) != (boxes_file is None):
+        raise InputError("--data-root and --boxes must be given together: clips and their annotated boxes")
+    cv2.setNumThreads(1)
+    overrides = {"flow.method": flow, **parse_overrides(settings)}
+    configs = ablation_configs(overrides) if ablation else preset_configs(presets or preset_names(), overrides)
+    estimator = create_flow_estimator(next(iter(configs.values())).flow)
+    with tempfile.TemporaryDirectory(prefix="motionbox-bench-") as folder:
+        if data_root is not None and boxes_file is not None:
+            clips = find_clips(data_root, boxes_file, frame_fps=frame_fps)
+        else:
+            clips = generate_clips(Path(folder), synthetic, seed, camera_motion=not still_camera)
+        rows = run_bench(clips, configs, estimator)
+    click.echo(f"{len(clips)} clips · flow {flow} ({estimator.name})")
+    click.echo(markdown_table(rows))
+    if per_clip:
+        click.echo(clip_table(rows))
+    return ExitCode.OK

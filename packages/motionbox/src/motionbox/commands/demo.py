@@ -1,0 +1,96 @@
+"""`motionbox demo`: the whole pipeline on generated videos, in one command and without any data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from motionbox.config import preset_names
+from motionbox.errors import ExitCode, MotionBoxError
+
+if TYPE_CHECKING:
+    from motionbox.demo import Score
+    from motionbox.evaluate import Interval
+
+
+@click.command(help="Generate videos, extract their boxes, score them against the truth and draw them.")
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder of everything.")
+@click.option("--num-clips", default=32, show_default=True, type=click.IntRange(1, 9999), help="Videos to generate.")
+@click.option("--preset", "presets", multiple=True, default=("paper",), show_default=True,
+              type=click.Choice(preset_names()), help="Score these; the last one is drawn.")  # fmt: skip
+@click.option("--flow", type=click.Choice(["tvl1", "dis"]), default="tvl1", show_default=True, help="Flow method.")
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
+def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, workers: int | None) -> int:
+    """Run the command; see the options."""
+    import os
+
+    from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
+    from motionbox.demo import draw_pictures, score_store
+    from motionbox.evaluate import read_boxes
+    from motionbox.store import open_store
+
+    cores = len(os.sched_getaffinity(0)) if workers is None else workers
+    started = time.monotonic()
+    data = out / "videos"
+    dataset = write_dataset(data, SyntheticConfig(num_clips), num_workers=max(1, cores))
+    drawn = f"{dataset.num_drawn} drawn in {time.monotonic() - started:.0f} s" if dataset.num_drawn else "there already"
+    click.echo(f"1. videos: {num_clips} in {data}, {drawn}")
+    truths = read_boxes(data / "boxes.json")
+    scores: dict[str, Score] = {}
+    speeds: dict[str, str] = {}
+    for preset in presets:
+        click.echo(f"2. boxes, preset {preset}:")
+        path = out / "stores" / preset
+        speeds[preset] = _extract(data, path, preset, flow, workers)
+        with open_store(path) as store:
+            scores.update({score.name: score for score in score_store(preset, store, truths)})
+    with open_store(out / "stores" / presets[-1]) as store:
+        num_frames = store.info["num_frame_rows"]
+        files = draw_pictures(store, data, out)
+    click.echo("3. mean IoU with the true boxes of hand and object (95 % interval over clips):")
+    _print_table(list(scores.values()), speeds, num_clips, num_frames)
+    click.echo("4. pictures: " + ", ".join(str(file) for file in files))
+    return ExitCode.OK
+
+
+def _extract(data: Path, store: Path, preset: str, flow: str, workers: int | None) -> str:
+    """Extract the boxes; returns the speed in words."""
+    from motionbox.commands.extract import command as extract
+    from motionbox.store import open_store
+
+    try:
+        with open_store(store) as opened:
+            before = opened.info["num_frame_rows"]
+    except MotionBoxError:
+        before = 0
+    started = time.monotonic()
+    arguments = ["--dataset", "synthetic", "--data-root", str(data), "--store", str(store)]
+    arguments += ["--preset", preset, "--flow", flow]
+    arguments += [] if workers is None else ["--workers", str(workers)]
+    arguments += ["--executor", "serial"] if workers == 0 else []
+    extract.main(arguments, standalone_mode=False)
+    seconds = time.monotonic() - started
+    with open_store(store) as opened:
+        fresh = opened.info["num_frame_rows"] - before
+    return f"{fresh / seconds:.1f}" if fresh > 0 else "there already"
+
+
+def _print_table(scores: Sequence[Score], speeds: dict[str, str], num_clips: int, num_frames: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("boxes", "clips", "frames", "frames/s", "IoU per frame", "IoU of the clip's union")
+    for score in scores:
+        speed = speeds.get(score.name, "")
+        table.add_row(
+            score.name, str(num_clips), str(num_frames), speed, _interval(score.frame_iou), _interval(score.clip_iou)
+        )
+    Console(width=100).print(table)
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.mean:.2f} ({value.low:.2f} to {value.high:.2f})"

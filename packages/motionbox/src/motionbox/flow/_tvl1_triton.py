@@ -1,0 +1,408 @@
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+# ruff: noqa: N803  (compile-time parameters are written in capitals)
+"""Triton kernels of the TV-L1 GPU engine: warp, iterate, decide, median.
+
+Every kernel works on a batch of pairs; a pair's `control` row says what to do with it, so nothing is decided on the
+host. All arrays are float32, planes of height x width pixels, contiguous; `control` is int32 (pairs, 4).
+
+Temporal blocking: one launch of `iterate_kernel` runs up to HALO iterations on a tile held in registers. A program
+loads TILE x TILE pixels and owns the middle (TILE - 2 HALO)^2: an iteration moves wrong values one pixel inwards from
+the tile's edge, so after HALO of them the owned pixels are still what plain iterations give, bit for bit. Neighbours
+in the tile are reached by `tl.gather` (shuffles or shared memory, never device memory).
+
+The stopping rule looks at every iteration, a launch holds several: the launch leaves its input in place (two slots),
+`decide_kernel` looks at the errors of its iterations, and a pair that had to stop in the middle of the launch is run
+once more from the same input for exactly that many iterations. So results equal those of the CPU engine's rule.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+CONTROL_MODE = tl.constexpr(0)
+CONTROL_COUNT = tl.constexpr(1)
+CONTROL_SLOT = tl.constexpr(2)
+CONTROL_FILTERED = tl.constexpr(3)
+NUM_CONTROLS = tl.constexpr(4)
+"""Columns of `control`: mode; iterations of the repeated launch; slot that holds the state; median output is newer."""
+
+RUNNING = tl.constexpr(0)
+REPEATING = tl.constexpr(1)
+DONE = tl.constexpr(2)
+"""Modes of a pair."""
+
+FILTERED_SLOT = tl.constexpr(2)
+NUM_FLOW_SLOTS = tl.constexpr(3)
+NUM_DUAL_SLOTS = tl.constexpr(2)
+"""Slots of the flow (two in turn, one for the median's output) and of the dual variable."""
+
+SMALLEST_NORM = tl.constexpr(1.1920929e-07)
+
+# The interpreter knows this function by identity and sums with numpy; `tl.sum` would be bound to the mode that was on
+# when triton was first imported.
+_add = tl.standard._sum_combine
+
+
+@triton.jit
+def _cubic_weight(t, a, TAP: tl.constexpr):
+    """Return the weight of tap TAP (0..3, at -1..2) of cubic interpolation at fraction t."""
+    if TAP == 0:
+        weight = ((a * (t + 1.0) - 5.0 * a) * (t + 1.0) + 8.0 * a) * (t + 1.0) - 4.0 * a
+    elif TAP == 1:
+        weight = ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0
+    elif TAP == 2:
+        weight = ((a + 2.0) * (1.0 - t) - (a + 3.0)) * (1.0 - t) * (1.0 - t) + 1.0
+    else:
+        s = 2.0 - t
+        weight = ((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a
+    return weight
+
+
+@triton.jit
+def warp_kernel(
+    images_ptr,
+    index0_ptr,
+    index1_ptr,
+    flow_ptr,
+    data_ptr,
+    control_ptr,
+    width,
+    height,
+    cubic_a,
+    BLOCK: tl.constexpr,
+    ZERO_BORDER: tl.constexpr,
+):
+    """Warp frame 1 and its gradient by the flow and write the data term: Ix, Iy, rho_c, 1 / |grad|^2.
+
+    images: (frames, 3, height, width), grey 0..255 and its x and y derivative; index0, index1: int32 (pairs,);
+    flow: (pairs, 3, 2, height, width); data: (pairs, 4, height, width). Grid: (blocks of pixels, pairs).
+    """
+    pair = tl.program_id(1).to(tl.int64)
+    plane = height * width
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = pixel < plane
+    y = pixel // width
+    x = pixel - y * width
+    slot = tl.load(control_ptr + pair * NUM_CONTROLS + CONTROL_SLOT)
+    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + slot) * 2 * plane
+    u1 = tl.load(flow + pixel, mask=valid, other=0.0)
+    u2 = tl.load(flow + plane + pixel, mask=valid, other=0.0)
+    image0 = images_ptr + tl.load(index0_ptr + pair).to(tl.int64) * 3 * plane
+    image1 = images_ptr + tl.load(index1_ptr + pair).to(tl.int64) * 3 * plane
+
+    at_x = tl.minimum(tl.maximum(x + u1, -4.0), width + 4.0)
+    at_y = tl.minimum(tl.maximum(y + u2, -4.0), height + 4.0)
+    floor_x = tl.floor(at_x)
+    floor_y = tl.floor(at_y)
+    first_x = floor_x.to(tl.int32) - 1
+    first_y = floor_y.to(tl.int32) - 1
+    t_x = at_x - floor_x
+    t_y = at_y - floor_y
+    value = tl.full((BLOCK,), 0.0, tl.float32)
+    value_x = tl.full((BLOCK,), 0.0, tl.float32)
+    value_y = tl.full((BLOCK,), 0.0, tl.float32)
+    for j in tl.static_range(4):
+        weight_y = _cubic_weight(t_y, cubic_a, j)
+        tap_y = first_y + j
+        for i in tl.static_range(4):
+            weight = _cubic_weight(t_x, cubic_a, i) * weight_y
+            tap_x = first_x + i
+            if ZERO_BORDER:
+                inside = valid & (tap_x >= 0) & (tap_x < width) & (tap_y >= 0) & (tap_y < height)
+                offset = tap_y * width + tap_x
+            else:
+                inside = valid
+                clamped_x = tl.minimum(tl.maximum(tap_x, 0), width - 1)
+                offset = tl.minimum(tl.maximum(tap_y, 0), height - 1) * width + clamped_x
+            value += weight * tl.load(image1 + offset, mask=inside, other=0.0)
+            value_x += weight * tl.load(image1 + plane + offset, mask=inside, other=0.0)
+            value_y += weight * tl.load(image1 + 2 * plane + offset, mask=inside, other=0.0)
+
+    data = data_ptr + pair * 4 * plane + pixel
+    grey0 = tl.load(image0 + pixel, mask=valid, other=0.0)
+    tl.store(data, value_x, mask=valid)
+    tl.store(data + plane, value_y, mask=valid)
+    tl.store(data + 2 * plane, value - value_x * u1 - value_y * u2 - grey0, mask=valid)
+    tl.store(data + 3 * plane, 1.0 / tl.maximum(value_x * value_x + value_y * value_y, SMALLEST_NORM), mask=valid)
+
+
+@triton.jit
+def _divergence(px, py, left, above):
+    return px - tl.gather(px, left, 1) + py - tl.gather(py, above, 0)
+
+
+@triton.jit
+def _dual_step(u, px, py, right, below, has_right, has_below, taut):
+    """Return the dual variable of one flow component after `p = (p + taut Du) / (1 + taut |Du|)`."""
+    u_x = tl.where(has_right, tl.gather(u, right, 1) - u, 0.0)
+    u_y = tl.where(has_below, tl.gather(u, below, 0) - u, 0.0)
+    scale = 1.0 / (1.0 + taut * tl.sqrt(u_x * u_x + u_y * u_y))
+    return (px + taut * u_x) * scale, (py + taut * u_y) * scale
+
+
+@triton.jit(do_not_specialize=["count"])
+def iterate_kernel(
+    flow_ptr,
+    dual_ptr,
+    data_ptr,
+    control_ptr,
+    error_ptr,
+    width,
+    height,
+    tiles_x,
+    count,
+    l_t,
+    theta,
+    taut,
+    TILE: tl.constexpr,
+    HALO: tl.constexpr,
+):
+    """Run `count` (at most HALO) fixed-point iterations of every pair that is not done, tile by tile.
+
+    flow: (pairs, 3, 2, height, width); dual: (pairs, 2, 4, height, width); data: (pairs, 4, height, width);
+    error: (pairs, tiles, HALO), the tile's sum of squared updates of each iteration. Grid: (tiles, pairs).
+    """
+    tile = tl.program_id(0)
+    pair = tl.program_id(1).to(tl.int64)
+    control = control_ptr + pair * NUM_CONTROLS
+    mode = tl.load(control + CONTROL_MODE)
+    steps = tl.where(mode == REPEATING, tl.load(control + CONTROL_COUNT), tl.where(mode == RUNNING, count, 0))
+    if steps == 0:
+        return
+    slot = tl.load(control + CONTROL_SLOT)
+    flow_slot = tl.where(tl.load(control + CONTROL_FILTERED) != 0, FILTERED_SLOT, slot)
+
+    plane = height * width
+    local = tl.arange(0, TILE)
+    rows = (tile // tiles_x) * (TILE - 2 * HALO) - HALO + local
+    columns = (tile % tiles_x) * (TILE - 2 * HALO) - HALO + local
+    offset = rows[:, None] * width + columns[None, :]
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
+    middle = (local >= HALO) & (local < TILE - HALO)
+    owned = inside & middle[:, None] & middle[None, :]
+    has_right = ((columns >= 0) & (columns < width - 1))[None, :]
+    has_below = ((rows >= 0) & (rows < height - 1))[:, None]
+    left = tl.broadcast_to(tl.maximum(local - 1, 0)[None, :], (TILE, TILE))
+    right = tl.broadcast_to(tl.minimum(local + 1, TILE - 1)[None, :], (TILE, TILE))
+    above = tl.broadcast_to(tl.maximum(local - 1, 0)[:, None], (TILE, TILE))
+    below = tl.broadcast_to(tl.minimum(local + 1, TILE - 1)[:, None], (TILE, TILE))
+
+    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + flow_slot) * 2 * plane + offset
+    dual = dual_ptr + (pair * NUM_DUAL_SLOTS + slot) * 4 * plane + offset
+    data = data_ptr + pair * 4 * plane + offset
+    u1 = tl.load(flow, mask=inside, other=0.0)
+    u2 = tl.load(flow + plane, mask=inside, other=0.0)
+    p11 = tl.load(dual, mask=inside, other=0.0)
+    p12 = tl.load(dual + plane, mask=inside, other=0.0)
+    p21 = tl.load(dual + 2 * plane, mask=inside, other=0.0)
+    p22 = tl.load(dual + 3 * plane, mask=inside, other=0.0)
+    i_x = tl.load(data, mask=inside, other=0.0)
+    i_y = tl.load(data + plane, mask=inside, other=0.0)
+    rho_c = tl.load(data + 2 * plane, mask=inside, other=0.0)
+    inverse_norm = tl.load(data + 3 * plane, mask=inside, other=0.0)
+
+    errors = error_ptr + (pair * tl.num_programs(0) + tile) * HALO
+    for k in range(steps):
+        rho = rho_c + i_x * u1 + i_y * u2
+        step = tl.minimum(tl.maximum(rho * inverse_norm, -l_t), l_t)
+        new1 = u1 - step * i_x + theta * _divergence(p11, p12, left, above)
+        new2 = u2 - step * i_y + theta * _divergence(p21, p22, left, above)
+        change = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
+        change = tl.where(owned, change, 0.0)
+        tl.store(errors + k, tl.reduce(tl.reduce(change, 1, _add), 0, _add))
+        u1 = new1
+        u2 = new2
+        p11, p12 = _dual_step(u1, p11, p12, right, below, has_right, has_below, taut)
+        p21, p22 = _dual_step(u2, p21, p22, right, below, has_right, has_below, taut)
+
+    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + 1 - slot) * 2 * plane + offset
+    dual = dual_ptr + (pair * NUM_DUAL_SLOTS + 1 - slot) * 4 * plane + offset
+    tl.store(flow, u1, mask=owned)
+    tl.store(flow + plane, u2, mask=owned)
+    tl.store(dual, p11, mask=owned)
+    tl.store(dual + plane, p12, mask=owned)
+    tl.store(dual + 2 * plane, p21, mask=owned)
+    tl.store(dual + 3 * plane, p22, mask=owned)
+
+
+@triton.jit(do_not_specialize=["first_iteration", "count"])
+def decide_kernel(
+    control_ptr,
+    previous_ptr,
+    error_ptr,
+    num_tiles,
+    first_iteration,
+    count,
+    threshold,
+    HALO: tl.constexpr,
+    TILES: tl.constexpr,
+    SPARSE_CHECKS: tl.constexpr,
+):
+    """Apply the stopping rule to the errors of the last `iterate_kernel` launch and set every pair's `control`.
+
+    error: (pairs, tiles, HALO); previous: (pairs,), the sparse rule's last error, lowered by the threshold per
+    unchecked iteration. Tiles are added in a fixed order: no atomics, the same result every time. Grid: (pairs,).
+    """
+    pair = tl.program_id(0).to(tl.int64)
+    control = control_ptr + pair * NUM_CONTROLS
+    mode = tl.load(control + CONTROL_MODE)
+    steps = tl.where(mode == RUNNING, count, 0)
+    previous = tl.load(previous_ptr + pair)
+    stop = tl.full((), 0, tl.int32)  # iterations to keep; 0: go on
+    lanes = tl.arange(0, TILES)
+    for k in range(steps):
+        total = tl.full((TILES,), 0.0, tl.float32)
+        for first in range(0, num_tiles, TILES):
+            at = first + lanes
+            total += tl.load(error_ptr + (pair * num_tiles + at) * HALO + k, mask=at < num_tiles, other=0.0)
+        error = tl.reduce(total, 0, _add)
+        if SPARSE_CHECKS:
+            checked = ((first_iteration + k) % 2 == 1) & (previous < threshold)
+            previous = tl.where(checked, error, previous - threshold)
+        else:
+            checked = error == error
+        stop = tl.where((stop == 0) & checked & (error <= threshold), k + 1, stop)
+    tl.store(previous_ptr + pair, previous)
+
+    repeat = (stop > 0) & (stop < steps)
+    moved = (mode == REPEATING) | ((steps > 0) & (repeat == 0))
+    new_mode = tl.where(mode == RUNNING, tl.where(stop > 0, tl.where(repeat, REPEATING, DONE), RUNNING), DONE)
+    slot = tl.load(control + CONTROL_SLOT)
+    filtered = tl.load(control + CONTROL_FILTERED)
+    tl.store(control + CONTROL_MODE, new_mode)
+    tl.store(control + CONTROL_COUNT, stop)
+    tl.store(control + CONTROL_SLOT, tl.where(moved, 1 - slot, slot))
+    tl.store(control + CONTROL_FILTERED, tl.where(moved, 0, filtered))
+
+
+@triton.jit
+def _sort3(a, b, c):
+    a, b = tl.minimum(a, b), tl.maximum(a, b)
+    b, c = tl.minimum(b, c), tl.maximum(b, c)
+    a, b = tl.minimum(a, b), tl.maximum(a, b)
+    return a, b, c
+
+
+@triton.jit
+def _sort5(a, b, c, d, e):
+    a, b = tl.minimum(a, b), tl.maximum(a, b)
+    d, e = tl.minimum(d, e), tl.maximum(d, e)
+    c, e = tl.minimum(c, e), tl.maximum(c, e)
+    c, d = tl.minimum(c, d), tl.maximum(c, d)
+    a, d = tl.minimum(a, d), tl.maximum(a, d)
+    a, c = tl.minimum(a, c), tl.maximum(a, c)
+    b, e = tl.minimum(b, e), tl.maximum(b, e)
+    b, d = tl.minimum(b, d), tl.maximum(b, d)
+    b, c = tl.minimum(b, c), tl.maximum(b, c)
+    return a, b, c, d, e
+
+
+@triton.jit
+def _tap(source, x, y, width, height, valid, dx, dy):
+    at_x = tl.minimum(tl.maximum(x + dx, 0), width - 1)
+    at_y = tl.minimum(tl.maximum(y + dy, 0), height - 1)
+    return tl.load(source + at_y * width + at_x, mask=valid, other=0.0)
+
+
+@triton.jit
+def _sorted_column5(source, x, y, width, height, valid, dx):
+    return _sort5(
+        _tap(source, x, y, width, height, valid, dx, -2),
+        _tap(source, x, y, width, height, valid, dx, -1),
+        _tap(source, x, y, width, height, valid, dx, 0),
+        _tap(source, x, y, width, height, valid, dx, 1),
+        _tap(source, x, y, width, height, valid, dx, 2),
+    )
+
+
+@triton.jit
+def _median25(source, x, y, width, height, valid):
+    """Return the median of the 5x5 window.
+
+    Columns, then rows are sorted: entry (i, j) of the table is then at least all entries up and left of it. Counting
+    what must lie below and above leaves the three middle antidiagonals, and of these only the largest of the first,
+    the median of the second and the smallest of the third; their median is the window's.
+    """
+    a0, a1, a2, a3, a4 = _sorted_column5(source, x, y, width, height, valid, -2)
+    b0, b1, b2, b3, b4 = _sorted_column5(source, x, y, width, height, valid, -1)
+    c0, c1, c2, c3, c4 = _sorted_column5(source, x, y, width, height, valid, 0)
+    d0, d1, d2, d3, d4 = _sorted_column5(source, x, y, width, height, valid, 1)
+    e0, e1, e2, e3, e4 = _sorted_column5(source, x, y, width, height, valid, 2)
+    a0, b0, c0, d0, e0 = _sort5(a0, b0, c0, d0, e0)
+    a1, b1, c1, d1, e1 = _sort5(a1, b1, c1, d1, e1)
+    a2, b2, c2, d2, e2 = _sort5(a2, b2, c2, d2, e2)
+    a3, b3, c3, d3, e3 = _sort5(a3, b3, c3, d3, e3)
+    a4, b4, c4, d4, e4 = _sort5(a4, b4, c4, d4, e4)
+    low = tl.maximum(tl.maximum(d0, c1), tl.maximum(b2, a3))
+    _, _, centre, _, _ = _sort5(e0, d1, c2, b3, a4)
+    high = tl.minimum(tl.minimum(e1, d2), tl.minimum(c3, b4))
+    _, middle, _ = _sort3(low, centre, high)
+    return middle
+
+
+@triton.jit
+def _sorted_column3(source, x, y, width, height, valid, dx):
+    return _sort3(
+        _tap(source, x, y, width, height, valid, dx, -1),
+        _tap(source, x, y, width, height, valid, dx, 0),
+        _tap(source, x, y, width, height, valid, dx, 1),
+    )
+
+
+@triton.jit
+def _median9(source, x, y, width, height, valid):
+    """Return the median of the 3x3 window: that of the largest low, the middle mid and the smallest high."""
+    a0, a1, a2 = _sorted_column3(source, x, y, width, height, valid, -1)
+    b0, b1, b2 = _sorted_column3(source, x, y, width, height, valid, 0)
+    c0, c1, c2 = _sorted_column3(source, x, y, width, height, valid, 1)
+    low = tl.maximum(tl.maximum(a0, b0), c0)
+    _, centre, _ = _sort3(a1, b1, c1)
+    high = tl.minimum(tl.minimum(a2, b2), c2)
+    _, middle, _ = _sort3(low, centre, high)
+    return middle
+
+
+@triton.jit
+def median_kernel(flow_ptr, control_ptr, width, height, BLOCK: tl.constexpr, SIZE: tl.constexpr):
+    """Write the SIZE x SIZE median (border repeated) of the flow of every running pair to the filtered slot.
+
+    flow: (pairs, 3, 2, height, width). Grid: (blocks of pixels, 2 components, pairs).
+    """
+    pair = tl.program_id(2).to(tl.int64)
+    control = control_ptr + pair * NUM_CONTROLS
+    if tl.load(control + CONTROL_MODE) != RUNNING:
+        return
+    component = tl.program_id(1)
+    plane = height * width
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = pixel < plane
+    y = pixel // width
+    x = pixel - y * width
+    slot = tl.load(control + CONTROL_SLOT)
+    source = flow_ptr + ((pair * NUM_FLOW_SLOTS + slot) * 2 + component) * plane
+    if SIZE == 5:
+        middle = _median25(source, x, y, width, height, valid)
+    else:
+        middle = _median9(source, x, y, width, height, valid)
+    target = flow_ptr + ((pair * NUM_FLOW_SLOTS + FILTERED_SLOT) * 2 + component) * plane
+    tl.store(target + pixel, middle, mask=valid)
+    tl.store(control + CONTROL_FILTERED, 1)  # every program writes the same; none of this launch reads it
+
+
+MULTIPLY_ADD_BLOCK = tl.constexpr(1024)
+MULTIPLY_ADDS_PER_LOOP = tl.constexpr(32)
+
+
+@triton.jit(do_not_specialize=["num_loops"])
+def multiply_add_kernel(values_ptr, num_loops, factor, term):
+    """Do num_loops x MULTIPLY_ADDS_PER_LOOP times `value = value * factor + term`: the arithmetic roof.
+
+    values: (programs * MULTIPLY_ADD_BLOCK,). Grid: (programs,).
+    """
+    at = tl.program_id(0) * MULTIPLY_ADD_BLOCK + tl.arange(0, MULTIPLY_ADD_BLOCK)
+    value = tl.load(values_ptr + at)
+    for _ in range(num_loops):
+        for _ in tl.static_range(MULTIPLY_ADDS_PER_LOOP):
+            value = value * factor + term
+    tl.store(values_ptr + at, value)

@@ -1,0 +1,60 @@
+"""Reading the stored motion maps of frames, wherever the units are that hold them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.layout import MAPS_ARRAY, MAPS_DIRECTORY, RunPaths
+
+if TYPE_CHECKING:
+    import zarr
+
+_OPEN_ARRAYS = 16
+
+
+class MapReader:
+    """Reads motion maps of committed units; keeps the arrays used last open. Loads Zarr when the first map is read."""
+
+    def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:
+        """Take the run's paths and its units: unit id and attempt id, by unit number."""
+        self._paths = paths
+        self._units = units
+        self._arrays: OrderedDict[int, zarr.Array[Any]] = OrderedDict()
+
+    def read(self, places: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.uint8]:
+        """Return the maps of frames.
+
+        Args:
+            places: int32 (T, 2), unit number and index of the map in the unit, -1 where a frame has no map.
+            height: Height of the maps.
+            width: Width of the maps.
+
+        Returns:
+            uint8 (T, height, width), zeros where a frame has no map.
+        """
+        result = np.zeros((len(places), height, width), np.uint8)
+        for unit in np.unique(places[:, 0]).tolist():
+            if unit < 0:
+                continue
+            frames = np.flatnonzero(places[:, 0] == unit)
+            indices = places[frames, 1]
+            low, high = int(indices.min()), int(indices.max()) + 1
+            stored = np.asarray(self._array(unit)[low:high, :height, :width])
+            result[frames] = stored[indices - low]
+        return result
+
+    def _array(self, number: int) -> zarr.Array[Any]:
+        if number not in self._arrays:
+            import zarr
+
+            unit_id, attempt_id = self._units[number]
+            group = zarr.open_group(self._paths.attempt(unit_id, attempt_id) / MAPS_DIRECTORY, mode="r")
+            self._arrays[number] = cast("zarr.Array[Any]", group[MAPS_ARRAY])
+            while len(self._arrays) > _OPEN_ARRAYS:
+                self._arrays.popitem(last=False)
+        return self._arrays[number]

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from motionbox.cli import cli, main
+from motionbox.commands.extract import parse_overrides
+from motionbox.errors import InputError
+from motionbox.store import open_store
+
+
+def run(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    shown = capsys.readouterr()
+    return int(caught.value.code or 0), shown.out, shown.err
+
+
+def frame_folder(root: Path, name: str, count: int, *, size: int = 64) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    base = np.random.default_rng(1).integers(0, 80, (size, size), np.uint8)
+    base = cv2.GaussianBlur(base, (5, 5), 0)
+    for index in range(count):
+        image = base.copy()
+        x = 4 + 3 * index % (size - 24)
+        image[20:36, x : x + 16] = cv2.resize(base[:8, :8], (16, 16)) + 120
+        cv2.imwrite(str(folder / f"img_{index + 1:05d}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for name, count in (("one", 14), ("sub/two", 20), ("three", 1)):
+        frame_folder(root, name, count)
+    return root
+
+
+def extract(root: Path, store: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    return run("extract", "--data-root", root, "--store", store, "--flow", "dis", *options, capsys=capsys)
+
+
+def test_a_folder_of_frame_folders(folders: Path, tmp_path: Path, capsys) -> None:
+    code, out, err = extract(folders, tmp_path / "s", "--workers", "0", capsys=capsys)
+    assert (code, "3 clips, 35 frame boxes" in out, "3/3 clips" in err) == (0, True, True)
+    store = open_store(tmp_path / "s")
+    rows = {row["clip_id"]: row for row in store.clips().to_pylist()}
+    assert {name: (row["status"], row["num_frames"]) for name, row in rows.items()} == {
+        "one": ("ok", 14),
+        "sub/two": ("ok", 20),
+        "three": ("no_motion", 1),
+    }
+    boxes = store.frame_boxes("one").astype(int)
+    centres = (boxes[2:10, 0] + boxes[2:10, 2]) / 2
+    assert np.all(np.abs(centres - (4 + 3 * np.arange(2, 10) + 8)) < 10)  # the boxes follow the square
+
+
+def test_one_frame_folder_and_one_video(folders: Path, tmp_path: Path, write_video, capsys) -> None:
+    code, out, _ = extract(folders / "one", tmp_path / "s1", "--workers", "0", capsys=capsys)
+    assert (code, "1 clips, 14 frame boxes" in out) == (0, True)
+    frames = np.random.default_rng(0).integers(0, 255, (6, 48, 64), np.uint8)
+    video = write_video(tmp_path / "clip.mp4", frames)
+    code, out, _ = extract(video, tmp_path / "s2", "--executor", "serial", capsys=capsys)
+    assert (code, "1 clips, 6 frame boxes" in out) == (0, True)
+    assert open_store(tmp_path / "s2").clips().column("clip_id").to_pylist() == ["clip"]
+
+
+def test_ray_with_two_workers_gives_the_same_content_as_serial(folders: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("ray")
+    digests = []
+    for name, options in (("serial", ["--workers", "0"]), ("ray", ["--workers", "2"])):
+        code, _, err = extract(folders, tmp_path / name, *options, capsys=capsys)
+        assert code == 0, err
+        digests.append(open_store(tmp_path / name).info["content_digest"])
+    assert digests[0] == digests[1]
+
+
+def test_every_odd_file_gets_a_clear_row(testdata: Path, tmp_path: Path, capsys) -> None:
+    code, out, _ = extract(testdata / "odd", tmp_path / "s", "--workers", "0", capsys=capsys)
+    assert code == 3
+    rows = {row["clip_id"]: row for row in open_store(tmp_path / "s").clips().to_pylist()}
+    assert len(rows) == len(list((testdata / "odd").iterdir()))
+    found = {name: (row["status"], row["reason"].split(":")[0]) for name, row in rows.items() if row["status"] != "ok"}
+    assert found.pop("corrupted_after_frame28_720p")[0] == "partial"
+    assert found == {
+        "derived_all_black": ("no_motion", "static"),
+        "derived_garbage": ("failed", "not_a_video"),
+        "derived_single_frame": ("no_motion", "one_frame"),
+        "derived_static_same_frame": ("no_motion", "static"),
+        "derived_text_renamed": ("failed", "not_a_video"),
+        "derived_tiny_16x12": ("failed", "too_small"),
+        "derived_truncated_60pct": ("partial", "truncated"),
+        "derived_zero_bytes": ("failed", "empty_file"),
+        "derived_zero_frames": ("failed", "no_frames"),
+        "git_lfs_pointer_130bytes": ("failed", "lfs_pointer"),
+    }
+    for name in found:
+        if found[name][0] in ("failed", "partial"):
+            assert name in out
+    rotated = rows["rotation_meta_90"]
+    upright = rows["rotation_meta_0"]
+    assert (rotated["width"], rotated["height"]) == (upright["height"], upright["width"])
+
+
+def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) -> None:
+    assert extract(folders, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 0
+    code, _, err = extract(folders, tmp_path / "s", "--workers", "0", "--set", "boxes.pad_share=0.2", capsys=capsys)
+    assert (code, "boxes.pad_share: 0.05 -> 0.2" in err, "--new-run" in err) == (2, True, True)
+    options = ("--workers", "0", "--set", "boxes.pad_share=0.2", "--new-run")
+    assert extract(folders, tmp_path / "s", *options, capsys=capsys)[0] == 0
+    assert open_store(tmp_path / "s").config().boxes.pad_share == 0.2
+    code, out, _ = run("status", tmp_path / "s", capsys=capsys)
+    assert (code, out.count("units   1 of 1 committed")) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data-root", "nowhere"], "data root nowhere does not exist"),
+        (["--preset", "papre"], "preset must be one of"),
+        (["--set", "boxes.pad_shar=1"], "did you mean 'pad_share'?"),
+        (["--set", "pad"], "--set must be KEY=VALUE"),
+        (["--store", "{file}"], "cannot be written"),
+        (["--store", "{other}"], "another program"),
+        (["--split", "train"], "split must be"),
+        (["--backend", "numba"], "backend of flow method dis"),
+        (["--config", "none.toml"], "none.toml does not exist"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(folders, tmp_path: Path, capsys, options: list[str], message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "store.json").write_text('{"format": "x"}')
+    texts = [option.format(file=tmp_path / "file", other=tmp_path / "other") for option in options]
+    code, _, err = extract(folders, tmp_path / "s", "--workers", "0", *texts, capsys=capsys)
+    assert (code, message in err, len(err.strip().splitlines())) == (2, True, 1), err
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = extract(tmp_path / "empty", tmp_path / "s", capsys=capsys)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert not (tmp_path / "s").exists()
+
+
+def test_overrides_are_toml_values() -> None:
+    assert parse_overrides(("a.b=1", "c=true", "d=text", "e=0.5", "f=[1]")) == {
+        "a.b": 1,
+        "c": True,
+        "d": "text",
+        "e": 0.5,
+        "f": [1],
+    }
+    with pytest.raises(InputError):
+        parse_overrides(("novalue",))
+
+
+def test_help_is_complete() -> None:
+    text = CliRunner().invoke(cli, ["extract", "--help"]).output
+    for option in ("--data-root", "--store", "--workers", "--ray-address", "--new-run", "--force", "--preset"):
+        assert option in text

@@ -1,0 +1,372 @@
+"""Runs extractions in forked processes, breaks them, resumes them, and asks an oracle whether the store ever lied.
+
+Everything is small (a few units of numbers, a flow that costs nothing) but goes through the real planner, pipeline,
+write path, engine and reader. Forking a warm process makes a trial cost a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from motionbox import failpoints, worker
+from motionbox.commit import read_commit
+from motionbox.engine import EngineOptions, drive
+from motionbox.errors import Interrupted, StoreError
+from motionbox.executors import SerialExecutor
+from motionbox.garbage import find_garbage, remove
+from motionbox.layout import run_paths
+from motionbox.plan import units_of
+from motionbox.progress import PlainReporter
+from motionbox.snapshot import make_snapshot
+from motionbox.store import open_store
+from motionbox.verify import verify_store
+from store_support import DifferenceFlow, NumberSource, make_run, number_videos
+
+VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
+MAX_FRAMES = 16
+DONE, INTERRUPTED, FAILED, KILLED = 0, 75, 70, -9
+_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault to plant.
+
+    Attributes:
+        kind: `failpoint`, `sigkill`, `sigterm`, `race` or `damage`.
+        detail: `<point>:<nth>:<kind>` for a failpoint; otherwise what the random numbers decide.
+        seed: Seed of those random numbers.
+        partial: Units that a session before the fault commits, with a snapshot; -1: the fault meets an empty store.
+    """
+
+    kind: str
+    detail: str
+    seed: int
+    partial: int
+
+
+@dataclass
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        fault: What was planted.
+        struck: Whether it happened (a failpoint may lie behind the end of the run).
+        violations: What the oracle found wrong.
+        redone: Units processed more often than once.
+    """
+
+    fault: Fault
+    struck: bool = False
+    violations: list[str] = field(default_factory=list)
+    redone: int = 0
+
+
+def fork(function: Callable[[], int]) -> int:
+    """Run a function in a forked process; returns its process id."""
+    process = os.fork()
+    if process:
+        return process
+    code = FAILED
+    try:
+        code = function()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(process: int, timeout_seconds: float = _TIMEOUT_SECONDS) -> int:
+    """Return a process's exit code, negative for a signal; kill it when it takes too long."""
+    descriptor = os.pidfd_open(process)
+    try:
+        import select
+
+        if not select.select([descriptor], [], [], timeout_seconds)[0]:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            raise TimeoutError(f"process {process} did not end within {timeout_seconds} s")
+    finally:
+        os.close(descriptor)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+class Stage:
+    """A store under test, and the sessions that work on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = root / "store"
+        self.journal = root / "journal"
+        self.marker = root / "struck"
+        root.mkdir(parents=True)
+        self.manifest = number_videos(root / "videos", VIDEOS)
+        for path in (root / "videos").iterdir():
+            os.utime(path, (1, 1))
+
+    def session(self, *, fault: str | None = None, stop_after: int | None = None) -> int:
+        """Do what `motionbox extract` does; to be called in a forked process."""
+        os.environ["MOTIONBOX_FAULT_ONCE"] = str(self.marker)
+        failpoints.arm(fault)
+        tools = (_Journalled(self.journal), DifferenceFlow())
+        worker._tools = lambda *_arguments: tools
+        if stop_after is not None:
+            _stop_after(stop_after)
+        try:
+            run = make_run(self.store, self.root / "videos", self.manifest, max_frames=MAX_FRAMES)
+            drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
+            make_snapshot(run)
+        except Interrupted:
+            if stop_after is not None:
+                make_snapshot(run)
+            return INTERRUPTED
+        except (OSError, StoreError):
+            return FAILED
+        return DONE
+
+    def processed(self) -> list[str]:
+        """Return the units that were begun, in order, over all sessions."""
+        return self.journal.read_text().split() if self.journal.exists() else []
+
+
+class _Journalled(NumberSource):
+    """Notes each opening of a piece's video."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def open(self, path, *, start_seconds, stop_seconds, frame_fps):
+        with self._journal.open("a") as file:
+            file.write(f"{path.stem}:{start_seconds}\n")
+        return super().open(path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps)
+
+
+def _stop_after(num_units: int) -> None:
+    """Ask this session to stop once it has committed so many units."""
+    real = worker.commit_unit
+    count = 0
+
+    def counting(*arguments, **facts):
+        nonlocal count
+        count += 1
+        if count == num_units:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **facts)
+
+    worker.commit_unit = counting
+
+
+def reference(root: Path) -> tuple[str, int]:
+    """Return the content digest and the number of openings of an uninterrupted run."""
+    stage = Stage(root)
+    assert wait(fork(stage.session)) == DONE
+    code = wait(fork(lambda: _write(root / "digest", open_store(stage.store).info["content_digest"])))
+    assert code == DONE
+    return (root / "digest").read_text(), len(stage.processed())
+
+
+def _write(path: Path, text: str) -> int:
+    path.write_text(text)
+    return DONE
+
+
+def run_trial(root: Path, fault: Fault, expected: tuple[str, int]) -> Outcome:
+    """Plant one fault, resume, and judge; in a process of its own."""
+    stage = Stage(root)
+    result = root / "outcome.json"
+
+    def supervise() -> int:
+        outcome = _trial(stage, fault, expected)
+        return _write(
+            result,
+            json.dumps({"struck": outcome.struck, "violations": outcome.violations, "redone": outcome.redone}),
+        )
+
+    outcome = Outcome(fault)
+    try:
+        if wait(fork(supervise)) == DONE:
+            return Outcome(fault, **json.loads(result.read_text()))
+        outcome.violations.append("the trial itself broke")
+    except TimeoutError as error:
+        outcome.violations.append(str(error))
+    return outcome
+
+
+def _trial(stage: Stage, fault: Fault, expected: tuple[str, int]) -> Outcome:
+    outcome = Outcome(fault)
+    rng = random.Random(fault.seed)
+    if fault.partial >= 0:
+        code = wait(fork(lambda: stage.session(stop_after=fault.partial)))
+        if code not in (INTERRUPTED, DONE):
+            outcome.violations.append(f"the session before the fault ended with {code}")
+    with _pinned_reader(stage, outcome):
+        _PLANTERS[fault.kind](stage, fault, rng, outcome)
+        outcome.violations += check_consistency(stage.store)
+        stage.marker.touch()
+        code = wait(fork(stage.session))
+        if code != DONE:
+            outcome.violations.append(f"the resuming session ended with {code}")
+        outcome.violations += check_complete(stage.store, expected[0])
+    outcome.redone = len(stage.processed()) - expected[1]
+    return outcome
+
+
+@contextlib.contextmanager
+def _pinned_reader(stage: Stage, outcome: Outcome) -> Iterator[None]:
+    """Hold the store's snapshot open meanwhile and compare what it shows before and after."""
+    try:
+        reader = open_store(stage.store)
+    except StoreError:
+        yield
+        return
+    before = fingerprint(reader)
+    yield
+    if fingerprint(reader) != before:
+        outcome.violations.append("a pinned reader saw its snapshot change")
+    reader.close()
+
+
+def fingerprint(store) -> str:
+    """Return a digest of everything that a reader can see."""
+    digest = hashlib.sha256()
+    for row in store.clips().to_pylist():
+        digest.update(repr(row).encode())
+        clip_id = row["clip_id"]
+        for array in (store.frame_boxes(clip_id), store.frame_times(clip_id), store.motion_maps(clip_id)):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def check_consistency(store: Path) -> list[str]:
+    """Return what is wrong with a store right after a fault: everything visible must be whole."""
+    if not (store / "store.json").exists():
+        return []
+    violations = [f"{check.name}: {check.problem}" for check in verify_store(store) if check.problem]
+    for paths in run_paths(store):
+        if paths.snapshot_numbers():
+            with open_store(store) as reader:
+                fingerprint(reader)
+        violations += [
+            f"commit of {unit} names no attempt"
+            for unit in paths.committed_units()
+            if not paths.attempt(unit, read_commit(paths, unit)["attempt"]).is_dir()
+        ]
+    return violations
+
+
+def check_complete(store: Path, digest: str) -> list[str]:
+    """Return what is wrong with a store after the resuming session: it must be the uninterrupted run's."""
+    violations = check_consistency(store)
+    (paths,) = run_paths(store)
+    from motionbox.runs import load_run
+
+    planned = [unit.unit_id for unit in units_of(load_run(paths).plan())]
+    if paths.committed_units() != planned:
+        violations.append("not every unit has its commit record")
+    with open_store(store) as reader:
+        if reader.info["content_digest"] != digest:
+            violations.append("the content is not that of an uninterrupted run")
+        if len(reader) != len(VIDEOS):
+            violations.append("clips are missing")
+        before = fingerprint(reader)
+        remove(find_garbage(store))
+        if fingerprint(reader) != before:
+            violations.append("gc removed something that is in use")
+    if find_garbage(store):
+        violations.append("gc left something behind")
+    return violations + check_consistency(store)
+
+
+def _plant_failpoint(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:
+    process = fork(lambda: stage.session(fault=fault.detail))
+    if fault.detail.endswith("hang"):
+        _kill_when(process, stage.marker.exists, outcome)
+    code = wait(process)
+    outcome.struck = stage.marker.exists()
+    if code not in (DONE, INTERRUPTED, FAILED, KILLED):
+        outcome.violations.append(f"the session ended with {code}")
+    if outcome.struck and fault.detail.endswith("enospc") and code == DONE:
+        outcome.violations.append("a full disk went unnoticed")
+
+
+def _kill_when(process: int, condition: Callable[[], bool], outcome: Outcome) -> None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while not condition() and time.monotonic() < deadline:
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+
+
+def _plant_signal(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:
+    process = fork(stage.session)
+    time.sleep(rng.uniform(0.0, float(fault.detail)))
+    number = signal.SIGKILL if fault.kind == "sigkill" else signal.SIGTERM
+    running = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    os.kill(process, number)
+    code = wait(process)
+    outcome.struck = running
+    # Before its handlers are set a session simply dies of SIGTERM.
+    allowed = {DONE, KILLED} if fault.kind == "sigkill" else {DONE, INTERRUPTED, -signal.SIGTERM}
+    if code not in allowed:
+        outcome.violations.append(f"the session ended with {code}")
+
+
+def _plant_race(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:
+    """Two forced drivers on one store; in half of the trials one of them is killed on its way."""
+    processes = [fork(stage.session) for _ in range(2)]
+    outcome.struck = True
+    if rng.random() < 0.5:
+        time.sleep(rng.uniform(0.0, float(fault.detail)))
+        os.kill(processes[0], signal.SIGKILL)
+    for process in processes:
+        code = wait(process)
+        if code not in (DONE, KILLED):
+            outcome.violations.append(f"a racing session ended with {code}")
+
+
+def _plant_damage(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:
+    """Tear or flip a committed file: `verify` must say so, and a run without that commit must heal it."""
+    process = fork(stage.session)
+    wait(process)
+    (paths,) = run_paths(stage.store)
+    unit_id = rng.choice(paths.committed_units())
+    record = read_commit(paths, unit_id)
+    name = rng.choice(sorted(record["files"]))
+    target = paths.attempt(unit_id, record["attempt"]) / name
+    data = bytearray(target.read_bytes())
+    if fault.detail == "flip":
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    else:
+        del data[rng.randrange(len(data)) :]
+    target.write_bytes(data)
+    outcome.struck = True
+    problems = [check.name for check in verify_store(stage.store) if check.problem]
+    if problems != [f"unit {unit_id}"]:
+        outcome.violations.append(f"verify named {problems} for damage to {unit_id}")
+    paths.commit(unit_id).unlink()
+    for number in paths.snapshot_numbers():
+        import shutil
+
+        shutil.rmtree(paths.snapshots / str(number))
+
+
+_PLANTERS: dict[str, Callable[[Stage, Fault, random.Random, Outcome], None]] = {
+    "failpoint": _plant_failpoint,
+    "sigkill": _plant_signal,
+    "sigterm": _plant_signal,
+    "race": _plant_race,
+    "damage": _plant_damage,
+}

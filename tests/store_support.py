@@ -1,0 +1,116 @@
+"""What the engine's tests share: videos made of numbers, a flow that costs nothing, and runs on them."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from motionbox.config import ExtractConfig, load_config
+from motionbox.errors import ClipError, Reason
+from motionbox.frames import Frame, VideoInfo
+from motionbox.manifest import build_table
+from motionbox.plan import VideoHint, plan_units, scan_inputs
+from motionbox.runs import Run, RunInputs, open_or_create_run, prepare_store
+
+SIDE = 48
+
+
+class NumberSource:
+    """Decodes `<frames>@<fps>` text files: a bright square that moves over noise, the same every time."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[object, ...]] = []
+
+    def open(
+        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+    ) -> tuple[VideoInfo, Generator[Frame]]:
+        self.opened.append((path.name, start_seconds, stop_seconds, frame_fps))
+        if not path.exists():
+            raise ClipError(Reason.MISSING, f"{path} does not exist")
+        text = path.read_text()
+        if text.startswith("error "):
+            raise ClipError(Reason(text.split()[1]), f"{path.name}: planted")
+        count, _, rest = text.partition("@")
+        fps, _, breaks = rest.partition("!")
+        info = VideoInfo(SIDE * 2, SIDE * 2, float(fps), None, int(count), "numbers", "text", 0)
+        return info, self._frames(path.stem, int(count), float(fps), start_seconds, stop_seconds, breaks)
+
+    def _frames(
+        self, name: str, count: int, fps: float, start: float | None, stop: float | None, breaks: str
+    ) -> Generator[Frame]:
+        seed = sum(name.encode())
+        base = np.random.default_rng(seed).integers(0, 60, (SIDE, SIDE), np.uint8)
+        for index in range(count):
+            time = index / fps
+            if breaks and index >= int(breaks):
+                raise ClipError(Reason.TRUNCATED, f"{name}: breaks off")
+            if (start is None or time >= start) and (stop is None or time < stop):
+                grey = base.copy()
+                x = (3 * index + seed) % (SIDE - 12)
+                grey[10:22, x : x + 12] = 200
+                yield Frame(index, time, grey)
+
+
+class DifferenceFlow:
+    """A stand-in for flow whose result depends on both frames and, where given, on the first guess."""
+
+    name = "difference"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(
+        self,
+        frame0: npt.NDArray[np.uint8],
+        frame1: npt.NDArray[np.uint8],
+        *,
+        initial: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        self.calls += 1
+        change = (frame1.astype(np.float32) - frame0) / 64
+        flow = np.stack([change, change.T], axis=2)
+        return (flow if initial is None else flow + 0.25 * initial).astype(np.float32)
+
+
+def number_videos(root: Path, videos: dict[str, str]) -> pa.Table:
+    """Write text videos and return the manifest of whole-video clips."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, text in videos.items():
+        if text:
+            (root / f"{name}.num").write_text(text)
+    names = list(videos)
+    return build_table({"clip_id": names, "video_id": names, "path": [f"{name}.num" for name in names]})
+
+
+def make_run(
+    store: Path,
+    root: Path,
+    manifest: pa.Table,
+    *,
+    config: ExtractConfig | None = None,
+    max_frames: int = 4096,
+    new_run: bool = False,
+) -> Run:
+    """Create or resume a run over text videos."""
+    prepare_store(store)
+    inputs = scan_inputs(root, manifest.column("path").to_pylist())
+    parts = RunInputs("folder", root, manifest, inputs, config or small_config())
+    return open_or_create_run(
+        store,
+        parts,
+        lambda: plan_units(manifest, inputs, root, number_hint, max_frames=max_frames, probe_min_bytes=0),
+        new_run=new_run,
+    )
+
+
+def number_hint(path: Path) -> VideoHint | None:
+    """Return the length that a text video claims."""
+    count, _, rest = path.read_text().partition("@")
+    return VideoHint(int(count), float(rest.partition("!")[0])) if rest else None
+
+
+def small_config(**overrides: object) -> ExtractConfig:
+    """Return the default configuration with coarse maps and without the duplicate finder."""
+    return load_config(overrides={"frames.duplicate_ratio": 0.0, "store.map_scale": 4, **overrides})

@@ -1,0 +1,117 @@
+"""Injected faults: whatever breaks, a resumed run ends with the content of an uninterrupted one.
+
+`make test` runs a quick sweep; `make test-faults` runs every failpoint x fault x position and more, from a printed seed
+(`MOTIONBOX_FAULT_SEED` repeats one).
+"""
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fault_harness import Fault, Outcome, reference, run_trial
+from motionbox.failpoints import KINDS, POINTS
+
+# Points that a session passes only once or twice; the others are passed by every unit.
+_RARE = ("run.write", "snapshot.write", "snapshot.before_publish", "snapshot.after_publish")
+
+
+@pytest.fixture
+def stages() -> Iterator[Path]:
+    """Return a directory in memory where there is one: fsync costs nothing there."""
+    memory = Path("/dev/shm")  # noqa: S108
+    root = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def sweep(root: Path, faults: list[Fault]) -> list[Outcome]:
+    """Run trials, two at a time, and remove the stages of those without a violation."""
+    expected = reference(root / "reference")
+
+    def trial(entry: tuple[int, Fault]) -> Outcome:
+        number, fault = entry
+        directory = root / f"trial{number}"
+        outcome = run_trial(directory, fault, expected)
+        if not outcome.violations:
+            shutil.rmtree(directory, ignore_errors=True)
+        return outcome
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(trial, enumerate(faults)))
+
+
+def failpoint_faults(rng: random.Random, positions: int, rare_positions: int) -> list[Fault]:
+    """Return every failpoint x kind at several positions."""
+    faults = []
+    for point in POINTS:
+        count = rare_positions if point in _RARE else positions
+        for kind in KINDS:
+            for position in range(1, count + 1):
+                partial = rng.choice([-1, 0, 2]) if point == "run.write" else rng.choice([-1, 1, 2])
+                faults.append(Fault("failpoint", f"{point}:{position}:{kind}", rng.getrandbits(32), max(partial, -1)))
+    return faults
+
+
+def other_faults(rng: random.Random, counts: dict[str, int]) -> list[Fault]:
+    """Return signals at random times, races and damage."""
+    details = {"sigkill": ["0.4"], "sigterm": ["0.4"], "race": ["0.3"], "damage": ["flip", "tear"]}
+    return [
+        Fault(kind, rng.choice(details[kind]), rng.getrandbits(32), rng.choice([-1, 1, 3]))
+        for kind, count in counts.items()
+        for _ in range(count)
+    ]
+
+
+def judge(outcomes: list[Outcome]) -> None:
+    """Fail with the first violations; check that the faults did happen and that little was redone."""
+    bad = [(outcome.fault, outcome.violations) for outcome in outcomes if outcome.violations]
+    assert not bad, "\n".join(f"{fault}: {violations}" for fault, violations in bad[:10])
+    # A unit opens at most three videos here; two racing drivers may do everything twice.
+    redone = [o for o in outcomes if o.fault.kind in ("failpoint", "sigkill", "sigterm") and o.redone > 3]
+    assert not redone, f"more than one unit redone: {redone[:5]}"
+
+
+def test_quick_sweep(stages: Path) -> None:
+    rng = random.Random(7)
+    faults = [f for f in failpoint_faults(rng, 2, 1) if f.detail.split(":")[2] in ("kill", "enospc")]
+    faults = rng.sample(faults, 16) + other_faults(rng, {"sigkill": 2, "sigterm": 2, "race": 2, "damage": 2})
+    outcomes = sweep(stages, faults)
+    judge(outcomes)
+    assert sum(outcome.struck for outcome in outcomes) >= 18
+
+
+@pytest.mark.faults
+def test_full_sweep(stages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(os.environ.get("MOTIONBOX_FAULT_SEED", time.time_ns() % 2**32))
+    rng = random.Random(seed)
+    faults = failpoint_faults(rng, 14, 3)
+    faults += other_faults(rng, {"sigkill": 220, "sigterm": 160, "race": 160, "damage": 120})
+    rng.shuffle(faults)
+    started = time.monotonic()
+    outcomes = sweep(stages, faults)
+    struck = [outcome for outcome in outcomes if outcome.struck]
+    with capsys.disabled():
+        print(f"\nseed {seed}: {len(struck):,} faults struck in {time.monotonic() - started:.0f} s")  # noqa: T201
+        counts, violations = Counter(map(name_of, struck)), Counter()
+        for outcome in outcomes:
+            violations[name_of(outcome)] += len(outcome.violations)
+        for name in sorted(counts):
+            print(f"  {name:34} {counts[name]:5} faults {violations[name]:3} violations")  # noqa: T201
+    judge(outcomes)
+    assert len(struck) >= 1200
+
+
+def name_of(outcome: Outcome) -> str:
+    """Return the row of the fault table that an outcome belongs to."""
+    fault = outcome.fault
+    if fault.kind != "failpoint":
+        return f"{fault.kind} {fault.detail}" if fault.kind == "damage" else fault.kind
+    point, _, kind = fault.detail.split(":")
+    return f"{point} {kind}"
