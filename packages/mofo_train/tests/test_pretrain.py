@@ -186,3 +186,11 @@ run = {precision = "fp32", log_every_steps = 1, picture_every_epochs = 0}
     assert all(first == pytest.approx(second, rel=1e-4) for first, second in rows)
     weights, others = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
     assert all(torch.allclose(value, others[name], atol=1e-4) for name, value in weights.items())
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_losses_agree(train: Trainer, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "eager")
+    train(recipe(run={"compile": True}), tmp_path / "compiled")
+    pairs = zip(losses(tmp_path / "eager"), losses(tmp_path / "compiled"), strict=True)
+    assert all(one[0] == pytest.approx(other[0], rel=1e-3) for one, other in pairs)

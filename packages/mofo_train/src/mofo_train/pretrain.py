@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
-from mofo_train.config import PretrainConfig, config_digest
+from mofo_train.config import ModelConfig, PretrainConfig, config_digest
 from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import DataError, Interrupted
@@ -134,14 +134,7 @@ class _Run:
         """Build everything and take up the newest checkpoint."""
         claim_folder(out, config, write=ranks.is_first)
         net = config.model
-        model = create_pretrain_model(
-            net.name,
-            num_frames=net.num_frames,
-            image_px=net.image_px,
-            decoder_depth=net.decoder_depth,
-            drop_path=net.drop_path,
-            recompute=net.recompute,
-        )
+        model = _create_model(net)
         if net.init is not None:
             load_into(model, load_checkpoint(net.init), source=str(net.init))
         model.to(ranks.device)
@@ -307,7 +300,9 @@ class _Run:
         frames = torch.empty(1, 3, clip.num_frames, clip.image_px, clip.image_px, device="meta")
         mask = torch.zeros(1, clip.num_tokens, dtype=torch.bool)
         mask[:, : round(self.config.mask.mask_ratio * clip.num_tokens)] = True
-        self.flops_per_clip = training_flops(self.model, frames, mask)
+        with torch.device("meta"):
+            shadow = _create_model(self.config.model)
+        self.flops_per_clip = training_flops(shadow, frames, mask)
         self.peak_flops = matrix_rate(self.ranks.device, DTYPES[self.config.run.precision])
 
     def _wants_picture(self) -> bool:
@@ -344,3 +339,14 @@ class _Run:
         """Write out the log."""
         if self.log is not None:
             self.log.close()
+
+
+def _create_model(config: ModelConfig) -> MaskedAutoencoder:
+    return create_pretrain_model(
+        config.name,
+        num_frames=config.num_frames,
+        image_px=config.image_px,
+        decoder_depth=config.decoder_depth,
+        drop_path=config.drop_path,
+        recompute=config.recompute,
+    )

@@ -110,10 +110,12 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into a flag that a loop reads between steps."""
+    """Turn SIGTERM and SIGINT into a flag that a loop reads between steps; the second one stops at once."""
     request = StopRequest()
 
     def stop(*_: object) -> None:
+        if request.requested:
+            raise KeyboardInterrupt
         request.requested = True
         sys.stderr.write("stopping after this step ...\n")
 
