@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "Finetune a classifier from pretrained weights; the same command resumes.",
     "evaluate": "Test a classifier by its data set's rules; keeps every prediction.",
     "table1": "Every row of Table 1 or of an ablation, from data to table.",
+    "saliency": "Where a classifier looks, beside the motion box.",
     "bench": "Measure how fast model, loader, masks and fusion are here.",
     "convert": "Read weights of VideoMAE, MOFO, Hugging Face or ours, and write them for another.",
 }
