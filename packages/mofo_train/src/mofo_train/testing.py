@@ -6,10 +6,11 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from mofo_train.checkpoint import read_checkpoint
 from mofo_train.config import load_recipe, override_recipe
@@ -23,11 +24,13 @@ from mofo_train.finetune import create_model
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, load_checkpoint, load_into
-from mofo_train.models.probe import AttentiveClassifier
+from mofo_train.models.st_mae import load_st_mae
+from mofo_train.models.vit import ClipShape, size_of
 from mofo_train.predictions import Predictions
 from mofo_train.saliency import ClipSaliency, Method, saliency_of_clips
 from mofo_train.stage import DTYPES
 
+System = Literal["videomae", "st_mae"]
 _PAPER_BLOCK = 5
 
 
@@ -35,6 +38,7 @@ def evaluate_checkpoint(
     checkpoint: Path,
     ranks: Ranks,
     *,
+    system: System = "videomae",
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     store: Path | None = None,
@@ -46,6 +50,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: Folder of a finetuning's checkpoint, or weights of another program with `recipe`.
         ranks: This process among all.
+        system: Whose weights: `videomae` (VideoMAE, MOFO, Hugging Face, ours) or `st_mae`, which needs `recipe`.
         recipe: Name or path of a finetuning recipe; None = that of the checkpoint.
         overrides: `section.key=value`.
         store: Motion boxes; None = `stores/<dataset>`.
@@ -62,7 +67,7 @@ def evaluate_checkpoint(
     config, space = load_identity(checkpoint, recipe, overrides)
     data = config.data.model_copy(update={"split": config.test.split})
     reader = open_clips(data, store, data_root, clips)
-    return predict(checkpoint, config, space, reader, ranks)
+    return predict(checkpoint, config, space, reader, ranks, system=system)
 
 
 def load_identity(
@@ -136,23 +141,38 @@ def saliency_of_checkpoint(
 
 
 def load_classifier(
-    checkpoint: Path, config: FinetuneConfig, space: LabelSpace | None, reader: ClipReader
-) -> tuple[Classifier | AttentiveClassifier, LabelSpace]:
+    checkpoint: Path,
+    config: FinetuneConfig,
+    space: LabelSpace | None,
+    reader: ClipReader,
+    *,
+    system: System = "videomae",
+) -> tuple[nn.Module, LabelSpace]:
     """Create the classifier of a checkpoint after checking that the store has its classes."""
     own = LabelSpace.of(reader.every_clip(), config.task, "the store")
     space = space or own
     if own.heads != space.heads:
         raise DataError(f"classes of the store must be those of the checkpoint {space.heads!r}, got {own.heads!r}")
-    model = create_model(config.model.model_copy(update={"init": None}), space.num_outputs)
+    net, num_outputs = config.model, space.num_outputs
+    if system == "st_mae":
+        clip = ClipShape(net.num_frames, net.image_px)
+        return load_st_mae(checkpoint, size_of(net.name), clip, num_outputs), space
+    model = create_model(net.model_copy(update={"init": None}), num_outputs)
     load_into(model, _weights(checkpoint), source=str(checkpoint))
     return model, space
 
 
 def predict(
-    checkpoint: Path, config: FinetuneConfig, space: LabelSpace | None, reader: ClipReader, ranks: Ranks
+    checkpoint: Path,
+    config: FinetuneConfig,
+    space: LabelSpace | None,
+    reader: ClipReader,
+    ranks: Ranks,
+    *,
+    system: System = "videomae",
 ) -> Predictions:
     """Predict the clips of a reader with the weights of a checkpoint; see `evaluate_checkpoint`."""
-    model, space = load_classifier(checkpoint, config, space, reader)
+    model, space = load_classifier(checkpoint, config, space, reader, system=system)
     tested = classify_clips(
         model.to(ranks.device),
         space,
@@ -167,6 +187,7 @@ def predict(
     in_split = np.array([split == config.test.split for split in table.column("split").to_pylist()])
     source: dict[str, Any] = {
         "checkpoint": str(checkpoint),
+        "system": system,
         "config": config.model_dump(mode="json"),
         "num_views": config.test.segments * config.test.crops,
         "num_without_box": tested.num_without_box,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,13 @@ import click
 @click.command(name="evaluate")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder `best/step-...` of a finetuning.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="Recompute from this predictions.parquet instead.")
+@click.option(
+    "--system",
+    type=click.Choice(["videomae", "st_mae"]),
+    default="videomae",
+    show_default=True,
+    help="Layout of the weights; videomae: VideoMAE's, MOFO's, Hugging Face's and ours.",
+)
 @click.option("--recipe", help="Recipe to test weights of other programs by.  [that of the checkpoint]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. test.crops=1.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
@@ -29,6 +37,7 @@ import click
 def command(
     checkpoint: Path | None,
     predictions: Path | None,
+    system: Any,
     recipe: str | None,
     overrides: tuple[str, ...],
     store: Path | None,
@@ -57,7 +66,14 @@ def command(
         else:
             assert checkpoint is not None  # noqa: S101
             answers = evaluate_checkpoint(
-                checkpoint, ranks, recipe=recipe, overrides=overrides, store=store, data_root=data_root, clips=clips
+                checkpoint,
+                ranks,
+                system=system,
+                recipe=recipe,
+                overrides=overrides,
+                store=store,
+                data_root=data_root,
+                clips=clips,
             )
         if not ranks.is_first:
             return ExitCode.OK
