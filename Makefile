@@ -38,6 +38,9 @@ test: $(VENV)/all.stamp  ## Run the test suite
 test-slow: $(VENV)/all.stamp  ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
 
+test-faults: $(VENV)/all.stamp  ## Run the whole fault-injection sweep (kills, full disks, races, lost nodes); half an hour
+	$(BIN)/pytest -m faults tests
+
 lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -19,7 +19,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from motionbox import failpoints, worker
+import numpy.random
+import pyarrow.dataset
+import zarr.codecs
+import zarr.storage
+
+from motionbox import failpoints, pipeline, worker
 from motionbox.commit import read_commit
 from motionbox.engine import EngineOptions, drive
 from motionbox.errors import Interrupted, StoreError
@@ -28,6 +33,7 @@ from motionbox.garbage import find_garbage, remove
 from motionbox.layout import run_paths
 from motionbox.plan import units_of
 from motionbox.progress import PlainReporter
+from motionbox.runs import library_versions, load_run
 from motionbox.snapshot import make_snapshot
 from motionbox.store import open_store
 from motionbox.verify import verify_store
@@ -35,6 +41,8 @@ from store_support import DifferenceFlow, NumberSource, make_run, number_videos
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
 MAX_FRAMES = 16
+# Loaded before anything is forked, so that the processes need not do it again and again.
+WARM = (numpy.random, pyarrow.dataset, pipeline, zarr.codecs, zarr.storage, library_versions())
 DONE, INTERRUPTED, FAILED, KILLED = 0, 75, 70, -9
 _TIMEOUT_SECONDS = 120.0
 
@@ -211,7 +219,8 @@ def _trial(stage: Stage, fault: Fault, expected: tuple[str, int]) -> Outcome:
         code = wait(fork(lambda: stage.session(stop_after=fault.partial)))
         if code not in (INTERRUPTED, DONE):
             outcome.violations.append(f"the session before the fault ended with {code}")
-    with _pinned_reader(stage, outcome):
+    # Damage is done to what a pinned reader shows, so it may see that.
+    with contextlib.nullcontext() if fault.kind == "damage" else _pinned_reader(stage, outcome):
         _PLANTERS[fault.kind](stage, fault, rng, outcome)
         outcome.violations += check_consistency(stage.store)
         stage.marker.touch()
@@ -233,6 +242,7 @@ def _pinned_reader(stage: Stage, outcome: Outcome) -> Iterator[None]:
         return
     before = fingerprint(reader)
     yield
+    remove(find_garbage(stage.store))
     if fingerprint(reader) != before:
         outcome.violations.append("a pinned reader saw its snapshot change")
     reader.close()
@@ -255,9 +265,6 @@ def check_consistency(store: Path) -> list[str]:
         return []
     violations = [f"{check.name}: {check.problem}" for check in verify_store(store) if check.problem]
     for paths in run_paths(store):
-        if paths.snapshot_numbers():
-            with open_store(store) as reader:
-                fingerprint(reader)
         violations += [
             f"commit of {unit} names no attempt"
             for unit in paths.committed_units()
@@ -266,24 +273,19 @@ def check_consistency(store: Path) -> list[str]:
     return violations
 
 
-def check_complete(store: Path, digest: str) -> list[str]:
+def check_complete(store: Path, digest: str, *, num_clips: int = len(VIDEOS)) -> list[str]:
     """Return what is wrong with a store after the resuming session: it must be the uninterrupted run's."""
     violations = check_consistency(store)
     (paths,) = run_paths(store)
-    from motionbox.runs import load_run
-
     planned = [unit.unit_id for unit in units_of(load_run(paths).plan())]
     if paths.committed_units() != planned:
         violations.append("not every unit has its commit record")
     with open_store(store) as reader:
         if reader.info["content_digest"] != digest:
             violations.append("the content is not that of an uninterrupted run")
-        if len(reader) != len(VIDEOS):
+        if len(reader) != num_clips:
             violations.append("clips are missing")
-        before = fingerprint(reader)
         remove(find_garbage(store))
-        if fingerprint(reader) != before:
-            violations.append("gc removed something that is in use")
     if find_garbage(store):
         violations.append("gc left something behind")
     return violations + check_consistency(store)

@@ -15,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from fault_harness import Fault, Outcome, reference, run_trial
 from motionbox.failpoints import KINDS, POINTS
 
-# Points that a session passes only once or twice; the others are passed by every unit.
-_RARE = ("run.write", "snapshot.write", "snapshot.before_publish", "snapshot.after_publish")
+# How often an uninterrupted session passes each point: once or twice, once per unit, or once per file.
+_ONCE = ("snapshot.write", "snapshot.before_publish", "snapshot.after_publish")
+_PER_FILE = ("attempt.write", "attempt.torn", "attempt.fsync", "run.write")
+_NUM_UNITS = 6
 
 
 @pytest.fixture
@@ -47,15 +50,15 @@ def sweep(root: Path, faults: list[Fault]) -> list[Outcome]:
         return list(pool.map(trial, enumerate(faults)))
 
 
-def failpoint_faults(rng: random.Random, positions: int, rare_positions: int) -> list[Fault]:
-    """Return every failpoint x kind at several positions."""
+def failpoint_faults(rng: random.Random, positions_per_file: int) -> list[Fault]:
+    """Return every failpoint x kind x position; a fault late in the run meets a store where nothing is done yet."""
     faults = []
     for point in POINTS:
-        count = rare_positions if point in _RARE else positions
+        positions = 1 if point in _ONCE else positions_per_file if point in _PER_FILE else _NUM_UNITS
         for kind in KINDS:
-            for position in range(1, count + 1):
-                partial = rng.choice([-1, 0, 2]) if point == "run.write" else rng.choice([-1, 1, 2])
-                faults.append(Fault("failpoint", f"{point}:{position}:{kind}", rng.getrandbits(32), max(partial, -1)))
+            for position in range(1, positions + 1):
+                partial = rng.choice([-1, 1, 2]) if position <= 3 and point != "run.write" else -1
+                faults.append(Fault("failpoint", f"{point}:{position}:{kind}", rng.getrandbits(32), partial))
     return faults
 
 
@@ -80,7 +83,7 @@ def judge(outcomes: list[Outcome]) -> None:
 
 def test_quick_sweep(stages: Path) -> None:
     rng = random.Random(7)
-    faults = [f for f in failpoint_faults(rng, 2, 1) if f.detail.split(":")[2] in ("kill", "enospc")]
+    faults = [f for f in failpoint_faults(rng, 3) if f.detail.split(":")[2] in ("kill", "enospc")]
     faults = rng.sample(faults, 16) + other_faults(rng, {"sigkill": 2, "sigterm": 2, "race": 2, "damage": 2})
     outcomes = sweep(stages, faults)
     judge(outcomes)
@@ -91,14 +94,16 @@ def test_quick_sweep(stages: Path) -> None:
 def test_full_sweep(stages: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed = int(os.environ.get("MOTIONBOX_FAULT_SEED", time.time_ns() % 2**32))
     rng = random.Random(seed)
-    faults = failpoint_faults(rng, 14, 3)
-    faults += other_faults(rng, {"sigkill": 220, "sigterm": 160, "race": 160, "damage": 120})
+    faults = [fault for _ in range(3) for fault in failpoint_faults(rng, 10)]
+    faults += other_faults(rng, {"sigkill": 180, "sigterm": 140, "race": 130, "damage": 100})
     rng.shuffle(faults)
     started = time.monotonic()
+    with capsys.disabled():
+        print(f"\n{len(faults):,} trials from seed {seed}", flush=True)  # noqa: T201
     outcomes = sweep(stages, faults)
     struck = [outcome for outcome in outcomes if outcome.struck]
     with capsys.disabled():
-        print(f"\nseed {seed}: {len(struck):,} faults struck in {time.monotonic() - started:.0f} s")  # noqa: T201
+        print(f"{len(struck):,} faults struck in {time.monotonic() - started:.0f} s")  # noqa: T201
         counts, violations = Counter(map(name_of, struck)), Counter()
         for outcome in outcomes:
             violations[name_of(outcome)] += len(outcome.violations)

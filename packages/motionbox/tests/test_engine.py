@@ -9,7 +9,7 @@ import pytest
 from motionbox import worker
 from motionbox.commit import commit_unit
 from motionbox.engine import EngineOptions, Stop, drive
-from motionbox.errors import Interrupted, Reason
+from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.executors import SerialExecutor
 from motionbox.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
 from motionbox.layout import read_json
@@ -139,6 +139,32 @@ def test_a_full_disk_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(worker, "commit_unit", commit_unit)
     drive_serially(run)
     assert len(run.paths.committed_units()) == len(units_of(run.plan()))
+
+
+def test_a_machine_that_lacks_something_ends_the_run_and_blames_no_video(run: Run, monkeypatch) -> None:
+    def tools(*_arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'numba'")
+
+    monkeypatch.setattr(worker, "_tools", tools)
+    with pytest.raises(InputError, match="No module named 'numba'"):
+        drive_serially(run)
+    assert not any(run.paths.failures.iterdir())
+
+
+def test_a_bug_on_one_video_costs_that_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Buggy(DifferenceFlow):
+        def __call__(self, frame0, frame1, *, initial=None):
+            if int(frame0[0, 0]) == int(bad[0, 0]) and (frame0[24:] == bad[24:]).all():
+                raise ZeroDivisionError("planted")
+            return super().__call__(frame0, frame1, initial=initial)
+
+    manifest = number_videos(tmp_path / "videos", VIDEOS)
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    path = tmp_path / "videos" / "d.num"
+    bad = next(NumberSource().open(path, start_seconds=None, stop_seconds=None, frame_fps=None)[1]).grey
+    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), Buggy()))
+    drive_serially(run)
+    assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "d": ("failed", "internal")}
 
 
 def test_a_lost_node_costs_an_attempt_and_no_blame(run: Run) -> None:

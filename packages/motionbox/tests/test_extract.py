@@ -68,16 +68,6 @@ def test_one_frame_folder_and_one_video(folders: Path, tmp_path: Path, write_vid
     assert open_store(tmp_path / "s2").clips().column("clip_id").to_pylist() == ["clip"]
 
 
-def test_ray_with_two_workers_gives_the_same_content_as_serial(folders: Path, tmp_path: Path, capsys) -> None:
-    pytest.importorskip("ray")
-    digests = []
-    for name, options in (("serial", ["--workers", "0"]), ("ray", ["--workers", "2"])):
-        code, _, err = extract(folders, tmp_path / name, *options, capsys=capsys)
-        assert code == 0, err
-        digests.append(open_store(tmp_path / name).info["content_digest"])
-    assert digests[0] == digests[1]
-
-
 def test_every_odd_file_gets_a_clear_row(testdata: Path, tmp_path: Path, capsys) -> None:
     code, out, _ = extract(testdata / "odd", tmp_path / "s", "--workers", "0", capsys=capsys)
     assert code == 3
@@ -127,6 +117,7 @@ def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) 
         (["--store", "{other}"], "another program"),
         (["--split", "train"], "split must be"),
         (["--backend", "numba"], "backend of flow method dis"),
+        (["--gpus", "1"], "--gpus needs Ray workers"),
         (["--config", "none.toml"], "none.toml does not exist"),
     ],
 )

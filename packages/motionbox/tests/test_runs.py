@@ -98,6 +98,15 @@ def test_an_unwritable_store_is_refused(tmp_path: Path) -> None:
         prepare_store(tmp_path / "store")
 
 
+def test_a_store_whose_creation_was_interrupted_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / ".store.json.123").write_text("{")
+    prepare_store(tmp_path / "store")
+    (tmp_path / "store" / "runs").rmdir()
+    prepare_store(tmp_path / "store")
+    assert (tmp_path / "store" / "runs").is_dir()
+
+
 def test_a_store_says_what_it_is(tmp_path: Path) -> None:
     prepare_store(tmp_path / "store")
     first = json.loads((tmp_path / "store" / "store.json").read_text())

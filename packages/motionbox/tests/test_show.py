@@ -111,6 +111,14 @@ def test_frames_without_annotation_have_no_truth(clip):
     assert [truth is None for truth in truths] == [True, True, True, False, True]
 
 
+def test_annotations_of_another_rate_are_matched_by_time(clip):
+    """Boxes annotated at half the clip's rate: number n is the clip's frame 2 (n - 1)."""
+    boxes = np.array([[k, k, k + 10, k + 10] for k in range(1, 6)], float)
+    view = View([clip], AnnotatedClip("videos/00000", np.arange(1, 6), boxes), truth_fps=clip.row["fps"] / 2)
+    assert [show._truth_at(view, 2 * k)[0] for k in range(5)] == [1, 2, 3, 4, 5]
+    assert show._truth_at(view, 12) is None
+
+
 def test_a_lost_video_is_said_in_its_place(clip, tmp_path, words):
     from dataclasses import replace
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from motionbox.errors import Interrupted
+from motionbox.errors import InputError, Interrupted
 from motionbox.executors import Executor
 from motionbox.failures import Fault, quarantined, record_fault
 from motionbox.plan import Unit, units_of
@@ -95,6 +95,7 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
 
     Raises:
         Interrupted: By a signal, a full disk, or because some units could not be stored; resumable.
+        InputError: Workers lack a library or a device.
     """
     units = units_of(run.plan())
     done = set(run.paths.committed_units())
@@ -177,6 +178,8 @@ def _settle(
     counts: Counts,
 ) -> None:
     """Take note of what became of an attempt, and put the unit back where it is not done."""
+    if answer.fatal is not None:
+        raise InputError(f"a worker cannot process any unit: {answer.fatal}")
     if answer.fault is not None:
         _count_fault(run, unit, answer.fault, options, stop)
         state.pending.append(unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ from motionbox.worker import Acknowledgement, Task, execute, last_heard
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 # Results travel through the store, never through Ray's object store.
 _OBJECT_STORE_BYTES = 128 << 20
+_UNITS_PER_GPU = 2
 
 
 class Executor(Protocol):
@@ -73,26 +75,46 @@ class SerialExecutor:
 
 
 class RayExecutor:
-    """Executes tasks on Ray: local workers, or those of a cluster.
+    """Executes tasks on Ray: local workers, or those of a cluster; GPU units beside CPU units where asked for.
 
     At most `num_slots` tasks are under way; what they return is an `Acknowledgement`.
+
+    Args:
+        num_workers: CPU workers; 0: one for each CPU of the cluster.
+        address: Address of a cluster; None starts Ray on this machine.
+        num_gpus: GPUs to use; each is shared by `_UNITS_PER_GPU` units, so that one decodes while another computes.
+
+    Raises:
+        InputError: Ray cannot start or be reached, or has fewer GPUs.
     """
 
-    def __init__(self, *, num_workers: int, address: str | None = None) -> None:
-        ray = _import_ray(local=address is None)
-        self._ray: Any = ray
-        self._own = not ray.is_initialized()
+    def __init__(self, *, num_workers: int, address: str | None = None, num_gpus: int = 0) -> None:
+        self._ray: Any = import_ray(local=address is None)
+        self._num_gpu_slots = num_gpus * _UNITS_PER_GPU
+        self._own = not self._ray.is_initialized()
         if self._own:
-            _start_ray(ray, num_workers, address)
-        cores = int(self._ray.cluster_resources().get("CPU", 0))
-        self.num_slots = max(1, min(num_workers, cores) if address is None else (num_workers or cores))
-        self._execute = ray.remote(execute).options(num_cpus=1, max_retries=0)
+            _start_ray(self._ray, num_workers + self._num_gpu_slots, address)
+        resources = self._ray.cluster_resources()
+        if resources.get("GPU", 0) < num_gpus:
+            found = f"{resources.get('GPU', 0):g}"
+            self.close()
+            raise InputError(f"--gpus must be at most the {found} GPUs that Ray finds, got {num_gpus}")
+        cores = int(resources.get("CPU", 0))
+        self.num_slots = max(1, min(num_workers or cores, cores)) + self._num_gpu_slots
+        self._execute = self._ray.remote(execute)
         self._tasks: dict[Any, Task] = {}
+        self._on_gpu: set[str] = set()
         self._cancelled: set[str] = set()
 
     def submit(self, task: Task, check: Callable[[], None]) -> None:  # noqa: ARG002
-        """Hand the task to Ray."""
-        self._tasks[self._execute.remote(task)] = task
+        """Hand the task to Ray, to a GPU while one has a free place."""
+        gpus = 0.0
+        if len(self._on_gpu) < self._num_gpu_slots:
+            gpus = 1 / _UNITS_PER_GPU
+            task = dataclasses.replace(task, backend="cuda")
+            self._on_gpu.add(task.token)
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
+        self._tasks[self._execute.options(**options).remote(task)] = task
 
     def wait(self, timeout_seconds: float) -> list[Acknowledgement]:
         """Return the answers of finished tasks; a crashed worker's answer is a fault."""
@@ -101,6 +123,7 @@ class RayExecutor:
 
     def _answer(self, reference: Any) -> Acknowledgement:
         task = self._tasks.pop(reference)
+        self._on_gpu.discard(task.token)
         errors = self._ray.exceptions
         try:
             answer: Acknowledgement = self._ray.get(reference)
@@ -112,8 +135,8 @@ class RayExecutor:
             if task.token in self._cancelled:
                 return _faulty(task, Reason.TIMEOUT, "the worker showed no sign of life and was killed")
             return _faulty(task, Reason.CRASHED, _first_line(error))
-        except errors.RayTaskError as error:
-            return _faulty(task, Reason.INTERNAL, _first_line(error.cause or error))
+        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
+            return Acknowledgement(task.unit.unit_id, fatal=_first_line(getattr(error, "cause", None) or error))
         except errors.RayError as error:
             return Acknowledgement(task.unit.unit_id, lost=_first_line(error))
         return answer
@@ -131,7 +154,7 @@ class RayExecutor:
             self._ray.shutdown()
 
 
-def _import_ray(*, local: bool) -> Any:
+def import_ray(*, local: bool) -> Any:
     """Import Ray with safe settings, which it reads only once: a token of its own for a local Ray, no usage reports."""
     if "ray" not in sys.modules:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

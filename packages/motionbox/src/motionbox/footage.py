@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +54,11 @@ class ClipBoxes:
     config: ExtractConfig
     video: Path
 
+    @cached_property
+    def map_peak(self) -> int:
+        """Return the map value that all but a thousandth of the clip's stay under; at least 1."""
+        return 1 if self.maps is None else max(1, int(np.quantile(self.maps, 0.999)))
+
     @property
     def clip_box(self) -> list[int] | None:
         """Return the clip box, None for a failed clip."""
@@ -66,10 +72,11 @@ class View:
 
     Attributes:
         clips: The same clip as each store has it; the first one's video and flow are shown.
-        truth: Annotated boxes of the clip, or None.
+        truth: Annotated boxes of the clip, or None; number n stands (n - 1) / `truth_fps` seconds after its start.
         panels: What is shown beside each other.
         height_px: Height of a panel.
         max_seconds: Longer clips are cut off.
+        truth_fps: Rate of the annotated frames; None: the clip's own.
     """
 
     clips: Sequence[ClipBoxes]
@@ -77,6 +84,7 @@ class View:
     panels: Sequence[Panel] = PANELS
     height_px: int = 360
     max_seconds: float = 20.0
+    truth_fps: float | None = None
 
     @property
     def first(self) -> ClipBoxes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionbox.commit import read_commit
-from motionbox.layout import RunPaths, check_store, run_paths
+from motionbox.layout import RunPaths, check_store, read_json, run_paths
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def find_garbage(store: Path, *, keep_snapshots: int = 1) -> list[Garbage]:
     check_store(store)
     found = [(path, "half-made run") for path in _private(store / "runs")]
     for paths in run_paths(store):
-        found += [(path, "attempt that was not committed") for path in _lost_attempts(paths)]
+        numbers = paths.snapshot_numbers()
+        old = [n for n in numbers[: -max(keep_snapshots, 1)] if not is_pinned(paths.snapshots / str(n))]
+        kept = _shown_attempts(paths, [number for number in numbers if number not in old])
+        found += [(paths.snapshots / str(number), "superseded snapshot") for number in old]
+        found += [(path, "attempt that was not committed") for path in _lost_attempts(paths, kept)]
         found += [(path, "half-written file") for path in _half_written(paths)]
-        for number in paths.snapshot_numbers()[: -max(keep_snapshots, 1)]:
-            directory = paths.snapshots / str(number)
-            if not is_pinned(directory):
-                found.append((directory, "superseded snapshot"))
     return [Garbage(path, why, _size(path)) for path, why in found]
 
 
@@ -75,11 +75,16 @@ def is_pinned(snapshot: Path) -> bool:
     return False
 
 
-def _lost_attempts(paths: RunPaths) -> Iterator[Path]:
-    committed = set(paths.committed_units())
+def _shown_attempts(paths: RunPaths, numbers: list[int]) -> set[Path]:
+    """Return the attempts whose motion maps the given snapshots show."""
+    manifests = (read_json(paths.snapshots / str(number) / "MANIFEST.json") for number in numbers)
+    return {paths.attempt(unit, attempt) for manifest in manifests for unit, attempt in manifest["units"]}
+
+
+def _lost_attempts(paths: RunPaths, kept: set[Path]) -> Iterator[Path]:
+    kept = kept | {paths.attempt(unit, str(read_commit(paths, unit)["attempt"])) for unit in paths.committed_units()}
     for unit in sorted(paths.attempts.iterdir()) if paths.attempts.is_dir() else []:
-        kept = str(read_commit(paths, unit.name)["attempt"]) if unit.name in committed else None
-        yield from (entry for entry in sorted(unit.iterdir()) if entry.name != kept)
+        yield from (entry for entry in sorted(unit.iterdir()) if entry not in kept)
 
 
 def _half_written(paths: RunPaths) -> Iterator[Path]:

@@ -116,10 +116,11 @@ def prepare_store(store: Path) -> None:
             check_store(store)
         elif store.is_dir() and any(not entry.name.startswith(".") for entry in store.iterdir()):
             raise StoreError(f"store {store} is a directory with other files in it; give --store another path")
-        make_directory(store / "runs")
+        make_directory(store)
         content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
         if not (store / "store.json").exists():
             publish_file(store / "store.json", to_json(content), point="run")
+        make_directory(store / "runs")
         _check_links(store)
     except OSError as error:
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None

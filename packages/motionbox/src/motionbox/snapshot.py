@@ -57,7 +57,11 @@ class _Video:
     """A video's committed frames, in order of time."""
 
     video_id: str
-    parts: list[_Part] = field(default_factory=list)
+    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    boxes: list[npt.NDArray[np.int16]] = field(default_factory=list)
+    energy: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    confidences: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    places: list[npt.NDArray[np.int32]] = field(default_factory=list)
     size: dict[str, Any] | None = None
     errors: list[tuple[int, str, str]] = field(default_factory=list)
     complete: bool = True
@@ -88,7 +92,8 @@ def make_snapshot(run: Run) -> int:
     numbers = run.paths.snapshot_numbers()
     if numbers:
         shown = read_json(run.paths.snapshots / str(numbers[-1]) / "MANIFEST.json")["units"]
-        if sorted(unit_id for unit_id, _ in shown) == run.paths.committed_units():
+        committed = [[unit, read_commit(run.paths, unit)["attempt"]] for unit in run.paths.committed_units()]
+        if sorted(shown) == committed:
             return numbers[-1]
     private = run.paths.snapshots / f".{uuid.uuid4().hex}"
     failpoint("snapshot.write")
@@ -187,7 +192,11 @@ class _SnapshotWriter:
             yield video
 
     def _extend(self, video: _Video, part: _Part) -> None:
-        video.parts.append(part)
+        video.times.append(part.times)
+        video.boxes.append(part.boxes)
+        video.energy.append(part.energy)
+        video.confidences.append(part.confidences)
+        video.places.append(part.places)
         for row in part.blocks:
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
             if row["reason"]:
@@ -206,17 +215,19 @@ class _SnapshotWriter:
         merged = _merged(video)
         first = 0 if clip.start_seconds is None else bisect.bisect_left(merged.times, clip.start_seconds)
         stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
-        times, places = merged.times[first:stop], merged.places[first:stop]
-        raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
-        still = self._run.config.store.static_energy
-        if len(times) and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still:
-            raw, places, confidences = np.full_like(raw, -1), np.full_like(places, -1), np.zeros_like(confidences)
+        part = slice(first, stop)
+        times, raw, places = merged.times[part], merged.boxes[part], merged.places[part]
+        static = len(times) > 0 and self._is_static(merged.energy[part])
+        if static:
+            raw = np.full_like(raw, -1)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
             maps = self._clip_maps(places, video.size)
+            if static and maps is not None:
+                maps = np.zeros_like(maps)
             size = (video.size["width"], video.size["height"])
-            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
+            stable = clip_boxes(raw, maps, times, *size, self._run.config, merged.confidences[part])
             whole = clip_box(stable.boxes)
             row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
             arrays["boxes"].append(stable.boxes)
@@ -233,6 +244,9 @@ class _SnapshotWriter:
         self._num_rows += len(times)
         for name, column in self._columns.items():
             column.append(row.get(name))
+
+    def _is_static(self, energy: npt.NDArray[np.float32]) -> bool:
+        return float(np.quantile(energy, _STATIC_SHARE)) < self._run.config.store.static_energy
 
     def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
         """Return a clip's motion maps where its boxes are made from them."""
@@ -297,16 +311,6 @@ class _Part:
     blocks: list[dict[str, Any]]
 
 
-_NO_ROWS = _Part(
-    times=np.empty(0, np.float64),
-    boxes=np.empty((0, 4), np.int16),
-    energy=np.empty(0, np.float32),
-    confidences=np.empty(0, np.float32),
-    places=np.empty((0, 2), np.int32),
-    blocks=[],
-)
-
-
 def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     """Read a committed attempt's rows, video by video.
 
@@ -334,26 +338,21 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     parts, begin = {}, 0
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
-        own = slice(begin, end)
-        parts[video_id] = _Part(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
+        span = slice(begin, end)
+        parts[video_id] = _Part(times[span], boxes[span], energy[span], confidences[span], places[span], rows)
         begin = end
     return parts
 
 
 def _merged(video: _Video) -> _Part:
-    """Join a video's pieces, once."""
-    if len(video.parts) != 1:
-        parts = [_NO_ROWS, *video.parts]
-        joined = _Part(
-            times=np.concatenate([part.times for part in parts]),
-            boxes=np.concatenate([part.boxes for part in parts]),
-            energy=np.concatenate([part.energy for part in parts]),
-            confidences=np.concatenate([part.confidences for part in parts]),
-            places=np.concatenate([part.places for part in parts]),
-            blocks=[],
-        )
-        video.parts = [joined]
-    return video.parts[0]
+    """Return a video's pieces as one."""
+    if len(video.times) != 1:
+        video.times = [np.concatenate([np.empty(0, np.float64), *video.times])]
+        video.boxes = [np.concatenate([np.empty((0, 4), np.int16), *video.boxes])]
+        video.energy = [np.concatenate([np.empty(0, np.float32), *video.energy])]
+        video.confidences = [np.concatenate([np.empty(0, np.float32), *video.confidences])]
+        video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
+    return _Part(video.times[0], video.boxes[0], video.energy[0], video.confidences[0], video.places[0], [])
 
 
 def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:

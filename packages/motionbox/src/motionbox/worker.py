@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 from motionbox.commit import commit_unit
 from motionbox.config import ExtractConfig
 from motionbox.durable import make_directory
-from motionbox.errors import Reason, StoreError
+from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
 from motionbox.failpoints import failpoint
 from motionbox.failures import Fault
 from motionbox.layout import RunPaths
@@ -73,6 +75,7 @@ class Acknowledgement:
         store_error: Why the result could not be stored; None when it could.
         store_full: Whether that will not go away by trying again.
         lost: Why the attempt was lost through no fault of its videos (a node went away); None otherwise.
+        fatal: Why no attempt can work here (a library or a device is missing); None otherwise.
     """
 
     unit_id: str
@@ -83,6 +86,7 @@ class Acknowledgement:
     store_error: str | None = None
     store_full: bool = False
     lost: str | None = None
+    fatal: str | None = None
 
 
 def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowledgement:
@@ -116,6 +120,13 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
     except (OSError, StoreError) as error:
         full = isinstance(error, OSError) and error.errno in _FULL
         return Acknowledgement(task.unit.unit_id, store_error=str(error), store_full=full)
+    except Interrupted:
+        raise
+    except Exception as error:  # a bug, or a machine that lacks something: told apart by whether a video was begun
+        what = f"{type(error).__name__}: {error}"
+        if sign.video_id is None or isinstance(error, ImportError | MotionBoxError):
+            return Acknowledgement(task.unit.unit_id, fatal=what)
+        return Acknowledgement(task.unit.unit_id, fault=Fault(Reason.INTERNAL, what, sign.video_id))
     finally:
         sign.remove()
 
@@ -147,7 +158,7 @@ class _SignOfLife:
         if self.video_id is None:
             make_directory(self._path.parent)
         self.video_id = video_id
-        self._path.write_text(json.dumps([video_id, num_frames]))
+        self._path.write_text(json.dumps([video_id, num_frames, socket.gethostname(), os.getpid()]))
 
     def remove(self) -> None:
         """Remove the note."""
@@ -157,7 +168,7 @@ class _SignOfLife:
 def last_heard(task: Task) -> tuple[str | None, int]:
     """Return the video that an attempt was processing when it was last heard of, and the frames done by then."""
     try:
-        video_id, num_frames = json.loads(task.sign_of_life.read_text())
+        video_id, num_frames, *_ = json.loads(task.sign_of_life.read_text())
         return str(video_id), int(num_frames)
     except (OSError, ValueError, TypeError):
         return None, 0

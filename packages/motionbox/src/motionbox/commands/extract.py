@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from motionbox.runs import Run
 
 _DATASETS = ("epic100", "ssv2", "synthetic", "folder")
+_OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
 
 
@@ -25,6 +26,9 @@ _NUM_LISTED = 20
 @click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
 @click.option("--split", help="Only this split of the data set.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
+@click.option(
+    "--allow-missing", is_flag=True, help="Go on without the videos that are not there; they fail as missing."
+)
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True, help=f"One of {', '.join(preset_names())}.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
@@ -34,6 +38,7 @@ _NUM_LISTED = 20
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
 @click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
+@click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that work beside the CPU workers.")
 @click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.")
 @click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
@@ -56,9 +61,11 @@ def extract(
     backend: str,
     workers: int | None,
     executor: str,
+    gpus: int,
     ray_address: str | None,
     new_run: bool,
     force: bool,
+    allow_missing: bool = False,
 ) -> int:
     """Extract a data set; returns the exit code.
 
@@ -74,13 +81,13 @@ def extract(
     config = load_config(preset, config_path, values)
     _check_backend(config.flow.method, backend)
     root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
-    manifest = _manifest(dataset, root, split, limit)
+    manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing)
     store = store or Path("stores") / dataset
     prepare_store(store)
     with store_lock(store, force=force):
         run = _run(store, dataset, root, manifest, config, new_run=new_run)
         num_workers = 0 if executor == "serial" else workers if workers is not None else _num_cores(ray_address)
-        return _drive(store, run, num_workers, ray_address, backend)
+        return _drive(store, run, _executor(num_workers, ray_address, gpus), backend)
 
 
 def parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -114,13 +121,19 @@ def _num_cores(ray_address: str | None) -> int:
     return len(os.sched_getaffinity(0)) if ray_address is None else 0
 
 
-def _manifest(dataset: str, root: Path, split: str | None, limit: int | None) -> Any:
+def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool) -> Any:
+    """Read the clips to work on; say first what the data on disk lacks."""
+    from motionbox.datacheck import check_data
     from motionbox.manifest import load_manifest
 
-    manifest = load_manifest(dataset, root, split)
+    manifest = load_manifest(dataset, root, split, require_media=False)
     manifest = manifest if limit is None else manifest.slice(0, limit)
     if manifest.num_rows == 0:
         raise InputError(f"data set {dataset} at {root} must have at least one clip, got none")
+    report = check_data(dataset, root, manifest)
+    if report.missing.paths or dataset not in _OWN_DATASETS:
+        click.echo("\n".join(report.lines), err=True)
+    report.require(allow_missing=allow_missing)
     return manifest
 
 
@@ -135,12 +148,11 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: Any, *, n
         return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe), new_run=new_run)
 
 
-def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, backend: str) -> int:
+def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
     from motionbox.engine import EngineOptions, drive
     from motionbox.progress import create_reporter
     from motionbox.snapshot import make_snapshot
 
-    executor = _executor(num_workers, ray_address)
     try:
         drive(run, executor, EngineOptions(backend=backend), create_reporter())
     finally:
@@ -152,12 +164,14 @@ def _drive(store: Path, run: Run, num_workers: int, ray_address: str | None, bac
     return _summarise(store, run)
 
 
-def _executor(num_workers: int, ray_address: str | None) -> Executor:
+def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
     from motionbox.executors import RayExecutor, SerialExecutor
 
     if num_workers == 0 and ray_address is None:
+        if gpus:
+            raise InputError("--gpus needs Ray workers; leave --workers 0 and --executor serial out")
         return SerialExecutor()
-    return RayExecutor(num_workers=num_workers, address=ray_address)
+    return RayExecutor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
 
 
 def _summarise(store: Path, run: Run) -> int:

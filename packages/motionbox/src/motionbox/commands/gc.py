@@ -14,7 +14,9 @@ _NUM_LISTED = 20
 @click.command(help="List what nothing in a store refers to; with --delete, remove it.")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
-@click.option("--keep-snapshots", type=click.IntRange(min=1), default=1, show_default=True, help="Newest ones that stay.")
+@click.option(
+    "--keep-snapshots", type=click.IntRange(min=1), default=1, show_default=True, help="Newest ones that stay."
+)
 def command(store: Path, delete: bool, keep_snapshots: int) -> int:
     """Run the command; see the options."""
     from motionbox.garbage import find_garbage, remove

@@ -26,7 +26,7 @@ def command(store: Path) -> int:
     )
     if problems:
         click.echo(
-            "remedy: delete the commit record (commits/<unit>.json) of a damaged unit and run `motionbox extract` again; "
-            "a damaged snapshot may simply be deleted"
+            "remedy: delete the commit record (commits/<unit>.json) of each damaged unit and every damaged snapshot, "
+            "then run the same `motionbox extract` again"
         )
     return ExitCode.FAILED_CLIPS if problems else ExitCode.OK
