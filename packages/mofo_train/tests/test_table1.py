@@ -11,7 +11,7 @@ from mofo_train.config import load_recipe, recipe_names
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.table1 import TableConfig, plan_stages, run_table
+from mofo_train.table1 import TableConfig, generated_stores, plan_stages, run_table
 from mofo_train.table_plan import estimate_costs, make_plan
 from mofo_train.tables import Table
 
@@ -52,6 +52,14 @@ def test_rows_share_their_pretraining() -> None:
     assert sources["videomae"] is sources["mofo_mca"] is not sources["mofo"]
     assert sources["mofo"] is sources["mofo_masks"]
     assert all(stage.config.seed == stage.seed for stage in stages)
+
+
+def test_presets_have_their_own_stores_and_pretrainings(tmp_path: Path) -> None:
+    table = load_recipe(TableConfig, "synthetic_ablation_boxes")
+    assert set(generated_stores(table, tmp_path)) == {"paper", "release", "tuned"}
+    stages = {stage.key: stage for stage in plan_stages(table) if stage.kind == "pretrain" and stage.seed == 0}
+    assert len(stages) == 6
+    assert sorted(stage.preset for stage in stages.values()) == ["paper"] * 4 + ["release", "tuned"]
 
 
 class Fakes:
@@ -97,7 +105,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[str]]:
     lines: list[str] = []
-    result = run_table(table, out, ONE, store=store_path, data_root=None, clips=None, say=lines.append)
+    result = run_table(table, out, ONE, stores={"paper": store_path}, data_root=None, clips=None, say=lines.append)
     return result, lines
 
 
@@ -147,7 +155,7 @@ def test_a_changed_pretraining_changes_what_builds_on_it() -> None:
 def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mofo_train.table_plan._measure", lambda *_: (100.0, 10**6))
     table = load_recipe(TableConfig, "ssv2_table1")
-    plan = make_plan(table, tmp_path, ONE.device, store=tmp_path / "none", data_root=None, clips=None)
+    plan = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None, clips=None)
     text = "\n".join(plan.lines())
     assert "missing: " in text
     assert "motionbox extract --dataset ssv2" in text

@@ -60,10 +60,14 @@ class ClipsConfig(Section):
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
         num_workers: Decoding processes per rank; 0 = decode in the training process.
         max_bad_share: Stop when more than this share of the clips asked for cannot be read.
+        boxes: `stored`; or to compare with: `full_frame`, or `random` (the clip's boxes moved to a random place).
+        min_confidence: Frames whose box is less certain take the full frame, 0 to 1 (`stored`).
     """
 
     dataset: str
     split: str | None = None
+    boxes: Literal["stored", "full_frame", "random"] = "stored"
+    min_confidence: float = Field(0.0, ge=0, le=1)
     short_side_px: int = Field(256, ge=16)
     crops_per_clip: int = Field(1, ge=1)
     num_workers: int = Field(8, ge=0)

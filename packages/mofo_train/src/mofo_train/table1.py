@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ class RowConfig(Section):
         pretrain_set: Changes to that recipe.
         finetune: Recipe of its finetuning.
         finetune_set: Changes to that recipe.
+        preset: Preset of the motion boxes (data set `synthetic`).
     """
 
     name: str = Field(pattern="^[a-z0-9_]+$")
@@ -55,6 +56,7 @@ class RowConfig(Section):
     pretrain_set: tuple[str, ...] = ()
     finetune: str
     finetune_set: tuple[str, ...] = ()
+    preset: Literal["paper", "release", "tuned"] = "paper"
 
 
 class ProfileConfig(Section):
@@ -131,6 +133,7 @@ class Stage:
         row: Row that it is of; empty for pretraining, which rows share.
         seed: Seed.
         config: Its recipe.
+        preset: Preset of its motion boxes.
         source: The pretraining that it starts from.
     """
 
@@ -139,6 +142,7 @@ class Stage:
     row: str
     seed: int
     config: PretrainConfig | FinetuneConfig
+    preset: str
     source: Stage | None = None
 
     def fingerprint(self, data: str) -> str:
@@ -157,14 +161,13 @@ def plan_stages(table: TableConfig) -> list[Stage]:
             source = None
             if row.pretrain is not None:
                 config = load_recipe(PretrainConfig, row.pretrain, (*row.pretrain_set, f"seed={seed}"))
-                digest = config_digest(config)
-                if digest not in shared:
-                    key = f"pretrain-{row.pretrain}-{digest[:8]}"
-                    shared[digest] = Stage("pretrain", key, "", seed, config)
-                    stages.append(shared[digest])
-                source = shared[digest]
+                key = f"pretrain-{row.pretrain}-{config_digest(config)[:8]}-{row.preset}"
+                if key not in shared:
+                    shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
+                    stages.append(shared[key])
+                source = shared[key]
             tuned = load_recipe(FinetuneConfig, row.finetune, (*row.finetune_set, f"seed={seed}"))
-            stages.append(Stage("finetune", f"row-{row.name}-seed-{seed}", row.name, seed, tuned, source))
+            stages.append(Stage("finetune", f"row-{row.name}-seed-{seed}", row.name, seed, tuned, row.preset, source))
     return stages
 
 
@@ -173,7 +176,7 @@ def run_table(
     out: Path,
     ranks: Ranks,
     *,
-    store: Path,
+    stores: Mapping[str, Path],
     data_root: Path | None,
     clips: Path | None,
     say: Say,
@@ -184,7 +187,7 @@ def run_table(
         table: The recipe, at its profile.
         out: Folder of all stages and of the table.
         ranks: This process among all.
-        store: Motion boxes; must exist, see `generate_data`.
+        stores: Preset -> motion boxes; must exist, see `generate_data`.
         data_root: Folder of the videos; None = that of the store.
         clips: Training clips, where there are some.
         say: Shows a line to the user.
@@ -196,16 +199,16 @@ def run_table(
     stages = plan_stages(table)
     readers: dict[str, ClipReader] = {}
 
-    def reader(config: PretrainConfig | FinetuneConfig, split: str | None) -> ClipReader:
-        data = config.data.model_copy(update={"split": split})
-        key = f"{split} {data.short_side_px}"
+    def reader(stage: Stage, split: str | None) -> ClipReader:
+        data = stage.config.data.model_copy(update={"split": split})
+        key = f"{stage.preset} {data.model_dump_json()}"
         if key not in readers:
-            readers[key] = open_clips(data, store, data_root, clips)
+            readers[key] = open_clips(data, stores[stage.preset], data_root, clips)
         return readers[key]
 
     results: dict[str, dict[str, Any]] = {}
     for place, stage in enumerate(stages, start=1):
-        training = reader(stage.config, stage.config.data.split)
+        training = reader(stage, stage.config.data.split)
         folder, fingerprint = out / stage.key, stage.fingerprint(training.content_id())
         result = ranks.gather(read_result(folder, fingerprint))[0]
         if result is None:
@@ -215,7 +218,7 @@ def run_table(
                 path = pretrain(stage.config, training, folder, ranks, say=say)
                 result = {"checkpoint": str(path)}
             else:
-                test = reader(stage.config, stage.config.test.split)
+                test = reader(stage, stage.config.test.split)
                 result = _finetune_and_test(stage, stage.config, training, test, results, folder, ranks, say)
             result |= {"fingerprint": fingerprint, "wall_seconds": time.perf_counter() - started}
             if ranks.is_first:
@@ -306,24 +309,29 @@ def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[st
     return Table(table.title, metrics, tuple(rows), table.baseline, shown, notes)
 
 
-def generate_data(table: TableConfig, out: Path, say: Say) -> Path:
-    """Generate the synthetic data set of a table and extract its boxes, where that is not done; returns the store."""
-    data, store = out / "data", out / "store"
+def generate_data(table: TableConfig, out: Path, say: Say) -> None:
+    """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
+    data = out / "data"
     motionbox = [sys.executable, "-m", "motionbox"]
-    extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--store", str(store)]
-    commands = [
-        [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)],
-        [*extract, "--flow", "dis"],
-    ]
-    result = {"fingerprint": hashlib.sha256(json.dumps(table.num_clips).encode()).hexdigest()}
-    if read_result(store, result["fingerprint"]) is None:
-        for command in commands:
+    fingerprint = hashlib.sha256(json.dumps(table.num_clips).encode()).hexdigest()
+    extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
+    jobs = [(data, [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)])]
+    for preset, store in generated_stores(table, out).items():
+        jobs.append((store, [*extract, "--store", str(store), "--preset", preset]))
+    for folder, command in jobs:
+        marker = folder.with_name(f"{folder.name}.done")  # beside it: these folders are others' to fill
+        if read_result(marker, fingerprint) is None:
             say(" ".join(command[2:]))
             done = subprocess.run(command, check=False)
             if done.returncode:
                 raise DataError(f"`{' '.join(command[2:])}` must succeed, it ended with exit code {done.returncode}")
-        _write_json(store / "result.json", result)
-    return store
+            marker.mkdir(exist_ok=True)
+            _write_json(marker / "result.json", {"fingerprint": fingerprint})
+
+
+def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
+    """Return where the boxes of each preset that a table uses are."""
+    return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,13 +155,19 @@ class Plan:
 
 
 def make_plan(
-    table: TableConfig, out: Path, device: torch.device, *, store: Path, data_root: Path | None, clips: Path | None
+    table: TableConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    stores: Mapping[str, Path],
+    data_root: Path | None,
+    clips: Path | None,
 ) -> Plan:
     """Find out what a table needs; arguments as of `table1.run_table`."""
     stages = plan_stages(table)
     missing, num_clips = "", None
     try:
-        num_clips = len(open_clips(stages[0].config.data, store, data_root, clips))
+        num_clips = len(open_clips(stages[0].config.data, stores[stages[0].preset], data_root, clips))
     except DataError as error:
         if table.dataset == "synthetic":
             num_clips = table.num_clips * 4 // 5  # it will be generated; every fifth clip is for validation

@@ -44,14 +44,19 @@ def command(
     from mofo_train.config import load_recipe
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import DataError, ExitCode
-    from mofo_train.table1 import TableConfig, generate_data, run_table
+    from mofo_train.table1 import TableConfig, generate_data, generated_stores, run_table
     from mofo_train.table_plan import make_plan
 
     name = recipe or f"{dataset}_table1"
     table = load_recipe(TableConfig, name, overrides).at(profile)
     folder = out or Path("runs") / f"{Path(name).stem}-{profile}"
     generated = table.dataset == "synthetic" and store is None
-    boxes = store or (folder / "store" if generated else Path("stores") / table.dataset)
+    if generated:
+        stores = generated_stores(table, folder)
+    else:
+        stores = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
+        if len(stores) > 1:
+            raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
     with ranks_of_this_run() as ranks:
 
         def say(line: str) -> None:
@@ -59,7 +64,7 @@ def command(
                 click.echo(line)
 
         if only_plan or not generated:
-            plan = make_plan(table, folder, ranks.device, store=boxes, data_root=data_root, clips=clips)
+            plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root, clips=clips)
             for line in plan.lines():
                 say(line)
             if only_plan:
@@ -70,7 +75,7 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
-        result = run_table(table, folder, ranks, store=boxes, data_root=data_root, clips=clips, say=say)
+        result = run_table(table, folder, ranks, stores=stores, data_root=data_root, clips=clips, say=say)
         if ranks.is_first:
             stem = "table1" if name.endswith("table1") else Path(name).stem
             paths = result.write(folder, stem)

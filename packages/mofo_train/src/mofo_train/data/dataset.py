@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,11 @@ from mofo_train.data.decode import ClipUnreadableError, decode_frames
 from mofo_train.data.training_clips import read_training_clip, training_clip_path
 from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
 from mofo_train.errors import DataError
+from motionbox.boxes import clip_box
 from motionbox.store import Store
 
 _MAX_SUBSTITUTES = 8
+BoxUse = Literal["stored", "full_frame", "random"]
 
 
 class ClipReader:
@@ -42,7 +44,15 @@ class ClipReader:
     """
 
     def __init__(
-        self, store: Store, data_root: Path, *, split: str | None, short_side_px: int, clips: Path | None = None
+        self,
+        store: Store,
+        data_root: Path,
+        *,
+        split: str | None,
+        short_side_px: int,
+        clips: Path | None = None,
+        boxes: BoxUse = "stored",
+        min_confidence: float = 0.0,
     ) -> None:
         """Choose the clips of a split that have boxes.
 
@@ -52,6 +62,8 @@ class ClipReader:
             split: Only clips of this split; None = all.
             short_side_px: Larger videos are reduced to this short side.
             clips: Folder of training clips; what it lacks is read from the source media.
+            boxes: Which boxes to give, see `ClipsConfig`.
+            min_confidence: Frames whose stored box is less certain take the full frame.
 
         Raises:
             DataError: The store has no clip of that split with boxes.
@@ -73,6 +85,8 @@ class ClipReader:
         self._store = store
         self._root = data_root
         self._clips = clips
+        self._box_use = boxes
+        self._min_confidence = min_confidence
         self._short_side_px = short_side_px
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         rates = "frame_fps" in self.labels.column_names
@@ -123,7 +137,7 @@ class ClipReader:
         _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
         pixels = self._pixels(index, frames)
-        boxes = self._store.frame_boxes(clip_id)[frames].astype(np.float32)
+        boxes = self._boxes(index)[frames].astype(np.float32)
         limits = np.array([width, height, width, height], np.float32)
         if (
             (boxes < 0).any()
@@ -135,6 +149,23 @@ class ClipReader:
                 f"outside or frames that are not {width}x{height}; extract it again"
             )
         return pixels, boxes * np.array([pixels.shape[2], pixels.shape[1]] * 2, np.float32) / limits
+
+    def _boxes(self, index: int) -> NDArray[np.int16]:
+        """Return the boxes of all frames of a clip, int16 (T, 4) in display pixels, as the recipe wants them."""
+        _, _, width, height = self._rows[index]
+        clip_id = self.clip_ids[index]
+        boxes = self._store.frame_boxes(clip_id)
+        if self._box_use == "full_frame":
+            boxes[:] = (0, 0, width, height)
+        elif self._box_use == "random":
+            around = clip_box(boxes)
+            seed = int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8])
+            spare = np.maximum([width - around[2] + around[0], height - around[3] + around[1]], 0)
+            place = np.random.default_rng(seed).integers(0, spare, endpoint=True)
+            boxes += np.tile(place - around[:2], 2).astype(np.int16)
+        elif self._min_confidence > 0:
+            boxes[self._store.frame_confidences(clip_id) < self._min_confidence] = (0, 0, width, height)
+        return boxes
 
     def _pixels(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         clip_id = self.clip_ids[index]

@@ -33,6 +33,8 @@ def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None, cl
         split=data.split,
         short_side_px=data.short_side_px,
         clips=prepared if prepared.is_dir() else None,
+        boxes=data.boxes,
+        min_confidence=data.min_confidence,
     )
 
 
