@@ -105,7 +105,7 @@ def test_a_few_clips_can_be_learned_by_heart(store_path: Path, tmp_path: Path) -
     }
     optim = {
         "batch_size": 10,
-        "epochs": 40,
+        "epochs": 25,
         "base_lr": 0.05,
         "ema_decay": None,
         "layer_decay": 1.0,

@@ -158,9 +158,12 @@ class PretrainRunConfig(RunConfig):
     """How pretraining runs.
 
     Attributes:
+        sharding: On several ranks, `ddp` keeps a whole model on each, `fsdp` shares out parameters, gradients and
+            optimiser state (for ViT-H).
         picture_every_epochs: Distance of reconstruction pictures; 0 = none.
     """
 
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     picture_every_epochs: int = Field(20, ge=0)
 
 

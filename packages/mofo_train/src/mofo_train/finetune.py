@@ -10,7 +10,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -334,9 +333,7 @@ class _Run:
             totals.wait_seconds += time.perf_counter() - before
             self.bad.count(len(batch.clips) // self.config.data.crops_per_clip, batch.bad, self.say)
             names += batch.clips
-            last = part == parts - 1
-            hold = nullcontext() if last or self.ranks.world_size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
-            with hold:
+            with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)

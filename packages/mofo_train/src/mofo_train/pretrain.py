@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
@@ -146,9 +146,9 @@ class _Run:
             with_motion=config.mask.kind == "motion_map",
             patch_px=model.clip.patch_px,
         )
+        wrapped: nn.Module = ranks.wrap(model, config.run.sharding)
         optimizer = create_optimizer(model, config.optim)
         scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        wrapped: nn.Module = ranks.wrap(model)
         if config.run.compile:
             wrapped = cast(nn.Module, torch.compile(wrapped))
         log = RunLog(out) if ranks.is_first else None
@@ -163,8 +163,7 @@ class _Run:
             self.say(f"skipped: {problem}")
         if found is None:
             return
-        load_into(self.model, found.model, source=str(found.path))
-        self.optimizer.load_state_dict(found.state["optimizer"])
+        self.ranks.restore(self.model, self.optimizer, found.model, found.state["optimizer"])
         self.scaler.load_state_dict(found.state["scaler"])
         self.step = found.step
         self.bad.num_read, self.bad.num_bad = found.info["num_read"], found.info["num_bad"]
@@ -223,14 +222,13 @@ class _Run:
             totals.wait_seconds += time.perf_counter() - before
             self.bad.count(len(batch.clips) // self.config.data.crops_per_clip, batch.bad, self.say)
             names += batch.clips
-            last = part == parts - 1
-            hold = nullcontext() if last or self.ranks.world_size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
-            with hold:
+            with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss, drawn = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optim.clip_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             stop_diverged(f"gradient norm {norm}", self.step, [self.reader.clip_ids[clip] for clip in names])
         self.scaler.step(self.optimizer)
@@ -320,6 +318,7 @@ class _Run:
 
     def _save(self) -> Path:
         reasons = self.ranks.gather(self.bad.reasons)
+        weights, optimizer = self.ranks.full_state(self.model, self.optimizer)
         path = self.out / "checkpoints" / f"step-{self.step:09d}"
         if not self.ranks.is_first:
             return path
@@ -331,9 +330,9 @@ class _Run:
             "num_bad": self.bad.num_bad,
             "bad_clips": {name: reason for part in reasons for name, reason in part.items()},
         }
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"optimizer": optimizer, "scaler": self.scaler.state_dict()}
         keep = self.config.run.keep_checkpoints
-        return write_checkpoint(self.out / "checkpoints", self.step, self.model.state_dict(), state, info, keep=keep)
+        return write_checkpoint(self.out / "checkpoints", self.step, weights, state, info, keep=keep)
 
     def close(self) -> None:
         """Write out the log."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox import boxes as bx
+from motionbox.blocks import Block
 from motionbox.box_scores import ScoreRow
 from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.datasets.folder import find_media
@@ -32,7 +33,7 @@ from motionbox.evaluate import (
 from motionbox.evidence import clip_boxes
 from motionbox.flow import FlowEstimator, create_flow_estimator
 from motionbox.frames import VideoInfo
-from motionbox.pipeline import Block, BlockProcessor
+from motionbox.pipeline import BlockProcessor
 from motionbox.video import is_frame_folder, probe, read_frames
 
 ABLATION: dict[str, dict[str, Any]] = {
