@@ -105,7 +105,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[str]]:
     lines: list[str] = []
-    result = run_table(table, out, ONE, stores={"paper": store_path}, data_root=None, clips=None, say=lines.append)
+    result = run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None, clips=None, say=lines.append)
     return result, lines
 
 
