@@ -75,6 +75,8 @@ def test_brighter_means_more_motion():
     ramp = draw.map_to_colour(np.arange(256, dtype=np.uint8)[None]).astype(float).sum(axis=2)[0]
     assert (np.diff(ramp) >= -3).all()
     assert ramp[255] > ramp[128] > ramp[0]
+    half = np.full((1, 1), 100, np.uint8)
+    assert (draw.map_to_colour(half, peak=100) == draw.map_to_colour(np.full((1, 1), 255, np.uint8))).all()
     assert draw.map_to_colour(np.zeros((4, 5), np.uint8), (50, 40)).shape == (40, 50, 3)
 
 

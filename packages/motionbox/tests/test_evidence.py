@@ -46,15 +46,15 @@ def test_the_box_is_where_the_motion_is():
 
 
 def test_frames_without_motion_inherit_the_nearest_motion():
-    motion = noise(60)
-    motion[10:18, 8:16, 2:12] = 8
-    motion[40:48, 8:16, 40:50] = 8
+    motion = noise(100)
+    motion[10:30, 8:16, 2:12] = 8
+    motion[60:80, 8:16, 40:50] = 8
     found = run(motion, growth=0.0, shrink=0.0)
     first, second = np.array([16, 64, 96, 128]), np.array([320, 64, 400, 128])
-    assert bx.iou(found.boxes[[0, 5, 10, 12]], first).min() > 0.6
-    assert bx.iou(found.boxes[[45, 47, 50, 59]], second).min() > 0.6
-    assert (found.source[[0, 25, 59]] == bx.BoxSource.BORROWED).all()
-    assert (found.source[[12, 44]] == bx.BoxSource.OWN).all()
+    assert bx.iou(found.boxes[[0, 5, 10, 20]], first).min() > 0.6
+    assert bx.iou(found.boxes[[70, 79, 85, 99]], second).min() > 0.6
+    assert (found.source[[0, 45, 99]] == bx.BoxSource.BORROWED).all()
+    assert (found.source[[12, 64]] == bx.BoxSource.OWN).all()
 
 
 def test_there_is_no_lag():

@@ -111,6 +111,14 @@ def test_frames_without_annotation_have_no_truth(clip):
     assert [truth is None for truth in truths] == [True, True, True, False, True]
 
 
+def test_annotations_of_another_rate_are_matched_by_time(clip):
+    """Boxes annotated at half the clip's rate: number n is the clip's frame 2 (n - 1)."""
+    boxes = np.array([[k, k, k + 10, k + 10] for k in range(1, 6)], float)
+    view = View([clip], AnnotatedClip("videos/00000", np.arange(1, 6), boxes), truth_fps=clip.row["fps"] / 2)
+    assert [show._truth_at(view, 2 * k)[0] for k in range(5)] == [1, 2, 3, 4, 5]
+    assert show._truth_at(view, 12) is None
+
+
 def test_a_lost_video_is_said_in_its_place(clip, tmp_path, words):
     from dataclasses import replace
 
@@ -137,6 +145,15 @@ def test_a_store_without_maps_says_so(mapless_path, words):
     with open_store(mapless_path) as store:
         show.still(View([load_clip(store, "videos/00001")], height_px=120))
     assert "no motion maps" in words
+
+
+def test_a_single_frame_has_boxes_but_no_flow_and_no_map(tmp_path, words):
+    (tmp_path / "videos").mkdir()
+    write_file(tmp_path / "videos" / "single.mp4", [np.full((64, 96, 3), 90, np.uint8)], 10)
+    assert extract("folder", tmp_path / "videos", tmp_path / "store") == 0
+    with open_store(tmp_path / "store") as store:
+        show.still(View([load_clip(store, "single")], height_px=120))
+    assert {"no flow", "no motion maps", "a single frame", "centre half (no motion found)"} <= set(words)
 
 
 def test_a_failed_clip_is_one_page_with_the_reason(tmp_path, words):

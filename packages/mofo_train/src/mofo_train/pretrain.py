@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,10 +20,11 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
-from mofo_train.config import PretrainConfig, config_digest
+from mofo_train.config import ModelConfig, PretrainConfig, config_digest
 from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, Interrupted, MofoTrainError
@@ -136,14 +137,7 @@ class _Run:
     ) -> _Run:
         """Build everything and take up the newest checkpoint."""
         net = config.model
-        model = create_pretrain_model(
-            net.name,
-            num_frames=net.num_frames,
-            image_px=net.image_px,
-            decoder_depth=net.decoder_depth,
-            drop_path=net.drop_path,
-            recompute=net.recompute,
-        )
+        model = _create_model(net)
         if net.init is not None:
             load_into(model, load_checkpoint(net.init), source=str(net.init))
         model.to(ranks.device)
@@ -155,9 +149,9 @@ class _Run:
             with_motion=config.mask.kind == "motion_map",
             patch_px=model.clip.patch_px,
         )
+        wrapped: nn.Module = ranks.wrap(model, config.run.sharding)
         optimizer = create_optimizer(model, config.optim)
         scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        wrapped: nn.Module = ranks.wrap(model)
         if config.run.compile:
             wrapped = cast(nn.Module, torch.compile(wrapped))
         log = RunLog(out) if ranks.is_first else None
@@ -178,8 +172,7 @@ class _Run:
             recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if found is None:
             return
-        load_into(self.model, found.model, source=str(found.path))
-        self.optimizer.load_state_dict(found.state["optimizer"])
+        self.ranks.restore(self.model, self.optimizer, found.model, found.state["optimizer"])
         self.scaler.load_state_dict(found.state["scaler"])
         self.step = found.step
         self.num_read, self.num_bad = found.info["num_read"], found.info["num_bad"]
@@ -238,14 +231,13 @@ class _Run:
             totals.wait_seconds += time.perf_counter() - before
             self._count_bad(batch)
             names += batch.clips
-            last = part == parts - 1
-            hold = nullcontext() if last or self.ranks.world_size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
-            with hold:
+            with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss, drawn = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optim.clip_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self._stop_diverged(f"gradient norm {norm}", names)
         self.scaler.step(self.optimizer)
@@ -338,7 +330,9 @@ class _Run:
         frames = torch.empty(1, 3, clip.num_frames, clip.image_px, clip.image_px, device="meta")
         mask = torch.zeros(1, clip.num_tokens, dtype=torch.bool)
         mask[:, : round(self.config.mask.mask_ratio * clip.num_tokens)] = True
-        self.flops_per_clip = training_flops(self.model, frames, mask)
+        with torch.device("meta"):
+            shadow = _create_model(self.config.model)
+        self.flops_per_clip = training_flops(shadow, frames, mask)
         self.peak_flops = matrix_rate(self.ranks.device, _DTYPES[self.config.run.precision])
 
     def _wants_picture(self) -> bool:
@@ -356,6 +350,7 @@ class _Run:
 
     def _save(self) -> Path:
         counts = self.ranks.gather((self.num_read, self.num_bad, self.bad))
+        weights, optimizer = self.ranks.full_state(self.model, self.optimizer)
         path = self.out / "checkpoints" / f"step-{self.step:09d}"
         if not self.ranks.is_first:
             return path
@@ -367,14 +362,25 @@ class _Run:
             "num_bad": counts[0][1],
             "bad_clips": {name: reason for _, _, bad in counts for name, reason in bad.items()},
         }
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"optimizer": optimizer, "scaler": self.scaler.state_dict()}
         keep = self.config.run.keep_checkpoints
-        return write_checkpoint(self.out / "checkpoints", self.step, self.model.state_dict(), state, info, keep=keep)
+        return write_checkpoint(self.out / "checkpoints", self.step, weights, state, info, keep=keep)
 
     def close(self) -> None:
         """Write out the log."""
         if self.log is not None:
             self.log.close()
+
+
+def _create_model(config: ModelConfig) -> MaskedAutoencoder:
+    return create_pretrain_model(
+        config.name,
+        num_frames=config.num_frames,
+        image_px=config.image_px,
+        decoder_depth=config.decoder_depth,
+        drop_path=config.drop_path,
+        recompute=config.recompute,
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -385,9 +391,11 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _signals(run: _Run) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
+    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps; the second one stops at once."""
 
     def stop(*_: object) -> None:
+        if run.interrupted:
+            raise KeyboardInterrupt
         run.interrupted = True
         sys.stderr.write("stopping after this step ...\n")
 

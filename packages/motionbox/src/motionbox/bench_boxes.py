@@ -1,6 +1,6 @@
 """How well the boxes of several configs find hands and objects: clips with annotated boxes -> one table.
 
-Each clip is decoded and its flow computed once; every config then runs the real pipeline on it (`pipeline` for the
+Each clip's flow is computed once per flow setting; every config then runs the real pipeline on it (`pipeline` for the
 frames, `evidence` for the clip), so the table says what a store would hold.
 """
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from motionbox import boxes as bx
 from motionbox.blocks import Block
 from motionbox.box_scores import ScoreRow
-from motionbox.config import ExtractConfig, load_config
+from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.datasets.folder import find_media
 from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
 from motionbox.errors import InputError
@@ -31,7 +31,7 @@ from motionbox.evaluate import (
     trivial_boxes,
 )
 from motionbox.evidence import clip_boxes
-from motionbox.flow import FlowEstimator
+from motionbox.flow import FlowEstimator, create_flow_estimator
 from motionbox.frames import VideoInfo
 from motionbox.pipeline import BlockProcessor
 from motionbox.video import is_frame_folder, probe, read_frames
@@ -67,9 +67,10 @@ class BenchClip:
 
 
 class _RememberingEstimator:
-    """Computes each flow of the clip at hand once."""
+    """Computes each flow of the clip at hand once, and knows the time it took (of this thread, not of the clock)."""
 
     def __init__(self, estimator: FlowEstimator) -> None:
+        self.seconds = 0.0
         self._estimator = estimator
         self._flows: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
 
@@ -86,12 +87,16 @@ class _RememberingEstimator:
         initial: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return the flow; a first guess is passed on and its result not remembered."""
-        if initial is not None:
-            return self._estimator(frame0, frame1, initial=initial)
-        key = (frame0.tobytes(), frame1.tobytes())
-        if key not in self._flows:
-            self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
-        return self._flows[key]
+        begin = time.thread_time()
+        try:
+            if initial is not None:
+                return self._estimator(frame0, frame1, initial=initial)
+            key = (frame0.tobytes(), frame1.tobytes())
+            if key not in self._flows:
+                self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
+            return self._flows[key]
+        finally:
+            self.seconds += time.thread_time() - begin
 
 
 def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOMETHING_ELSE) -> list[BenchClip]:
@@ -131,17 +136,14 @@ def generate_clips(folder: Path, num_clips: int, seed: int, *, camera_motion: bo
 def run_bench(
     clips: Sequence[BenchClip],
     configs: Mapping[str, ExtractConfig],
-    estimator: FlowEstimator,
-    *,
-    on_clip: Callable[[str], None] | None = None,
+    make_estimator: Callable[[FlowConfig], FlowEstimator] = create_flow_estimator,
 ) -> list[ScoreRow]:
     """Score configs on clips, beside boxes that do not look at the video.
 
     Args:
         clips: Annotated clips.
-        configs: Name -> config; `flow` of all of them is what `estimator` computes.
-        estimator: Computes flow.
-        on_clip: Called with the clip id before each clip.
+        configs: Name -> config.
+        make_estimator: Makes what computes the flow of a config.
 
     Returns:
         One row per trivial method, then one per config.
@@ -149,25 +151,27 @@ def run_bench(
     Raises:
         ClipError: A clip cannot be decoded.
     """
+    estimators = {flow: make_estimator(flow) for flow in dict.fromkeys(config.flow for config in configs.values())}
     rows: dict[str, ScoreRow] = {}
     for clip in clips:
-        if on_clip is not None:
-            on_clip(clip.truth.clip_id)
-        _bench_clip(clip, configs, estimator, rows)
+        _bench_clip(clip, configs, estimators, rows)
     return list(rows.values())
 
 
 def _bench_clip(
-    clip: BenchClip, configs: Mapping[str, ExtractConfig], estimator: FlowEstimator, rows: dict[str, ScoreRow]
+    clip: BenchClip,
+    configs: Mapping[str, ExtractConfig],
+    estimators: Mapping[FlowConfig, FlowEstimator],
+    rows: dict[str, ScoreRow],
 ) -> None:
     info = probe(clip.path, fps=clip.frame_fps)
     truth = clip.truth
-    remembering = _RememberingEstimator(estimator)
+    remembering = {flow: _RememberingEstimator(estimator) for flow, estimator in estimators.items()}
     for name, boxes in trivial_boxes(truth.boxes, info.width, info.height).items():
         row = rows.setdefault(name, ScoreRow(name))
         row.add(truth.clip_id, score_clip(boxes, truth.boxes, info.width, info.height))
     for name, config in configs.items():
-        times, found, milliseconds = compute_boxes(clip, info, config, remembering)
+        times, found, milliseconds = _compute_boxes(clip, info, config, remembering[config.flow])
         wanted = times[0] + (truth.numbers - 1) / info.fps
         row = rows.setdefault(name, ScoreRow(name))
         predicted = boxes_at(times, found.boxes, wanted)
@@ -176,21 +180,20 @@ def _bench_clip(
         row.milliseconds.append(milliseconds)
 
 
-def compute_boxes(
-    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: FlowEstimator
+def _compute_boxes(
+    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _RememberingEstimator
 ) -> tuple[npt.NDArray[np.float64], bx.StabilisedBoxes, float]:
-    """Return a clip's times, its stabilised boxes and the milliseconds per frame of all steps after flow."""
+    """Return a clip's times, its stabilised boxes and the milliseconds of CPU per frame of all steps after flow."""
     frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
     block = Block(0, frames, 0, len(frames))
-    BlockProcessor(info, config, estimator).process(block)  # fills the estimator's memory: flow is not timed
-    begin = time.perf_counter()
+    begin = time.thread_time() - estimator.seconds
     result = BlockProcessor(info, config, estimator).process(block)
     maps = None
     if result.maps:
         index = np.where(result.map_index < 0, len(result.maps), result.map_index)
         maps = np.stack([*result.maps, np.zeros_like(result.maps[0])])[index]
     found = clip_boxes(result.boxes, maps, result.times, info.width, info.height, config, result.confidence)
-    return result.times, found, (time.perf_counter() - begin) / len(frames) * 1e3
+    return result.times, found, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
 
 
 def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:

@@ -12,16 +12,17 @@ cut again when read. So a reader touches only the data of the frames it wants, o
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import ColourFrame
+from motionbox.frames import ColourFrame, DecodeLimits
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -34,7 +35,7 @@ GROUP_FRAMES = 8
 """Frames from one H.264 keyframe to the next."""
 
 JPEG_QUALITY = 75
-H264_CRF = 22
+H264_CRF = 24
 _HEAD = struct.Struct("<8s4I")
 _FORMS: tuple[ClipForm, ...] = ("jpeg", "h264")
 _H264_OPTIONS = {
@@ -81,7 +82,7 @@ def write_clip(frames: Iterable[ColourFrame], *, form: ClipForm = "h264") -> byt
 
     Args:
         frames: At least one, all of one size, with rising times: `video.read_colour_frames(short_side_px=256)`.
-        form: `h264` (CRF 22) or `jpeg` (quality 75).
+        form: `h264` (CRF 24) or `jpeg` (quality 75).
 
     Raises:
         ValueError: No frame, frames of several sizes, or an unknown form.
@@ -108,6 +109,62 @@ def write_clip(frames: Iterable[ColourFrame], *, form: ClipForm = "h264") -> byt
     if len(data) != len(times):
         raise AssertionError(f"{len(times)} frames must give as many access units, got {len(data)}")
     return _pack(form, size, times, data)
+
+
+def clip_from_video(
+    path: Path,
+    *,
+    form: ClipForm = "h264",
+    short_side_px: int = 256,
+    start_seconds: float | None = None,
+    stop_seconds: float | None = None,
+    frame_fps: float | None = None,
+    limits: DecodeLimits | None = None,
+) -> tuple[bytes, ClipError | None]:
+    """Decode a span of a video and code it as a block; what came before a fault is kept.
+
+    Args:
+        path: Video file, folder of frames or tar of frames.
+        form: As `write_clip`.
+        short_side_px: Frames are shrunk to this short side at most.
+        start_seconds: As a manifest's column.
+        stop_seconds: As a manifest's column.
+        frame_fps: As a manifest's column: not None for numbered frame files.
+        limits: What is refused.
+
+    Returns:
+        The block, and the fault that ended decoding early, None where nothing did.
+
+    Raises:
+        ClipError: Not one frame could be read.
+    """
+    from motionbox.video import read_colour_frames
+
+    faults: list[ClipError] = []
+    num_frames = 0
+
+    def frames() -> Iterator[ColourFrame]:
+        nonlocal num_frames
+        source = read_colour_frames(
+            path,
+            short_side_px=short_side_px,
+            start_seconds=start_seconds,
+            stop_seconds=stop_seconds,
+            limits=limits,
+            fps=frame_fps,
+            numbered=frame_fps is not None,
+        )
+        try:
+            for frame in source:
+                num_frames += 1
+                yield frame
+        except ClipError as fault:
+            if num_frames == 0:
+                raise
+            faults.append(fault)
+
+    block = write_clip(frames(), form=form)
+    return block, (faults[0] if faults else None)
 
 
 def read_index(data: bytes | memoryview) -> ClipIndex:

@@ -150,17 +150,19 @@ def nice_scale(value: float) -> float:
     return float(next(step * power for step in (1, 2, 5, 10) if value <= step * power * (1 + 1e-9)))
 
 
-def map_to_colour(motion_map: NDArray[np.uint8], size_wh: tuple[int, int] | None = None) -> Picture:
+def map_to_colour(motion_map: NDArray[np.uint8], size_wh: tuple[int, int] | None = None, *, peak: int = 255) -> Picture:
     """Show a motion map, dark to bright.
 
     Args:
         motion_map: (h, w) uint8 as kept in a store.
         size_wh: Width and height of the picture; None keeps the map's.
+        peak: Value that is shown brightest.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    enlarged = motion_map if size_wh is None else cv2.resize(motion_map, size_wh, interpolation=cv2.INTER_CUBIC)
+    bright = np.rint(np.clip(motion_map * (255 / max(1, peak)), 0, 255)).astype(np.uint8)
+    enlarged = bright if size_wh is None else cv2.resize(bright, size_wh, interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(cv2.applyColorMap(np.asarray(enlarged, np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1])
 
 

@@ -35,6 +35,17 @@ def render(view: View) -> Iterator[Picture]:
         yield _page(view, footage, *moment)
 
 
+def panels_only(view: View) -> Iterator[Picture]:
+    """Draw a view's panels beside each other frame by frame, without words around them.
+
+    Yields:
+        (H, W, 3) uint8 RGB, all of one size.
+    """
+    footage = Footage(view)
+    for moment in footage.moments():
+        yield draw.grid([[panel for _, panel in _pictures(view, footage, *moment)]], 4)
+
+
 def play(views: Sequence[View], fps: float) -> Iterator[Picture]:
     """Draw views one after the other, each at its own speed.
 
@@ -132,14 +143,14 @@ def _title(view: View) -> str:
 
 
 def _truth_at(view: View, index: int) -> NDArray[np.float64] | None:
-    """Return the annotated box of a frame: number n is the clip's frame at position n - 1."""
-    if view.truth is None:
+    """Return the annotated box of a frame: of the annotated frame nearest in time, within half its duration."""
+    if view.truth is None or len(view.truth.numbers) == 0:
         return None
-    at = np.searchsorted(view.truth.numbers, index + 1)
-    if at == len(view.truth.numbers) or view.truth.numbers[at] != index + 1:
-        return None
-    box = view.truth.boxes[at]
-    return box if bool(bx.has_box(box)) else None
+    fps = view.truth_fps or view.first.row["fps"]
+    offsets = (view.truth.numbers - 1) / fps - (view.first.times[index] - view.first.times[0])
+    nearest = int(np.argmin(np.abs(offsets)))
+    box = view.truth.boxes[nearest]
+    return box if abs(offsets[nearest]) <= 0.5 / fps and bool(bx.has_box(box)) else None
 
 
 def _pictures(
@@ -203,9 +214,10 @@ def _flow_panel(view: View, footage: Footage, flow: NDArray[np.float32] | None) 
 def _map_panel(view: View, clip: ClipBoxes, index: int) -> Picture:
     here = _nearest(clip, view, index) if len(view.first.times) else None
     if clip.maps is None or here is None:
-        reason = "this store keeps none" if here is not None else "no frames"
+        without_flow = len(clip.times) == 1
+        reason = "no frames" if here is None else "a single frame" if without_flow else "this store keeps none"
         return draw.message(view.panel_wh, ["no motion maps", reason])
-    heat = draw.map_to_colour(clip.maps[here], view.panel_wh)
+    heat = draw.map_to_colour(clip.maps[here], view.panel_wh, peak=clip.map_peak)
     scale = view.panel_wh[0] / clip.row["width"]
     return draw.overlay(heat, clip.boxes[here].tolist(), colour=_BOX_COLOURS[bx.BoxSource(int(clip.sources[here]))],
                         scale=scale)  # fmt: skip

@@ -195,12 +195,13 @@ class _SnapshotWriter:
         times, places = merged.times[first:stop], merged.places[first:stop]
         raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
         still = self._run.config.store.static_energy
-        if len(times) and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still:
-            raw, places, confidences = np.full_like(raw, -1), np.full_like(places, -1), np.zeros_like(confidences)
+        static = len(times) > 0 and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still
+        if static:
+            raw, confidences = np.full_like(raw, -1), np.zeros_like(confidences)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
-            maps = self._clip_maps(places, video.size)
+            maps = self._clip_maps(np.full_like(places, -1) if static else places, video.size)
             size = (video.size["width"], video.size["height"])
             stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
             whole = clip_box(stable.boxes)

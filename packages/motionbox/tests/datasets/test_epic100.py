@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from click.testing import CliRunner
 
+from motionbox.commands.extract import command as extract
 from motionbox.datasets.epic100 import find_videos
 from motionbox.errors import InputError
 from motionbox.manifest import load_manifest
+from motionbox.store import Store, open_store
 from motionbox.video import read_frames
 
 HEADER = (
@@ -213,3 +216,30 @@ def test_frames_and_the_clips_mp4_show_the_same(official, testdata, tmp_path):
         same = distance(position, position)
         assert same < 3.5
         assert same < min(distance(position, position - 3), distance(position, position + 3))
+
+
+def extracted(root: Path, store: Path) -> Store:
+    arguments = ["--dataset", "epic100", "--data-root", str(root), "--store", str(store), "--flow", "dis"]
+    assert CliRunner().invoke(extract, [*arguments, "--executor", "serial"], standalone_mode=False).return_value == 0
+    return open_store(store)
+
+
+def test_boxes_from_frame_files_equal_those_from_an_mp4(official, testdata, tmp_path, write_video):
+    """The same pictures, once as numbered files and once, without loss, as a video that is cut by timestamp."""
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "video/P01/videos").mkdir(parents=True)
+    frames_root = mini_root(official, testdata, tmp_path / "frames")
+    shutil.copy(frames_root / "EPIC_100_train.csv", tmp_path / "video")
+    files = list(read_frames(frames_root / "EPIC-KITCHENS/P01/rgb_frames/P01_06", fps=60, numbered=True))
+    pictures = np.stack([np.zeros_like(files[0].grey), *(frame.grey for frame in files)])
+    numbers = [0, *(round(frame.time_seconds * 60) for frame in files)]
+    path = tmp_path / "video/P01/videos/P01_06.MP4"
+    write_video(path, pictures, fps=60, pts=numbers, pix_fmt="yuvj444p", options={"qp": "0", "preset": "ultrafast"})
+
+    one, other = extracted(frames_root, tmp_path / "s1"), extracted(tmp_path / "video", tmp_path / "s2")
+    # the second clip ends at 345.00 s: frame 20700, shown at that very moment, is in by number and out by time
+    for clip_id, num_by_number, num_by_time in (("P01_06_90", 50, 50), ("P01_06_92", 58, 57)):
+        boxes, times = one.frame_boxes(clip_id), one.frame_times(clip_id)
+        assert (len(boxes), len(other.frame_boxes(clip_id))) == (num_by_number, num_by_time)
+        assert np.allclose(times[:num_by_time], other.frame_times(clip_id), atol=1e-3)
+        assert np.abs(boxes[:num_by_time].astype(int) - other.frame_boxes(clip_id)).max() <= 2

@@ -46,7 +46,8 @@ def command(
     from mofo_train.data.sources import open_boxes
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    results: dict[str, Any] = {"device": _describe(device), "torch": torch.__version__}
+    results: dict[str, Any] = {"device": _describe(device), "threads": torch.get_num_threads()}
+    results["torch"] = torch.__version__
     for part in parts or PARTS[:3]:
         if part == "model":
             results[part] = bench.bench_model(model_name, batch_size, rounds, device, compiled=compiled, peers=peers)

@@ -10,14 +10,17 @@ import hashlib
 import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
 from mofo_train.errors import DataError
@@ -80,7 +83,7 @@ def read_training_clip(path: Path, frames: NDArray[np.int64], num_frames: int) -
             if held != num_frames:
                 raise ClipUnreadableError(f"{path} must hold {num_frames} frames, got {held}; delete it, prepare again")
             images = {index: _decode(archive.read(_frame_name(index))) for index in dict.fromkeys(frames.tolist())}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, UnidentifiedImageError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ClipUnreadableError(f"{path} must be an intact training clip, got: {error}; delete it") from None
     return np.stack([images[index] for index in frames.tolist()])
 
@@ -135,8 +138,11 @@ def _prepare(
 
 
 def _decode(content: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image, np.uint8)
+    """Decode a JPEG to uint8 (h, w, 3); torchvision's decoder takes half the time of Pillow's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # It is to move to another package one day.
+        image = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return np.asarray(image.permute(1, 2, 0).numpy(), np.uint8)
 
 
 def _frame_name(index: int) -> str:

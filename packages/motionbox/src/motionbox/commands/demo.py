@@ -13,14 +13,15 @@ from motionbox.config import preset_names
 from motionbox.errors import ExitCode, MotionBoxError
 
 if TYPE_CHECKING:
-    from motionbox.demo import Score
-    from motionbox.evaluate import Interval
+    from motionbox.box_scores import ScoreRow
+
+_REFERENCES = ("full frame", "centre half")
 
 
 @click.command(help="Generate videos, extract their boxes, score them against the truth and draw them.")
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder of everything.")
 @click.option("--num-clips", default=32, show_default=True, type=click.IntRange(1, 9999), help="Videos to generate.")
-@click.option("--preset", "presets", multiple=True, default=("paper",), show_default=True,
+@click.option("--preset", "presets", multiple=True, default=("paper", "tuned"), show_default=True,
               type=click.Choice(preset_names()), help="Score these; the last one is drawn.")  # fmt: skip
 @click.option("--flow", type=click.Choice(["tvl1", "dis"]), default="tvl1", show_default=True, help="Flow method.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
@@ -28,31 +29,32 @@ def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, worker
     """Run the command; see the options."""
     import os
 
+    from motionbox.box_scores import score_store
     from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
-    from motionbox.demo import draw_pictures, score_store
+    from motionbox.demo import draw_pictures
     from motionbox.evaluate import read_boxes
     from motionbox.store import open_store
 
     cores = len(os.sched_getaffinity(0)) if workers is None else workers
-    started = time.monotonic()
     data = out / "videos"
+    started = time.monotonic()
     dataset = write_dataset(data, SyntheticConfig(num_clips), num_workers=max(1, cores))
     drawn = f"{dataset.num_drawn} drawn in {time.monotonic() - started:.0f} s" if dataset.num_drawn else "there already"
     click.echo(f"1. videos: {num_clips} in {data}, {drawn}")
-    truths = read_boxes(data / "boxes.json")
-    scores: dict[str, Score] = {}
+    truths = read_boxes(data / "boxes.json").values()
+    rows: dict[str, ScoreRow] = {}
     speeds: dict[str, str] = {}
     for preset in presets:
         click.echo(f"2. boxes, preset {preset}:")
-        path = out / "stores" / preset
-        speeds[preset] = _extract(data, path, preset, flow, workers)
-        with open_store(path) as store:
-            scores.update({score.name: score for score in score_store(preset, store, truths)})
+        speeds[preset] = _extract(data, out / "stores" / preset, preset, flow, workers)
+        found = {row.name: row for row in score_store(out / "stores" / preset, truths)[0]}
+        rows.update({name: found[name] for name in _REFERENCES})
+        rows[preset] = found["store"]
     with open_store(out / "stores" / presets[-1]) as store:
         num_frames = store.info["num_frame_rows"]
         files = draw_pictures(store, data, out)
-    click.echo("3. mean IoU with the true boxes of hand and object (95 % interval over clips):")
-    _print_table(list(scores.values()), speeds, num_clips, num_frames)
+    click.echo("3. IoU with the true boxes of hand and object, mean over clips (95 % interval):")
+    _print_table(rows, speeds, num_frames)
     click.echo("4. pictures: " + ", ".join(str(file) for file in files))
     return ExitCode.OK
 
@@ -79,18 +81,16 @@ def _extract(data: Path, store: Path, preset: str, flow: str, workers: int | Non
     return f"{fresh / seconds:.1f}" if fresh > 0 else "there already"
 
 
-def _print_table(scores: Sequence[Score], speeds: dict[str, str], num_clips: int, num_frames: int) -> None:
+def _print_table(rows: dict[str, ScoreRow], speeds: dict[str, str], num_frames: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("boxes", "clips", "frames", "frames/s", "IoU per frame", "IoU of the clip's union")
-    for score in scores:
-        speed = speeds.get(score.name, "")
-        table.add_row(
-            score.name, str(num_clips), str(num_frames), speed, _interval(score.frame_iou), _interval(score.clip_iou)
-        )
+    table = Table("boxes", "clips", "frames", "frames/s", "IoU per frame", "IoU of the clips' unions")
+    for name, row in rows.items():
+        summary = row.summary()
+        cells = [
+            f"{summary[metric].mean:.2f} ({summary[metric].low:.2f} to {summary[metric].high:.2f})"
+            for metric in ("frame_iou", "clip_iou")
+        ]
+        table.add_row(name, f"{len(row.scores):,}", f"{num_frames:,}", speeds.get(name, ""), *cells)
     Console(width=100).print(table)
-
-
-def _interval(value: Interval) -> str:
-    return f"{value.mean:.2f} ({value.low:.2f} to {value.high:.2f})"

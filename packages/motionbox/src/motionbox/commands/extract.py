@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from motionbox.runs import Run
 
 _DATASETS = ("epic100", "ssv2", "synthetic", "folder")
+_OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
 
 
@@ -25,6 +26,9 @@ _NUM_LISTED = 20
 @click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
 @click.option("--split", help="Only this split of the data set.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
+@click.option(
+    "--allow-missing", is_flag=True, help="Go on without the videos that are not there; they fail as missing."
+)
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True, help=f"One of {', '.join(preset_names())}.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
@@ -61,6 +65,7 @@ def extract(
     ray_address: str | None,
     new_run: bool,
     force: bool,
+    allow_missing: bool = False,
 ) -> int:
     """Extract a data set; returns the exit code.
 
@@ -76,7 +81,7 @@ def extract(
     config = load_config(preset, config_path, values)
     _check_backend(config.flow.method, backend)
     root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
-    manifest = _manifest(dataset, root, split, limit)
+    manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing)
     store = store or Path("stores") / dataset
     prepare_store(store)
     with store_lock(store, force=force):
@@ -116,13 +121,19 @@ def _num_cores(ray_address: str | None) -> int:
     return len(os.sched_getaffinity(0)) if ray_address is None else 0
 
 
-def _manifest(dataset: str, root: Path, split: str | None, limit: int | None) -> Any:
+def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool) -> Any:
+    """Read the clips to work on; say first what the data on disk lacks."""
+    from motionbox.datacheck import check_data
     from motionbox.manifest import load_manifest
 
-    manifest = load_manifest(dataset, root, split)
+    manifest = load_manifest(dataset, root, split, require_media=False)
     manifest = manifest if limit is None else manifest.slice(0, limit)
     if manifest.num_rows == 0:
         raise InputError(f"data set {dataset} at {root} must have at least one clip, got none")
+    report = check_data(dataset, root, manifest)
+    if report.missing.paths or dataset not in _OWN_DATASETS:
+        click.echo("\n".join(report.lines), err=True)
+    report.require(allow_missing=allow_missing)
     return manifest
 
 

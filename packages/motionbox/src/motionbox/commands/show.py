@@ -25,6 +25,9 @@ _PANELS = ("boxes", "flow", "map")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--against", multiple=True, help="Also show this store, or this run or preset of the same one.")
 @click.option("--boxes", "boxes_path", type=click.Path(path_type=Path), help="Annotated boxes (JSON) to draw as well.")
+@click.option(
+    "--fps", "truth_fps", type=click.FloatRange(0, min_open=True), help="Of the annotations.  [the clip's own]"
+)
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
 @click.option("--panels", default=",".join(_PANELS), show_default=True, help="What is shown, in this order.")
 @click.option("--at", "at_seconds", type=click.FloatRange(0), help="png: one moment, in seconds from the clip's start.")
@@ -65,6 +68,7 @@ def _views(
     panels: str,
     height_px: int,
     max_seconds: float,
+    truth_fps: float | None,
     num_random: int | None,
     **_: Any,
 ) -> list[View]:
@@ -86,6 +90,7 @@ def _views(
             names,
             height_px,
             max_seconds,
+            truth_fps,
         )
         for clip in chosen
     ]

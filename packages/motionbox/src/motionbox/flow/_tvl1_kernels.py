@@ -7,7 +7,8 @@ the other, rows -1 to H: so that what an iteration touches is close together. It
     3        I1(x + u0) - u0 . grad - I0
     4, 5     taut * u                               the flow, scaled so that the dual update needs no multiplication
     6 to 9   p11, p12, p21, p22                     the dual variables
-    10, 11   second place of 4, 5                   the median filter writes from one to the other
+    10, 11   second place of 4, 5                   a median filter or sweep reads from one and writes to the other
+    12 to 15 second place of 6 to 9
 Padding pixels hold zeros and stay zero: the iteration has no border cases but its first and last row.
 """
 
@@ -45,10 +46,13 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 PAD = 16
-NUM_FIELDS = 12
+NUM_FIELDS = 16
 TAP_MARGIN = 5
 MAX_BLOCK = 8
-_GRADIENT_X, _GRADIENT_Y, _INVERSE, _RHO, _FLOW, _DUAL, _OTHER_FLOW = 0, 1, 2, 3, 4, 6, 10
+FORECAST_SHARE = 0.8
+USUAL_RATIO = 0.8
+_GRADIENT_X, _GRADIENT_Y, _INVERSE, _RHO = 0, 1, 2, 3
+_FLOW, _DUAL, _OTHER_FLOW, _OTHER_DUAL = 4, 6, 10, 12
 _FLOAT_EPSILON = np.float32(1.1920929e-07)
 
 
@@ -165,7 +169,17 @@ def _warp_row(
 
 @part
 def _primal(
-    state: Floats, row: int, above: int, stride: int, flow: int, x: int, limit: Any, tau: Any, left1: Any, left2: Any
+    state: Floats,
+    row: int,
+    above: int,
+    stride: int,
+    flow: int,
+    dual: int,
+    x: int,
+    limit: Any,
+    tau: Any,
+    left1: Any,
+    left2: Any,
 ) -> Any:
     """Return the new flow of 16 pixels, the old one, and p11 and p21 as the next pixels' left neighbours."""
     u1, u2 = load(state, row + flow * stride + x), load(state, row + (flow + 1) * stride + x)
@@ -173,7 +187,7 @@ def _primal(
     gradient_y = load(state, row + _GRADIENT_Y * stride + x)
     rho = load(state, row + _RHO * stride + x) + gradient_x * u1 + gradient_y * u2
     step = maximum(minimum(rho * load(state, row + _INVERSE * stride + x), limit), splat(np.float32(0)) - limit)
-    p, p_above = row + _DUAL * stride + x, above + _DUAL * stride + x
+    p, p_above = row + dual * stride + x, above + dual * stride + x
     p11, p21 = load(state, p), load(state, p + 2 * stride)
     div1 = p11 - shift_right(left1, p11) + load(state, p + stride) - load(state, p_above + stride)
     div2 = p21 - shift_right(left2, p21) + load(state, p + 3 * stride) - load(state, p_above + 3 * stride)
@@ -181,74 +195,99 @@ def _primal(
 
 
 @part
-def _dual(state: Floats, p: int, stride: int, u: Any, following: Any, below: Any, inside: int, last: bool) -> None:
+def _dual(
+    state: Floats, source: int, target: int, stride: int, u: Any, following: Any, below: Any, inside: int, last: bool
+) -> None:
     ux = shift_left(u, following) - u
     if last:
         ux = keep_lanes(ux, inside)
     uy = below - u
     shrink = reciprocal(splat(np.float32(1)) + norm(ux, uy))
-    store(state, p, (load(state, p) + ux) * shrink)
-    store(state, p + stride, (load(state, p + stride) + uy) * shrink)
+    store(state, target, (load(state, source) + ux) * shrink)
+    store(state, target + stride, (load(state, source + stride) + uy) * shrink)
 
 
 @part
 def _iterate_row(
-    state: Floats, row: int, stride: int, flow: int, width: int, limit: Any, tau: Any, primal: bool, dual: bool
+    state: Floats,
+    row: int,
+    stride: int,
+    source: Any,
+    target: Any,
+    width: int,
+    limit: Any,
+    tau: Any,
+    primal: bool,
+    dual: bool,
 ) -> Any:
-    """Update the flow of a row and the dual variables of the row above it; return the sum of squared updates."""
+    """Update the flow of a row and the dual variables of the row above it; return the sum of squared updates.
+
+    `source` and `target` are the fields (flow, dual) that are read and written.
+    """
     above = row - NUM_FIELDS * stride
     count = (width + 15) // 16
     error = left1 = left2 = splat(np.float32(0))
-    u1_above, u2_above = above + flow * stride, above + (flow + 1) * stride
+    u1_above, u2_above = above + target[0] * stride, above + (target[0] + 1) * stride
     next1, next2 = load(state, u1_above + PAD), load(state, u2_above + PAD)
     for i in range(count):
         x = PAD + 16 * i
         here1, here2 = next1, next2
         next1, next2 = load(state, u1_above + x + 16), load(state, u2_above + x + 16)
         if primal:
-            u1, u2, old1, old2, left1, left2 = _primal(state, row, above, stride, flow, x, limit, tau, left1, left2)
-            store(state, row + flow * stride + x, u1)
-            store(state, row + (flow + 1) * stride + x, u2)
+            u1, u2, old1, old2, left1, left2 = _primal(
+                state, row, above, stride, source[0], source[1], x, limit, tau, left1, left2
+            )
+            store(state, row + target[0] * stride + x, u1)
+            store(state, row + (target[0] + 1) * stride + x, u2)
             change1, change2 = u1 - old1, u2 - old2
             error = error + change1 * change1 + change2 * change2
         else:
             u1, u2 = here1, here2
         if dual:
-            p = above + _DUAL * stride + x
+            old_p, new_p = above + source[1] * stride + x, above + target[1] * stride + x
             inside, last = width - 1 - 16 * i, i == count - 1
-            _dual(state, p, stride, here1, next1, u1, inside, last)
-            _dual(state, p + 2 * stride, stride, here2, next2, u2, inside, last)
+            _dual(state, old_p, new_p, stride, here1, next1, u1, inside, last)
+            _dual(state, old_p + 2 * stride, new_p + 2 * stride, stride, here2, next2, u2, inside, last)
     return sum_lanes(error)
 
 
 @part
 def _sweep(
-    state: Floats, stride: int, flow: int, width: int, height: int, limit: Any, tau: Any, count: int, errors: Any
+    state: Floats,
+    stride: int,
+    source: Any,
+    target: Any,
+    width: int,
+    height: int,
+    limit: Any,
+    tau: Any,
+    count: int,
+    errors: Any,
 ) -> None:
     """Do `count` iterations in one pass: each follows the one before it at a distance of one row.
 
-    Only count + 2 rows are in use at a time; they stay in the second-level cache. `errors[k]` becomes the sum of
-    squared updates of taut * u in iteration k.
+    Only count + 2 rows are in use at a time; they stay in the second-level cache. The first iteration reads the fields
+    `source` and writes `target`, where the others stay: what was before the sweep is kept. `errors[k]` becomes the sum
+    of squared updates of taut * u in iteration k.
     """
     size = NUM_FIELDS * stride
     errors[:count] = 0
     for step in range(height + count):
         for k in range(max(step - height, 0), min(step + 1, count)):
             y = step - k
-            row = (y + 1) * size
-            errors[k] += np.float64(_iterate_row(state, row, stride, flow, width, limit, tau, y < height, y > 0))
+            origin = source if k == 0 else target
+            errors[k] += np.float64(
+                _iterate_row(state, (y + 1) * size, stride, origin, target, width, limit, tau, y < height, y > 0)
+            )
 
 
 @part
 def _block(error: float, previous: float, threshold: float, remaining: int) -> int:
-    """Return how many iterations to do before the error is looked at again.
-
-    Errors fall ever more slowly, so the geometric forecast comes too early rather than too late; the iteration then
-    stops exactly where checking every error would stop it.
-    """
-    if not threshold < error < previous:
+    """Return how many iterations to do in the next sweep: most of what a geometric forecast says remains."""
+    if not threshold < error < np.inf:
         return 1
-    forecast = np.log(threshold / error) / np.log(error / previous)
+    ratio = error / previous if error < previous < np.inf else USUAL_RATIO
+    forecast = FORECAST_SHARE * np.log(threshold / error) / np.log(ratio)
     return max(1, min(int(min(forecast, float(MAX_BLOCK))), remaining))
 
 
@@ -263,10 +302,19 @@ def _block_of_sparse_checks(index: int, previous: float, threshold: float, remai
 
 
 @part
+def _first_at_most(errors: Any, count: int, threshold: float) -> int:
+    """Return how many iterations a check of every error would have done."""
+    for k in range(count):
+        if errors[k] <= threshold:
+            return k + 1
+    return count
+
+
+@part
 def _iterate(
     state: Floats,
     stride: int,
-    flow: int,
+    fields: Any,
     width: int,
     height: int,
     limit: Any,
@@ -279,35 +327,48 @@ def _iterate(
     lines: Floats,
     errors: Any,
 ) -> Any:
-    """Iterate until the error is not above `threshold`; return the field of the flow and the number of iterations."""
+    """Iterate until the error is not above `threshold`; return the fields (flow, dual) of the result and the number.
+
+    A sweep that went past the iteration where the error got small is done again with the right number.
+    """
     size = NUM_FIELDS * stride
     error, previous, total = np.inf, 0.0 if sparse_checks else np.inf, 0
     for _ in range(num_rounds):
         if error <= threshold:
             break
         if median_size > 1:
-            other = _OTHER_FLOW + _FLOW - flow
+            flow, other = fields[0], _FLOW + _OTHER_FLOW - fields[0]
             for c in range(2):
                 median_filter(state, stride, size, flow + c, other + c, width, height, median_size, lines)
-            flow = other
+            fields = (other, fields[1])
         done = 0
         while done < num_iterations and error > threshold:
             if sparse_checks:
                 block = _block_of_sparse_checks(total, previous, threshold, num_iterations - done)
             else:
                 block = _block(error, previous, threshold, num_iterations - done)
-            _sweep(state, stride, flow, width, height, limit, tau, block, errors)
-            for k in range(block):
-                if not sparse_checks:
-                    previous, error = error, errors[k]
-                elif (total + k) % 2 == 1 and previous < threshold:
-                    previous = error = errors[k]
-                else:
-                    error = np.inf
-                    previous -= threshold
+            # A sweep that may have to be repeated must not write where it reads.
+            target = fields
+            if block > 1 and not sparse_checks:
+                target = (_FLOW + _OTHER_FLOW - fields[0], _DUAL + _OTHER_DUAL - fields[1])
+            _sweep(state, stride, fields, target, width, height, limit, tau, block, errors)
+            if sparse_checks:
+                for k in range(block):
+                    if (total + k) % 2 == 1 and previous < threshold:
+                        previous = error = errors[k]
+                    else:
+                        error = np.inf
+                        previous -= threshold
+            else:
+                needed = _first_at_most(errors, block, threshold)
+                if needed < block:
+                    block = needed
+                    _sweep(state, stride, fields, target, width, height, limit, tau, block, errors)
+                previous, error = errors[block - 2] if block > 1 else error, errors[block - 1]
+            fields = target
             done += block
             total += block
-    return flow, total
+    return fields, total
 
 
 @kernel
@@ -344,14 +405,14 @@ def solve_level(
     threshold = epsilon * epsilon * taut * taut * width * height
     errors = np.empty(MAX_BLOCK, np.float64)
     state.reshape((height + 2, NUM_FIELDS, stride))[:, _DUAL : _DUAL + 4] = 0
-    flow = _FLOW
+    fields = (_FLOW, _DUAL)
     for warp in range(num_warps):
         for y in range(height):
             _warp_row(
                 state,
                 (y + 1) * size,
                 stride,
-                flow,
+                fields[0],
                 y,
                 width,
                 height,
@@ -364,10 +425,10 @@ def solve_level(
                 corner,
                 lines[128:192],
             )
-        flow, counts[warp] = _iterate(
+        fields, counts[warp] = _iterate(
             state,
             stride,
-            flow,
+            fields,
             width,
             height,
             limit,
@@ -380,4 +441,4 @@ def solve_level(
             lines,
             errors,
         )
-    return flow
+    return fields[0]

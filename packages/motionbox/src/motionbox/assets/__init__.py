@@ -1,0 +1,1 @@
+"""Files that the HTML report is put together from."""

@@ -1,0 +1,83 @@
+"""`motionbox flow`: the optical flow of videos as files, in place of denseflow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from motionbox.errors import ClipError, ExitCode, InputError
+
+
+@click.command(help="Write the optical flow of videos, frame folders or frame tars to files; the same command resumes.")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder; each video gets its own.")
+@click.option(
+    "--format", "file_format", type=click.Choice(["jpg", "png", "flo", "zarr"]), default="jpg", show_default=True
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["denseflow", "epic"]),
+    default="denseflow",
+    show_default=True,
+    help="Names of images: flow_x_00001.jpg or u/frame_0000000001.jpg.",
+)
+@click.option("--bound", type=click.FloatRange(min=0, min_open=True), default=20.0, show_default=True, help="Pixels.")
+@click.option("--step", type=click.IntRange(min=1), default=1, show_default=True, help="Frames within a pair.")
+@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Frames from pair to pair.")
+@click.option("--short-side", type=click.IntRange(min=16), default=256, show_default=True, help="Shrink to this.")
+@click.option("--method", type=click.Choice(["tvl1", "dis"]), default="tvl1", show_default=True)
+@click.option("--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", show_default=True)
+def command(**options: Any) -> int:
+    """Run the command; see the options."""
+    return write_all(**options)
+
+
+def write_all(
+    *,
+    videos: tuple[Path, ...],
+    out: Path,
+    file_format: Any,
+    layout: Any,
+    bound: float,
+    step: int,
+    stride: int,
+    short_side: int,
+    method: Any,
+    backend: str,
+) -> int:
+    """Write the flow of every video; a broken one is reported and the others go on."""
+    from motionbox.flow_files import FlowFileOptions, write_flow_files
+
+    names = [video.resolve().stem if video.is_file() else video.resolve().name for video in videos]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise InputError(
+            f"videos must have names of their own, got {doubled[0]!r} twice; run the command for each alone"
+        )
+    settings = FlowFileOptions(
+        format=file_format,
+        layout=layout,
+        bound_px=bound,
+        step=step,
+        stride=stride,
+        short_side_px=short_side,
+        method=method,
+    )
+    num_failed = 0
+    for video, name in zip(videos, names, strict=True):
+        try:
+            result = write_flow_files(video, out / name, settings, backend=backend)
+        except ClipError as error:
+            num_failed += 1
+            click.echo(f"{error.reason}: {error.message}", err=True)
+            continue
+        click.echo(f"{video}: {result.num_flows} flows in {result.folder} ({result.num_new} new)")
+        if result.error is not None:
+            num_failed += 1
+            click.echo(f"{result.error}; the flows before it are kept", err=True)
+    if num_failed:
+        click.echo(f"{num_failed} of {len(videos)} videos failed or broke off", err=True)
+    return ExitCode.FAILED_CLIPS if num_failed else ExitCode.OK

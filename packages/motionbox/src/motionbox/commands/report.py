@@ -1,0 +1,40 @@
+"""`motionbox report`: one self-contained page about a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from motionbox.errors import InputError
+
+
+@click.command(help="Write one self-contained HTML page about a store: totals, failures, distributions, gallery.")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .html file.")
+@click.option("--run", help="Run id, where the store has several runs.  [the newest]")
+@click.option("--previews", default=48, show_default=True, type=click.IntRange(0, 2000), help="Clips with a preview.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
+def command(store: Path, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
+    """Run the command; see the options."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from motionbox.report import ReportOptions, build_report
+    from motionbox.store import open_store
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"output file must end in .html, got {str(out)!r}")
+    options = ReportOptions(num_previews=previews, data_root=data_root)
+    with open_store(store, run=run) as opened, Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Drawing previews", total=previews)
+        page = build_report(opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}; choose another path") from None
+    click.echo(f"{out}: {len(page.encode()) / 1e6:.1f} MB, {opened.info['num_clips']:,} clips")
