@@ -130,6 +130,7 @@ def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store
     assert len(fakes.ran) == 8
     mofo = next(row for row in result.rows if row.name == "mofo")
     assert mofo.values == {"verb_top1": [0.0, 10.0], "noun_top1": [50.0, 50.0], "action_top1": [6.0, 6.0]}
+    assert "figures mean nothing" in result.markdown().splitlines()[0]
     assert result.cited == (), "published figures are not of this data set"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from mofo_train.config import ModelConfig, PretrainConfig, config_digest
 from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import DataError, Interrupted
-from mofo_train.metrics import RunLog, matrix_rate, training_flops
+from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_targets, split_tokens
 from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
@@ -39,6 +39,8 @@ from mofo_train.stage import (
     stop_diverged,
     stop_requests,
 )
+
+_Drawn = tuple[Batch, Tensor, Tensor, Tensor]  # What a picture is drawn from: batch, frames, mask, prediction.
 
 
 def pretrain(
@@ -74,29 +76,6 @@ def pretrain(
             return run.train()
         finally:
             run.close()
-
-
-@dataclass
-class _Totals:
-    """Sums since the last log row, over the micro-batches of this rank.
-
-    Attributes:
-        parts: float64 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
-    """
-
-    parts: Tensor
-    micro_batches: int = 0
-    clips: int = 0
-    wait_seconds: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
-        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
-        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
-        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
-        self.parts += torch.stack(sums)
-        self.micro_batches += 1
-        self.clips += len(errors)
 
 
 @dataclass
@@ -194,7 +173,7 @@ class _Run:
         pin = self.ranks.device.type == "cuda"
         batches = iter(create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin))
         self.wrapped.train()
-        totals = _Totals(torch.zeros(5, device=self.ranks.device))
+        totals = LossTotals(torch.zeros(5, device=self.ranks.device))
         saved: Path | None = None
         while self.step < total:
             if self.ranks.any(self.stop.requested):
@@ -206,16 +185,16 @@ class _Run:
             self.step += 1
             if self.step % config.run.log_every_steps == 0 or self.step == total:
                 self._log(totals, rate, norm, total)
-                totals = _Totals(torch.zeros(5, device=self.ranks.device))
+                totals = LossTotals(torch.zeros(5, device=self.ranks.device))
             if self.step % config.run.checkpoint_every_steps == 0 or self.step == total:
                 saved = self._save()
         return saved or self._save()
 
-    def _step(self, batches: Iterator[Any], totals: _Totals) -> float:
+    def _step(self, batches: Iterator[Any], totals: LossTotals) -> float:
         """Take one optimiser step; returns the gradient norm."""
         parts = self.config.optim.accumulate
         names: list[int] = []
-        drawn: tuple[Batch, Tensor, Tensor, Tensor] | None = None
+        drawn: _Drawn | None = None
         for part in range(parts):
             before = time.perf_counter()
             batch: Batch = next(batches)
@@ -238,7 +217,7 @@ class _Run:
             self._draw(*drawn)
         return norm
 
-    def _forward(self, batch: Batch, part: int, totals: _Totals) -> tuple[Tensor, tuple[Batch, Tensor, Tensor, Tensor]]:
+    def _forward(self, batch: Batch, part: int, totals: LossTotals) -> tuple[Tensor, _Drawn]:
         """Compute the loss of a micro-batch and book its parts."""
         device, clip = self.ranks.device, self.model.clip
         frames = normalise(batch.frames.to(device, non_blocking=True))
@@ -261,7 +240,7 @@ class _Run:
         totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], inside_patches(clip, boxes))
         return loss, (batch, frames, mask, prediction.detach())
 
-    def _log(self, totals: _Totals, rate: float, norm: float, total: int) -> None:
+    def _log(self, totals: LossTotals, rate: float, norm: float, total: int) -> None:
         loss, inside, num_inside, outside, num_outside = self.ranks.sum(totals.parts).tolist()
         seconds = time.perf_counter() - totals.started
         if self.log is None:
