@@ -26,14 +26,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelConfig(Section):
-    """The network.
+class NetworkConfig(Section):
+    """The encoder.
 
     Attributes:
-        name: Size of the encoder and decoder.
+        name: Size of the encoder, and of the decoder in pretraining.
         num_frames: Frames of a clip.
         image_px: Side of a frame after cropping.
-        decoder_depth: Blocks of the decoder; None = the published number.
         drop_path: Stochastic depth of the encoder's last block.
         recompute: Activation checkpointing: less memory, about a third more time.
         init: Checkpoint to start from (VideoMAE, MOFO, Hugging Face or ours); None = random weights.
@@ -44,10 +43,19 @@ class ModelConfig(Section):
     )
     num_frames: int = Field(16, ge=2, multiple_of=2)
     image_px: int = Field(224, ge=16, multiple_of=16)
-    decoder_depth: int | None = Field(None, ge=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
     recompute: bool = False
     init: Path | None = None
+
+
+class ModelConfig(NetworkConfig):
+    """The autoencoder of pretraining.
+
+    Attributes:
+        decoder_depth: Blocks of the decoder; None = the published number.
+    """
+
+    decoder_depth: int | None = Field(None, ge=1)
 
 
 class ClipsConfig(Section):

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mofo_train.config import ClipsConfig, OptimConfig, RunConfig, Section
+from mofo_train.config import ClipsConfig, NetworkConfig, OptimConfig, RunConfig, Section
 
 
-class ClassifierConfig(Section):
-    """The network.
+class ClassifierConfig(NetworkConfig):
+    """The classifier.
 
     Attributes:
-        name: Size of the encoder.
-        num_frames: Frames of a clip.
-        image_px: Side of a frame after cropping.
         fusion: How tokens become one vector: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO), `mca_two_way`.
         probe: `none` trains everything; `linear` the fusion, norm and head on a frozen encoder; `attentive` a learned
             query that attends to all tokens of a frozen encoder, norm and head (fusion is `mean` then).
-        drop_path: Stochastic depth of the last block.
-        recompute: Activation checkpointing.
-        init: Checkpoint to start from (VideoMAE, MOFO, Hugging Face or ours); None = random weights.
     """
 
-    name: Literal["videomae_tiny", "videomae_small", "videomae_base", "videomae_large", "videomae_huge"] = (
-        "videomae_base"
-    )
-    num_frames: int = Field(16, ge=2, multiple_of=2)
-    image_px: int = Field(224, ge=16, multiple_of=16)
+    drop_path: float = Field(0.1, ge=0, lt=1)
     fusion: Literal["mean", "weighted_mean", "mca", "mca_two_way"] = "mean"
     probe: Literal["none", "linear", "attentive"] = "none"
-    drop_path: float = Field(0.1, ge=0, lt=1)
-    recompute: bool = False
-    init: Path | None = None
 
     @model_validator(mode="after")
     def _attentive_has_no_fusion(self) -> ClassifierConfig:
