@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from mofo_train.data.dataset import ClipReader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, Interrupted
-from mofo_train.finetune import class_weights, create_model, finetune, layer_decay_groups
-from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig, FinetuneOptimConfig
+from mofo_train.finetune import create_model, finetune
+from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig
 from mofo_train.metrics import read_log
 from mofo_train.models import create_classifier
 from motionbox.store import open_store
@@ -131,28 +130,6 @@ def test_probes_leave_the_encoder_alone(store_path: Path, tmp_path: Path, probe:
     assert not any(name.startswith("encoder.") for name in changed)
     assert "head.weight" in changed
     assert probe == "linear" or "pool_query" in changed
-
-
-def test_layers_further_from_the_head_learn_more_slowly() -> None:
-    model = create_classifier("videomae_tiny", 5, "mca", num_frames=4, image_px=32)
-    groups = layer_decay_groups(model, FinetuneOptimConfig(layer_decay=0.5, weight_decay=0.05))
-    scale = {id(value): group["lr_scale"] for group in groups for value in group["params"]}
-    assert len(scale) == len(list(model.parameters())) == sum(len(group["params"]) for group in groups)
-    expected = {"encoder.patch_embed.": 0.5**5, "encoder.blocks.0.": 0.5**4, "encoder.blocks.3.": 0.5}
-    decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
-    for name, value in model.named_parameters():
-        known = [factor for prefix, factor in expected.items() if name.startswith(prefix)]
-        if known or not name.startswith("encoder."):
-            assert scale[id(value)] == (known[0] if known else 1.0), name
-        assert decay[id(value)] == (0.05 if value.ndim > 1 else 0.0), name
-
-
-def test_class_weights_balance_the_classes() -> None:
-    labels = np.array([0, 0, 0, 1, -1])
-    assert class_weights(labels, 3, 1.0).tolist() == pytest.approx([2 / 3, 2, 0])
-    assert class_weights(labels, 3, 0.0).tolist() == pytest.approx([1, 1, 0])
-    counts = torch.tensor([3.0, 1, 0])
-    assert (class_weights(labels, 3, 0.5) * counts).sum() == pytest.approx(4)
 
 
 def test_pretrained_weights_start_the_encoder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import TaskConfig
-from mofo_train.labels import LabelSpace, group_flags, hold_out
+from mofo_train.labels import LabelSpace, class_weights, group_flags, hold_out
 
 
 def table(**columns: list[object]) -> pa.Table:
@@ -88,3 +88,11 @@ def test_hold_out_by_clip_meets_its_share_and_follows_the_seed() -> None:
     assert not hold_out(names, 0, 0).any()
     with pytest.raises(DataError, match="at least two groups"):
         hold_out(["P01", "P01"], 0.5, 0)
+
+
+def test_class_weights_balance_the_classes() -> None:
+    labels = np.array([0, 0, 0, 1, -1])
+    assert class_weights(labels, 3, 1.0).tolist() == pytest.approx([2 / 3, 2, 0])
+    assert class_weights(labels, 3, 0.0).tolist() == pytest.approx([1, 1, 0])
+    counts = torch.tensor([3.0, 1, 0])
+    assert (class_weights(labels, 3, 0.5) * counts).sum() == pytest.approx(4)

@@ -7,7 +7,6 @@ a step computes depends on the recipe, the data and its number alone, so an inte
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,15 +28,15 @@ from mofo_train.data.dataset import Batch, ClipReader, ResumableSampler, Sample,
 from mofo_train.distributed import Ranks
 from mofo_train.errors import DataError, Interrupted
 from mofo_train.evaluate import classify_clips, percent
-from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig, FinetuneOptimConfig, ViewsConfig
-from mofo_train.labels import LabelSpace, hold_out
+from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig, ViewsConfig
+from mofo_train.labels import LabelSpace, class_weights, hold_out
 from mofo_train.metrics import RunLog
 from mofo_train.mixing import draw_mix, mix_frames, mix_membership, mix_targets
 from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into
 from mofo_train.models.checkpoints import CLASSIFIER_PARTS
 from mofo_train.models.probe import AttentiveClassifier
 from mofo_train.models.vit import ClipShape, size_of
-from mofo_train.optim import learning_rate, parameter_groups, set_learning_rate
+from mofo_train.optim import layer_decay_groups, learning_rate, set_learning_rate
 from mofo_train.stage import (
     DTYPES,
     BadClips,
@@ -48,8 +47,6 @@ from mofo_train.stage import (
     stop_diverged,
     stop_requests,
 )
-
-_BLOCK = re.compile(r"^encoder\.blocks\.(\d+)\.")
 
 
 def finetune(
@@ -111,40 +108,6 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
     if config.probe != "none":
         model.encoder.requires_grad_(False)
     return model
-
-
-def layer_decay_groups(model: nn.Module, config: FinetuneOptimConfig) -> list[dict[str, Any]]:
-    """Split parameters into AdamW's groups by depth: the further from the head, the lower the learning rate.
-
-    The tubelet embedding is layer 0, block i is layer i + 1, everything behind the blocks is the last layer and learns
-    at the full rate (BEiT's and VideoMAE's assignment). Vectors and biases do not decay.
-
-    Returns:
-        Groups with `lr_scale` = layer_decay ** (last layer - layer).
-    """
-    blocks = [int(match[1]) for name, _ in model.named_parameters() if (match := _BLOCK.match(name))]
-    last = max(blocks, default=-1) + 2
-    layers: dict[int, nn.ParameterDict] = {}
-    for name, value in model.named_parameters():
-        match = _BLOCK.match(name)
-        layer = int(match[1]) + 1 if match else 0 if name.startswith("encoder.patch_embed") else last
-        layers.setdefault(layer, nn.ParameterDict())[name.replace(".", "/")] = value
-    return [
-        {**group, "lr_scale": config.layer_decay ** (last - layer)}
-        for layer, members in sorted(layers.items())
-        for group in parameter_groups(members, config.weight_decay)
-        if group["params"]
-    ]
-
-
-def class_weights(labels: np.ndarray[Any, np.dtype[np.int64]], num_classes: int, exponent: float) -> Tensor:
-    """Return the weight of each class in the loss: (1 / its clips) ** exponent, with mean 1 over the clips.
-
-    A class without clips weighs 0. Returns float32 (num_classes,).
-    """
-    counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(np.float64)
-    raw = np.where(counts > 0, np.maximum(counts, 1) ** -exponent, 0.0)
-    return torch.from_numpy(raw * counts.sum() / (raw * counts).sum()).to(torch.float32)
 
 
 class FinetuneClips(TrainingClips):
@@ -223,7 +186,13 @@ class _Run:
         space = LabelSpace.of(clips.every_clip(), config.task, "the store")
         reader, held_out = _set_apart(clips, config, space)
         model = create_model(config.model, space.num_outputs).to(ranks.device)
-        optimizer = torch.optim.AdamW(layer_decay_groups(model, optim), lr=0.0, betas=optim.betas, eps=1e-8, fused=True)
+        optimizer = torch.optim.AdamW(
+            layer_decay_groups(model, optim.weight_decay, optim.layer_decay),
+            lr=0.0,
+            betas=optim.betas,
+            eps=1e-8,
+            fused=True,
+        )
         average = None
         if optim.ema_decay is not None:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema_decay))  # type: ignore[no-untyped-call]

@@ -136,6 +136,16 @@ def group_flags(table: pa.Table) -> dict[str, NDArray[np.bool_]]:
     }
 
 
+def class_weights(labels: NDArray[np.int64], num_classes: int, exponent: float) -> Tensor:
+    """Return the weight of each class in the loss: (1 / its clips) ** exponent, with mean 1 over the clips.
+
+    A class without clips weighs 0. Returns float32 (num_classes,).
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(np.float64)
+    raw = np.where(counts > 0, np.maximum(counts, 1) ** -exponent, 0.0)
+    return torch.from_numpy(raw * counts.sum() / (raw * counts).sum()).to(torch.float32)
+
+
 def hold_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
     """Choose clips to hold out of training, whole groups at a time.
 
