@@ -62,6 +62,8 @@ class _Video:
     energy: list[npt.NDArray[np.float32]] = field(default_factory=list)
     confidences: list[npt.NDArray[np.float32]] = field(default_factory=list)
     places: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    clip_blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
+    first_clip_block: int = 0
     size: dict[str, Any] | None = None
     errors: list[tuple[int, str, str]] = field(default_factory=list)
     complete: bool = True
@@ -137,6 +139,8 @@ class _SnapshotWriter:
         self._units: list[list[str]] = []
         self._map_reader = MapReader(run.paths, self._units)
         self._num_rows = 0
+        self._num_clip_blocks = 0
+        self._clip_bytes = 0
 
     def write(self) -> dict[str, Any]:
         """Write all files but MANIFEST.json; return what that must say."""
@@ -146,9 +150,12 @@ class _SnapshotWriter:
             "sources": _ArrayFile(self._directory / "sources.npy", "|u1", None),
             "confidences": _ArrayFile(self._directory / "confidences.npy", "<f4", None),
             "maps": _ArrayFile(self._directory / "maps.npy", "<i4", 2),
+            "clip_blocks": _ArrayFile(self._directory / "clip_blocks.npy", "<i8", 4),
         }
         frames = _FrameRows(self._directory)
         for video in self._videos():
+            if video.complete:
+                self._add_clip_blocks(video, arrays["clip_blocks"])
             for clip in self._clips.pop(video.video_id, []) if video.complete else []:
                 self._add_clip(clip, video, arrays, frames)
         for array in arrays.values():
@@ -168,6 +175,11 @@ class _SnapshotWriter:
             "num_frame_rows": self._num_rows,
             "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
             "motion_maps": self._run.config.store.motion_maps,
+            "training_clips": {
+                "form": self._run.config.store.clips,
+                "num_clips": sum(count > 0 for count in clips.column("num_clip_blocks").to_pylist()),
+                "num_bytes": self._clip_bytes,
+            },
             "content_digest": self._digest.hexdigest(),
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
             "units": self._units,
@@ -198,6 +210,8 @@ class _SnapshotWriter:
         video.confidences.append(part.confidences)
         video.places.append(part.places)
         for row in part.blocks:
+            if row.get("clip_bytes") is not None:
+                video.clip_blocks.append((row["block"], part.unit_number, row["clip_offset"], row["clip_bytes"]))
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
             if row["reason"]:
                 video.errors.append((row["block"], row["reason"], row["message"]))
@@ -236,14 +250,22 @@ class _SnapshotWriter:
             arrays["sources"].append(stable.source)
             arrays["confidences"].append(stable.confidence)
             arrays["maps"].append(places)
+            row.update(_clip_block_range(video, times))
             frames.append(clip.clip_id, times, stable)
             self._digest.update(stable.boxes.tobytes() + stable.source.tobytes() + stable.confidence.tobytes())
         self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))
         row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
         row["first_row"] = self._num_rows
+        row.setdefault("num_clip_blocks", 0)
         self._num_rows += len(times)
         for name, column in self._columns.items():
             column.append(row.get(name))
+
+    def _add_clip_blocks(self, video: _Video, array: _ArrayFile) -> None:
+        video.first_clip_block = self._num_clip_blocks
+        self._num_clip_blocks += len(video.clip_blocks)
+        self._clip_bytes += sum(num_bytes for *_, num_bytes in video.clip_blocks)
+        array.append(np.array(video.clip_blocks, np.int64).reshape(-1, 4))
 
     def _is_static(self, energy: npt.NDArray[np.float32]) -> bool:
         return float(np.quantile(energy, _STATIC_SHARE)) < self._run.config.store.static_energy
@@ -286,6 +308,8 @@ _RESULT_SCHEMA = pa.schema(
         ("first_row", pa.int64()),
         ("map_width", pa.int32()),
         ("map_height", pa.int32()),
+        ("first_clip_block", pa.int64()),
+        ("num_clip_blocks", pa.int32()),
         ("confidence", pa.float32()),
     ]
 )
@@ -303,6 +327,7 @@ def _clips_by_video(manifest: pa.Table) -> dict[str, list[_Clip]]:
 class _Part:
     """One video's rows of one unit; `places` is int32 (T, 2): unit number and map index, -1 where there is no map."""
 
+    unit_number: int
     times: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.int16]
     energy: npt.NDArray[np.float32]
@@ -339,7 +364,9 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
         span = slice(begin, end)
-        parts[video_id] = _Part(times[span], boxes[span], energy[span], confidences[span], places[span], rows)
+        parts[video_id] = _Part(
+            unit_number, times[span], boxes[span], energy[span], confidences[span], places[span], rows
+        )
         begin = end
     return parts
 
@@ -352,7 +379,16 @@ def _merged(video: _Video) -> _Part:
         video.energy = [np.concatenate([np.empty(0, np.float32), *video.energy])]
         video.confidences = [np.concatenate([np.empty(0, np.float32), *video.confidences])]
         video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
-    return _Part(video.times[0], video.boxes[0], video.energy[0], video.confidences[0], video.places[0], [])
+    return _Part(-1, video.times[0], video.boxes[0], video.energy[0], video.confidences[0], video.places[0], [])
+
+
+def _clip_block_range(video: _Video, times: npt.NDArray[np.float64]) -> dict[str, int]:
+    """Return where the clip blocks of a clip's frames are; none where one of them could not be coded."""
+    wanted = {block_of(time_seconds) for time_seconds in times.tolist()}
+    found = [i for i, (block, *_, num_bytes) in enumerate(video.clip_blocks) if block in wanted and num_bytes]
+    if len(found) < len(wanted):
+        return {}
+    return {"first_clip_block": video.first_clip_block + found[0], "num_clip_blocks": len(found)}
 
 
 def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:
