@@ -13,7 +13,6 @@ from mofo_train.errors import ExitCode, MofoTrainError
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
-    "prepare": "Write every clip's frames as JPEGs, so that training does not decode whole videos.",
     "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
     "bench": "Measure how fast model, loader, masks and fusion are here.",
     "convert": "Read weights of VideoMAE, MOFO, Hugging Face or ours, and write them for another.",
