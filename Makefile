@@ -2,10 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PROFILE ?= full
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu lint typecheck check bench clean
+.PHONY: help setup demo test test-slow test-faults test-gpu lint typecheck check bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +35,15 @@ test-slow: $(VENV)/all.stamp  ## Run the tests that take minutes
 
 test-faults: $(VENV)/all.stamp  ## Run the whole fault-injection sweep (kills, full disks, races, lost nodes); half an hour
 	$(BIN)/pytest -m faults tests
+
+test-gpu: $(VENV)/all.stamp  ## Run the tests that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+bench: $(VENV)/all.stamp  ## Measure flow speed and accuracy beside OpenCV and scikit-image
+	$(BIN)/motionbox bench
+
+bench-boxes: $(VENV)/all.stamp  ## Score the presets' boxes on 60 generated clips
+	$(BIN)/motionbox bench-boxes --synthetic 60 --seed 7 --flow dis
 
 lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
 	$(BIN)/ruff check .

@@ -14,13 +14,16 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
+from motionbox import worker
 from motionbox.commit import read_commit
 from motionbox.config import load_config
 from motionbox.engine import EngineOptions, drive
-from motionbox.executors import RayExecutor
+from motionbox.executors import RayExecutor, SerialExecutor
 from motionbox.manifest import load_manifest
 from motionbox.plan import plan_units, scan_inputs, units_of
 from motionbox.progress import PlainReporter
@@ -87,14 +90,62 @@ class _Part(Run):
         return self._plan
 
 
+class _Timed:
+    """Calls a function and adds up its CPU seconds."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.name = getattr(function, "name", "")
+        self.seconds = 0.0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        started = time.process_time()
+        try:
+            return self._function(*arguments, **options)
+        finally:
+            self.seconds += time.process_time() - started
+
+
+def measure_cpu(data_root: Path, flow: str, directory: Path) -> dict[str, float]:
+    """Extract once in this process; returns the share of CPU time of each part (other programs do not disturb it)."""
+    run = make_run(directory / "serial", data_root, flow)
+    source, estimator = worker._tools(run.config, "auto")
+    still = np.zeros((64, 64), np.uint8)
+    estimator(still, still)
+    timed, commit = _Timed(estimator), _Timed(worker.commit_unit)
+    worker._tools = lambda *_arguments: (source, timed)
+    worker.commit_unit = commit
+    decode = -_cpu_of(source._running().pid)
+    total = -time.process_time()
+    drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
+    total += time.process_time()
+    decode += _cpu_of(source._running().pid)
+    frames = sum(read_commit(run.paths, unit_id)["num_frames"] for unit_id in run.paths.committed_units())
+    parts = {"flow": timed.seconds, "decode": decode, "commit": commit.seconds}
+    parts["boxes_and_engine"] = total - timed.seconds - commit.seconds
+    return {
+        "frames": frames,
+        "cpu_ms_per_frame": (total + decode) * 1000 / frames,
+        **{f"{name}_share": seconds / (total + decode) for name, seconds in parts.items()},
+    }
+
+
+def _cpu_of(process: int) -> float:
+    """Return the CPU seconds that a running process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @click.command()
 @click.option("--data-root", type=click.Path(path_type=Path, exists=True), required=True, help="A folder of videos.")
 @click.option("--flow", default="tvl1", show_default=True, help="Flow method.")
-@click.option("--workers", type=int, multiple=True, default=(1, 2), show_default=True, help="Worker counts to measure.")
+@click.option("--workers", type=int, multiple=True, default=(1, 2), show_default=True, help="Worker counts; 0: none.")
 def main(data_root: Path, flow: str, workers: tuple[int, ...]) -> None:
     """Measure; prints one JSON object per worker count."""
     with tempfile.TemporaryDirectory() as directory:
-        for number in workers:
+        figures = measure_cpu(data_root, flow, Path(directory))
+        click.echo(json.dumps({key: round(value, 4) for key, value in figures.items()}))
+        for number in filter(None, workers):
             figures = measure(data_root, flow, number, Path(directory))
             click.echo(json.dumps({key: round(value, 4) for key, value in figures.items()}))
 

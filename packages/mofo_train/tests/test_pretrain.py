@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -152,39 +153,49 @@ def test_what_does_not_fit_is_refused(train: Trainer, tmp_path: Path) -> None:
         train(recipe(), tmp_path / "d")
 
 
-def test_two_ranks_equal_one_rank_with_two_micro_batches(train: Trainer, tmp_path: Path) -> None:
-    """Same clips, same masks; gradients averaged over ranks instead of accumulated."""
+@pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_ranks_equal_one_rank_with_two_micro_batches(train: Trainer, tmp_path: Path, sharding: str) -> None:
+    """Same clips, same masks; gradients averaged over ranks instead of accumulated. The second call resumes."""
     text = """
 stage = "pretrain"
 model = {name = "videomae_tiny", num_frames = 4, image_px = 48}
 data = {dataset = "synthetic", short_side_px = 64, num_workers = 0}
 mask = {kind = "motion", mask_ratio = 0.8}
 optim = {batch_size = 6, epochs = 9, warmup_epochs = 0, base_lr = 0.02}
-run = {precision = "fp32", log_every_steps = 1, picture_every_epochs = 0}
+run = {precision = "fp32", log_every_steps = 1, checkpoint_every_steps = 1, picture_every_epochs = 0}
 """
     (tmp_path / "r.toml").write_text(text)
     config = recipe(
         model={"drop_path": 0.0},
         optim={"epochs": 1, "warmup_epochs": 0, "clip_grad_norm": None, "accumulate": 2},
-        run={"picture_every_epochs": 0},
+        run={"picture_every_epochs": 0, "checkpoint_every_steps": 1},
     )
     one = train(config, tmp_path / "one")
+    _torchrun(tmp_path, train.store_path, sharding)
+    two = tmp_path / "two" / "checkpoints" / one.name
+    rows = list(zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True))
+    assert all(first == pytest.approx(second, rel=1e-4) for first, second in rows)
+    weights, others = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert all(torch.allclose(value, others[name], atol=1e-4) for name, value in weights.items())
+    if sharding == "fsdp":
+        shutil.rmtree(two)
+        _torchrun(tmp_path, train.store_path, sharding)
+        again = load_file(two / "model.safetensors")
+        assert all(torch.equal(value, others[name]) for name, value in again.items())
+
+
+def _torchrun(folder: Path, store: Path, sharding: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)),
-        *("-m", "mofo_train", "pretrain", "--recipe", str(tmp_path / "r.toml"), "--store", str(train.store_path)),
-        *("--out", str(tmp_path / "two"), "--set", "optim.epochs=1"),
+        *("-m", "mofo_train", "pretrain", "--recipe", str(folder / "r.toml"), "--store", str(store)),
+        *("--out", str(folder / "two"), "--set", "optim.epochs=1", "--set", f"run.sharding={sharding}"),
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    two = tmp_path / "two" / "checkpoints" / one.name
-    rows = zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True)
-    assert all(first == pytest.approx(second, rel=1e-4) for first, second in rows)
-    weights, others = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
-    assert all(torch.allclose(value, others[name], atol=1e-4) for name, value in weights.items())
 
 
 @pytest.mark.slow

@@ -50,12 +50,24 @@ def test_tuned_finds_a_moving_square_and_flow_is_computed_once(square_root):
         calls.append(1)
         return estimator(frame0, frame1, initial=initial)
 
-    rows = {row.name: row for row in run_bench(clips, configs, counting)}
+    rows = {row.name: row for row in run_bench(clips, configs, lambda _: counting)}
     assert len(calls) == 15
     assert rows["tuned"].scores[0].frame_iou > 0.65
     assert rows["tuned"].scores == rows["again"].scores
     assert rows["tuned"].scores[0].frame_iou > rows["best constant box"].scores[0].frame_iou
     assert rows["full frame"].scores[0].frame_iou == pytest.approx(48 * 48 / (96 * 160))
+
+
+def test_each_preset_gets_the_flow_of_its_own_config(square_root):
+    clips = find_clips(square_root, square_root / "boxes.json")
+    asked = []
+
+    def make(flow):
+        asked.append(flow.tvl1.variant)
+        return create_flow_estimator(flow.model_copy(update={"method": "dis"}))
+
+    run_bench(clips, preset_configs(["paper", "release", "tuned"], {}), make)
+    assert sorted(asked) == ["opencv-cpu", "opencv-cuda"]
 
 
 def test_every_step_of_the_ablation_changes_the_config():
@@ -84,9 +96,7 @@ def test_missing_input_is_named(tmp_path, square_root):
 def test_tuned_beats_the_other_presets_on_real_clips(testdata):
     root = testdata / "ssv2" / "boxes_dev"
     configs = preset_configs(["paper", "release", "tuned"], DIS)
-    rows = run_bench(
-        find_clips(root / "frames", root / "annotations.json"), configs, create_flow_estimator(configs["tuned"].flow)
-    )
+    rows = run_bench(find_clips(root / "frames", root / "annotations.json"), configs)
     scores = {row.name: row.summary() for row in rows}
     assert scores["tuned"]["frame_iou"].mean > scores["full frame"]["frame_iou"].mean + 0.05
     assert scores["tuned"]["clip_iou"].mean > 0.7

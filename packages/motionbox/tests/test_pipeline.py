@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from motionbox.blocks import iter_blocks
 from motionbox.errors import ClipError, Reason
 from motionbox.frames import Frame
-from motionbox.pipeline import FLOW, LAST, REPEATED, PieceFault, iter_blocks, process_unit
+from motionbox.pipeline import FLOW, LAST, REPEATED, PieceFault, process_unit
 from motionbox.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
 

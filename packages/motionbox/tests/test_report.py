@@ -14,6 +14,7 @@ from motionbox import report
 from motionbox.cli import main
 from motionbox.datasets.synthetic import SyntheticConfig, plan_clips, write_dataset
 from motionbox.footage import load_clip
+from motionbox.record import write_file
 from motionbox.report import ReportOptions, build_report, choose_previews
 from motionbox.store import open_store
 
@@ -50,6 +51,7 @@ def hostile_store(data):
     for name in (HOSTILE, CLOSING):
         shutil.copy(data / first.path, folder / f"{name}.mp4")
     (folder / "broken <b>.mp4").write_bytes(b"no video" * 50)
+    write_file(folder / "single.mp4", [np.full((64, 96, 3), 90, np.uint8)], 10)
     assert extract("folder", folder, data.parent / "hostile-store") == 3
     return data.parent / "hostile-store"
 
@@ -63,7 +65,7 @@ def page(synthetic_store):
 @pytest.fixture(scope="module")
 def hostile_page(hostile_store):
     with open_store(hostile_store) as store:
-        return build_report(store, ReportOptions(num_previews=1))
+        return build_report(store, ReportOptions(num_previews=3))
 
 
 def content(page):
@@ -109,7 +111,15 @@ def test_names_are_escaped_everywhere(hostile_page):
 
 def test_failures_are_counted_by_reason(hostile_page):
     assert "failed: not_a_video" in hostile_page
-    assert content(hostile_page)["statuses"][column(hostile_page, "status", "u1")[2]] == "failed"
+    found = content(hostile_page)
+    states = [found["statuses"][code] for code in column(hostile_page, "status", "u1")]
+    assert states[found["ids"].index("broken <b>")] == "failed"
+    assert states[found["ids"].index("single")] == "no_motion"
+
+
+def test_failed_clips_have_no_preview_and_single_frames_do(hostile_page):
+    found = content(hostile_page)
+    assert {found["ids"][int(row)] for row in found["previews"]} == {HOSTILE, CLOSING, "single"}
 
 
 def test_lost_videos_and_missing_maps_do_not_stop_the_report(data, tmp_path):
@@ -270,7 +280,7 @@ def test_in_a_browser_hostile_names_are_only_text(hostile_page, browse):
         result.hacked = document.body.dataset.hacked ?? "no";
         result.images = document.querySelectorAll("img").length;""",
     )
-    assert set(found["cards"]) == {HOSTILE, CLOSING, "broken <b>"}
+    assert set(found["cards"]) == {HOSTILE, CLOSING, "broken <b>", "single"}
     assert found["hacked"] == "no"
     assert found["images"] == 0
     spoken = subprocess.run(

@@ -147,6 +147,15 @@ def test_a_store_without_maps_says_so(mapless_path, words):
     assert "no motion maps" in words
 
 
+def test_a_single_frame_has_boxes_but_no_flow_and_no_map(tmp_path, words):
+    (tmp_path / "videos").mkdir()
+    write_file(tmp_path / "videos" / "single.mp4", [np.full((64, 96, 3), 90, np.uint8)], 10)
+    assert extract("folder", tmp_path / "videos", tmp_path / "store") == 0
+    with open_store(tmp_path / "store") as store:
+        show.still(View([load_clip(store, "single")], height_px=120))
+    assert {"no flow", "no motion maps", "a single frame", "centre half (no motion found)"} <= set(words)
+
+
 def test_a_failed_clip_is_one_page_with_the_reason(tmp_path, words):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "bad.mp4").write_bytes(b"")

@@ -130,6 +130,8 @@ class RunConfig(Section):
     Attributes:
         precision: Number format of the forward and backward pass.
         compile: Run the model through `torch.compile`.
+        sharding: On several ranks, `ddp` keeps a whole model on each, `fsdp` shares out parameters, gradients and
+            optimiser state (for ViT-H).
         log_every_steps: Distance of log rows.
         checkpoint_every_steps: Distance of checkpoints; one is written at the end and on SIGTERM anyway.
         keep_checkpoints: How many are kept.
@@ -138,6 +140,7 @@ class RunConfig(Section):
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     compile: bool = False
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     log_every_steps: int = Field(10, ge=1)
     checkpoint_every_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)

@@ -7,13 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+Sharding = Literal["ddp", "fsdp"]
 _TIMEOUT = timedelta(minutes=30)
 
 
@@ -36,12 +46,54 @@ class Ranks:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Let the processes average their gradients."""
+    def wrap(self, model: nn.Module, sharding: Sharding = "ddp") -> nn.Module:
+        """Let the processes average their gradients; with `fsdp` also share out parameters, block by block.
+
+        The optimiser must be created after this: sharding replaces the parameters.
+        """
         if self.world_size == 1:
             return model
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        if sharding == "ddp":
+            devices = [self.device] if self.device.type == "cuda" else None
+            return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        mesh = init_device_mesh(self.device.type, (self.world_size,))
+        for name, module in model.named_modules():
+            if name.rsplit(".", 1)[0].endswith("blocks"):
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+
+    @contextmanager
+    def gradients(self, wrapped: nn.Module, *, last: bool) -> Iterator[None]:
+        """Average gradients over the processes only in the last micro-batch of a step."""
+        if isinstance(wrapped, FSDPModule):
+            wrapped.set_requires_gradient_sync(last)
+            yield
+        elif self.world_size > 1 and not last:
+            with wrapped.no_sync():  # type: ignore[operator]
+                yield
+        else:
+            yield
+
+    def full_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return weights and optimiser state, whole in the first process; call it in all."""
+        if not isinstance(model, FSDPModule):
+            return model.state_dict(), optimizer.state_dict()
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(model, options=options)
+        return weights, dict(get_optimizer_state_dict(model, optimizer, options=options))
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[str, Any], state: dict[str, Any]
+    ) -> None:
+        """Give back what `full_state` returned; every process has read the same checkpoint."""
+        if not isinstance(model, FSDPModule):
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(state)
+            return
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(model, weights, options=options)
+        set_optimizer_state_dict(model, optimizer, state, options=options)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a tensor over all processes, in place."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
@@ -27,7 +28,7 @@ from mofo_train.config import ModelConfig, PretrainConfig, config_digest
 from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, Interrupted, MofoTrainError
-from mofo_train.metrics import RunLog, matrix_rate, training_flops
+from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_targets, split_tokens
 from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
@@ -37,6 +38,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BAD_CLIPS_SHOWN = 5
 _MIN_CLIPS_FOR_SHARE = 100
 _SEED_STRIDE = 1_000_003
+_Drawn = tuple[Batch, Tensor, Tensor, Tensor]  # What a picture is drawn from: batch, frames, mask, prediction.
 
 
 class DivergedError(MofoTrainError):
@@ -76,29 +78,6 @@ def pretrain(
             return run.train()
     finally:
         run.close()
-
-
-@dataclass
-class _Totals:
-    """Sums since the last log row, over the micro-batches of this rank.
-
-    Attributes:
-        parts: float64 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
-    """
-
-    parts: Tensor
-    micro_batches: int = 0
-    clips: int = 0
-    wait_seconds: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
-        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
-        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
-        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
-        self.parts += torch.stack(sums)
-        self.micro_batches += 1
-        self.clips += len(errors)
 
 
 @dataclass
@@ -148,9 +127,9 @@ class _Run:
             with_motion=config.mask.kind == "motion_map",
             patch_px=model.clip.patch_px,
         )
+        wrapped: nn.Module = ranks.wrap(model, config.run.sharding)
         optimizer = create_optimizer(model, config.optim)
         scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        wrapped: nn.Module = ranks.wrap(model)
         if config.run.compile:
             wrapped = cast(nn.Module, torch.compile(wrapped))
         log = RunLog(out) if ranks.is_first else None
@@ -171,8 +150,7 @@ class _Run:
             recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if found is None:
             return
-        load_into(self.model, found.model, source=str(found.path))
-        self.optimizer.load_state_dict(found.state["optimizer"])
+        self.ranks.restore(self.model, self.optimizer, found.model, found.state["optimizer"])
         self.scaler.load_state_dict(found.state["scaler"])
         self.step = found.step
         self.num_read, self.num_bad = found.info["num_read"], found.info["num_bad"]
@@ -203,7 +181,7 @@ class _Run:
         pin = self.ranks.device.type == "cuda"
         batches = iter(create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin))
         self.wrapped.train()
-        totals = _Totals(torch.zeros(5, device=self.ranks.device))
+        totals = LossTotals(torch.zeros(5, device=self.ranks.device))
         saved: Path | None = None
         while self.step < total:
             if self.ranks.any(self.interrupted):
@@ -215,30 +193,29 @@ class _Run:
             self.step += 1
             if self.step % config.run.log_every_steps == 0 or self.step == total:
                 self._log(totals, rate, norm, total)
-                totals = _Totals(torch.zeros(5, device=self.ranks.device))
+                totals = LossTotals(torch.zeros(5, device=self.ranks.device))
             if self.step % config.run.checkpoint_every_steps == 0 or self.step == total:
                 saved = self._save()
         return saved or self._save()
 
-    def _step(self, batches: Iterator[Any], totals: _Totals) -> float:
+    def _step(self, batches: Iterator[Any], totals: LossTotals) -> float:
         """Take one optimiser step; returns the gradient norm."""
         parts = self.config.optim.accumulate
         names: list[int] = []
-        drawn: tuple[Batch, Tensor, Tensor, Tensor] | None = None
+        drawn: _Drawn | None = None
         for part in range(parts):
             before = time.perf_counter()
             batch: Batch = next(batches)
             totals.wait_seconds += time.perf_counter() - before
             self._count_bad(batch)
             names += batch.clips
-            last = part == parts - 1
-            hold = nullcontext() if last or self.ranks.world_size == 1 else self.wrapped.no_sync()  # type: ignore[operator]
-            with hold:
+            with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss, drawn = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optim.clip_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self._stop_diverged(f"gradient norm {norm}", names)
         self.scaler.step(self.optimizer)
@@ -248,7 +225,7 @@ class _Run:
             self._draw(*drawn)
         return norm
 
-    def _forward(self, batch: Batch, part: int, totals: _Totals) -> tuple[Tensor, tuple[Batch, Tensor, Tensor, Tensor]]:
+    def _forward(self, batch: Batch, part: int, totals: LossTotals) -> tuple[Tensor, _Drawn]:
         """Compute the loss of a micro-batch and book its parts."""
         device, clip = self.ranks.device, self.model.clip
         frames = normalise(batch.frames.to(device, non_blocking=True))
@@ -294,7 +271,7 @@ class _Run:
                 f"{self.num_read} read; the first: {first}"
             )
 
-    def _log(self, totals: _Totals, rate: float, norm: float, total: int) -> None:
+    def _log(self, totals: LossTotals, rate: float, norm: float, total: int) -> None:
         loss, inside, num_inside, outside, num_outside = self.ranks.sum(totals.parts).tolist()
         seconds = time.perf_counter() - totals.started
         if self.log is None:
@@ -351,6 +328,7 @@ class _Run:
 
     def _save(self) -> Path:
         counts = self.ranks.gather((self.num_read, self.num_bad, self.bad))
+        weights, optimizer = self.ranks.full_state(self.model, self.optimizer)
         path = self.out / "checkpoints" / f"step-{self.step:09d}"
         if not self.ranks.is_first:
             return path
@@ -362,9 +340,9 @@ class _Run:
             "num_bad": counts[0][1],
             "bad_clips": {name: reason for _, _, bad in counts for name, reason in bad.items()},
         }
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"optimizer": optimizer, "scaler": self.scaler.state_dict()}
         keep = self.config.run.keep_checkpoints
-        return write_checkpoint(self.out / "checkpoints", self.step, self.model.state_dict(), state, info, keep=keep)
+        return write_checkpoint(self.out / "checkpoints", self.step, weights, state, info, keep=keep)
 
     def close(self) -> None:
         """Write out the log."""

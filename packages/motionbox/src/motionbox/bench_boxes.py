@@ -1,6 +1,6 @@
 """How well the boxes of several configs find hands and objects: clips with annotated boxes -> one table.
 
-Each clip is decoded and its flow computed once; every config then runs the real pipeline on it (`pipeline` for the
+Each clip's flow is computed once per flow setting; every config then runs the real pipeline on it (`pipeline` for the
 frames, `evidence` for the clip), so the table says what a store would hold.
 """
 
@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox import boxes as bx
+from motionbox.blocks import Block
 from motionbox.box_scores import ScoreRow
-from motionbox.config import ExtractConfig, load_config
+from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.datasets.folder import find_media
 from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
 from motionbox.errors import InputError
@@ -30,9 +31,9 @@ from motionbox.evaluate import (
     trivial_boxes,
 )
 from motionbox.evidence import clip_boxes
-from motionbox.flow import FlowEstimator
+from motionbox.flow import FlowEstimator, create_flow_estimator
 from motionbox.frames import VideoInfo
-from motionbox.pipeline import Block, BlockProcessor
+from motionbox.pipeline import BlockProcessor
 from motionbox.video import is_frame_folder, probe, read_frames
 
 ABLATION: dict[str, dict[str, Any]] = {
@@ -135,17 +136,14 @@ def generate_clips(folder: Path, num_clips: int, seed: int, *, camera_motion: bo
 def run_bench(
     clips: Sequence[BenchClip],
     configs: Mapping[str, ExtractConfig],
-    estimator: FlowEstimator,
-    *,
-    on_clip: Callable[[str], None] | None = None,
+    make_estimator: Callable[[FlowConfig], FlowEstimator] = create_flow_estimator,
 ) -> list[ScoreRow]:
     """Score configs on clips, beside boxes that do not look at the video.
 
     Args:
         clips: Annotated clips.
-        configs: Name -> config; `flow` of all of them is what `estimator` computes.
-        estimator: Computes flow.
-        on_clip: Called with the clip id before each clip.
+        configs: Name -> config.
+        make_estimator: Makes what computes the flow of a config.
 
     Returns:
         One row per trivial method, then one per config.
@@ -153,25 +151,27 @@ def run_bench(
     Raises:
         ClipError: A clip cannot be decoded.
     """
+    estimators = {flow: make_estimator(flow) for flow in dict.fromkeys(config.flow for config in configs.values())}
     rows: dict[str, ScoreRow] = {}
     for clip in clips:
-        if on_clip is not None:
-            on_clip(clip.truth.clip_id)
-        _bench_clip(clip, configs, estimator, rows)
+        _bench_clip(clip, configs, estimators, rows)
     return list(rows.values())
 
 
 def _bench_clip(
-    clip: BenchClip, configs: Mapping[str, ExtractConfig], estimator: FlowEstimator, rows: dict[str, ScoreRow]
+    clip: BenchClip,
+    configs: Mapping[str, ExtractConfig],
+    estimators: Mapping[FlowConfig, FlowEstimator],
+    rows: dict[str, ScoreRow],
 ) -> None:
     info = probe(clip.path, fps=clip.frame_fps)
     truth = clip.truth
-    remembering = _RememberingEstimator(estimator)
+    remembering = {flow: _RememberingEstimator(estimator) for flow, estimator in estimators.items()}
     for name, boxes in trivial_boxes(truth.boxes, info.width, info.height).items():
         row = rows.setdefault(name, ScoreRow(name))
         row.add(truth.clip_id, score_clip(boxes, truth.boxes, info.width, info.height))
     for name, config in configs.items():
-        times, found, milliseconds = _compute_boxes(clip, info, config, remembering)
+        times, found, milliseconds = _compute_boxes(clip, info, config, remembering[config.flow])
         wanted = times[0] + (truth.numbers - 1) / info.fps
         row = rows.setdefault(name, ScoreRow(name))
         predicted = boxes_at(times, found.boxes, wanted)

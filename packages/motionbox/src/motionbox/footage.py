@@ -27,6 +27,7 @@ Moment = tuple[int, Picture | None, NDArray[np.float32] | None]
 Panel = Literal["boxes", "flow", "map"]
 PANELS: tuple[Panel, ...] = ("boxes", "flow", "map")
 
+_LEAST_SCALE_PX = 0.5  # the flow of a still clip is noise and shall look like it
 _SCALE_SAMPLES = 24  # pairs of frames that the flow's colour scale is taken from
 
 
@@ -40,7 +41,7 @@ class ClipBoxes:
         times: float64 (T,), seconds.
         boxes: int16 (T, 4), stabilised frame boxes in display pixels.
         sources: uint8 (T,), a `boxes.BoxSource` each.
-        maps: uint8 (T, h, w), or None where the store keeps none.
+        maps: uint8 (T, h, w), or None where the store keeps none or the clip has no flow.
         config: How they were made.
         video: The video, frame folder or tar.
     """
@@ -131,13 +132,14 @@ def load_clip(store: Store, clip_id: str, *, data_root: Path | None = None, name
     row = clips.slice(clips.column("clip_id").to_pylist().index(clip_id), 1).to_pylist()[0]
     config = store.config()
     root = Path(store.run_info()["data_root"]) if data_root is None else data_root
+    maps = store.motion_maps(clip_id) if store.info["motion_maps"] and len(times) else None
     return ClipBoxes(
         name=name or config.preset,
         row=row,
         times=times,
         boxes=boxes,
         sources=store.frame_sources(clip_id),
-        maps=store.motion_maps(clip_id) if store.info["motion_maps"] and len(times) else None,
+        maps=maps if maps is not None and maps.size else None,
         config=config,
         video=root / row["path"],
     )
@@ -231,4 +233,4 @@ class Footage:
             if before is not None and picture is not None:
                 lengths.append(np.percentile(np.linalg.norm(self.flow(before, picture), axis=2), 99))
             before = picture if index in sampled else None
-        return nice_scale(float(np.median(lengths))) if lengths else 1.0
+        return nice_scale(max(_LEAST_SCALE_PX, float(np.median(lengths)))) if lengths else 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from motionbox.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
 from motionbox.boxes import NO_BOX, scale_boxes
 from motionbox.clip_coder import PieceClips
 from motionbox.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
@@ -27,17 +28,10 @@ from motionbox.errors import ClipError, Reason
 from motionbox.flow import FlowEstimator
 from motionbox.frames import Frame, VideoInfo, find_duplicates, mean_difference
 from motionbox.motion import MotionAccumulator, quantise_map, shrink_map
-from motionbox.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit, block_of
+from motionbox.plan import CONTEXT_SECONDS, Piece, Unit
 
-# Frames after a block that its last flow and the duplicate finder may look at.
-LOOKAHEAD_SECONDS = 1.0
-# How far the one frame after that may be away in a time lapse.
-_SPARSE_SECONDS = 10.0
 # Flows before a block that only prepare the first guess of `warm_start`.
 WARM_UP_FLOWS = 2
-# More frames than this in one block (1,024 per second) are a broken clock, not a video.
-MAX_BLOCK_FRAMES = 4096
-
 # Reasons that speak of the machine as much as of the clip: the attempt is repeated, up to the quarantine limit.
 FAULT_REASONS = frozenset({Reason.CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY})
 
@@ -81,23 +75,6 @@ class PieceFault(Exception):  # noqa: N818  (a fault of the attempt, counted aga
 
     def __reduce__(self) -> tuple[type[PieceFault], tuple[str, Reason, str]]:
         return type(self), (self.video_id, self.reason, self.message)
-
-
-@dataclass(frozen=True)
-class Block:
-    """The frames of one block and around it.
-
-    Attributes:
-        number: Block number.
-        frames: Context, own frames, frames after; in order of time.
-        first: Index of the first own frame.
-        stop: Index after the last own frame.
-    """
-
-    number: int
-    frames: tuple[Frame, ...]
-    first: int
-    stop: int
 
 
 @dataclass
@@ -174,7 +151,7 @@ def _process_piece(
 ) -> None:
     lookahead = LOOKAHEAD_SECONDS + (config.flow.step_seconds or 0.0)
     start = None if piece.start_seconds is None else piece.start_seconds - CONTEXT_SECONDS
-    stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead + _SPARSE_SECONDS
+    stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead + SPARSE_SECONDS
     last_block = piece.first_block or 0
     try:
         info, frames = source.open(
@@ -193,64 +170,6 @@ def _process_piece(
         if error.reason is Reason.EMPTY_SPAN and piece.first_block is not None:
             return
         rows.blocks.append(_error_row(piece, last_block, error.reason, error.message))
-
-
-def iter_blocks(frames: Iterator[Frame], piece: Piece, lookahead_seconds: float) -> Iterator[Block]:
-    """Group a piece's frames to blocks, each with the frames around it.
-
-    Args:
-        frames: In order of time, from `CONTEXT_SECONDS` before the piece.
-        piece: Which blocks are wanted.
-        lookahead_seconds: How far after a block's end frames are kept with it.
-
-    Yields:
-        Blocks that have frames of their own, in order; those that came before an error first, then the error.
-
-    Raises:
-        ClipError: As raised by `frames`; or a block holds more than `MAX_BLOCK_FRAMES`.
-    """
-    buffer: list[Frame] = []
-    current: int | None = piece.first_block
-    failure: ClipError | None = None
-    while True:
-        try:
-            frame = next(frames, None)
-        except ClipError as error:
-            failure, frame = error, None
-        if frame is None:
-            break
-        buffer.append(frame)
-        if current is None:
-            current = block_of(frame.time_seconds)
-            if piece.stop_block is not None and current >= piece.stop_block:
-                return
-        while frame.time_seconds >= (current + 1) * BLOCK_SECONDS + lookahead_seconds:
-            yield from _cut(buffer, current)
-            current += 1
-            buffer = [kept for kept in buffer if kept.time_seconds >= current * BLOCK_SECONDS - CONTEXT_SECONDS]
-            if buffer[0] is frame:
-                current = max(current, block_of(frame.time_seconds))
-            if piece.stop_block is not None and current >= piece.stop_block:
-                return
-        if len(buffer) > 2 * MAX_BLOCK_FRAMES:
-            raise ClipError(
-                Reason.UNSUPPORTED, f"more than {MAX_BLOCK_FRAMES // int(BLOCK_SECONDS)} frames per second of video"
-            )
-    last = block_of(buffer[-1].time_seconds) if buffer else -1
-    while current is not None and current <= last and (piece.stop_block is None or current < piece.stop_block):
-        yield from _cut(buffer, current)
-        current += 1
-    if failure is not None:
-        raise failure
-
-
-def _cut(buffer: list[Frame], number: int) -> Iterator[Block]:
-    begin, end = number * BLOCK_SECONDS, (number + 1) * BLOCK_SECONDS
-    kept = [frame for frame in buffer if frame.time_seconds >= begin - CONTEXT_SECONDS]
-    first = sum(frame.time_seconds < begin for frame in kept)
-    stop = sum(frame.time_seconds < end for frame in kept)
-    if stop > first:
-        yield Block(number, tuple(kept), first, stop)
 
 
 class BlockProcessor:

@@ -317,7 +317,8 @@ def _strengths(store: Store, clips: pa.Table, rows: Sequence[int]) -> list[float
     means = []
     for row in rows:
         maps = store.motion_maps(clips.column("clip_id")[row].as_py())
-        means.append(float(dequantise_map(maps, scale).mean()))
+        if maps.size:
+            means.append(float(dequantise_map(maps, scale).mean()))
     return means
 
 

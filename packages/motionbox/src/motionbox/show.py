@@ -214,7 +214,8 @@ def _flow_panel(view: View, footage: Footage, flow: NDArray[np.float32] | None) 
 def _map_panel(view: View, clip: ClipBoxes, index: int) -> Picture:
     here = _nearest(clip, view, index) if len(view.first.times) else None
     if clip.maps is None or here is None:
-        reason = "this store keeps none" if here is not None else "no frames"
+        without_flow = len(clip.times) == 1
+        reason = "no frames" if here is None else "a single frame" if without_flow else "this store keeps none"
         return draw.message(view.panel_wh, ["no motion maps", reason])
     heat = draw.map_to_colour(clip.maps[here], view.panel_wh, peak=clip.map_peak)
     scale = view.panel_wh[0] / clip.row["width"]

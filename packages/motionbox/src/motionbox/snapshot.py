@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import errno
 import hashlib
-import os
 import shutil
 import time
 import uuid
@@ -23,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from motionbox.boxes import StabilisedBoxes, clip_box, has_box
+from motionbox.boxes import clip_box, has_box
 from motionbox.commit import read_commit
 from motionbox.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
 from motionbox.errors import Reason, StoreError
@@ -33,23 +32,9 @@ from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FI
 from motionbox.map_reader import MapReader
 from motionbox.plan import Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
+from motionbox.snapshot_files import ArrayFile, FrameRows
 
-_ROWS_PER_FILE = 1 << 20
 _STATIC_SHARE = 0.9
-_NPY_HEADER_BYTES = 128
-
-FRAME_ROWS_SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.dictionary(pa.int32(), pa.string())),
-        ("time_seconds", pa.float64()),
-        ("x1", pa.int16()),
-        ("y1", pa.int16()),
-        ("x2", pa.int16()),
-        ("y2", pa.int16()),
-        ("source", pa.uint8()),
-        ("confidence", pa.float32()),
-    ]
-)
 
 
 @dataclass
@@ -57,11 +42,7 @@ class _Video:
     """A video's committed frames, in order of time."""
 
     video_id: str
-    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    boxes: list[npt.NDArray[np.int16]] = field(default_factory=list)
-    energy: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    confidences: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    places: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     clip_blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
     first_clip_block: int = 0
     size: dict[str, Any] | None = None
@@ -145,14 +126,14 @@ class _SnapshotWriter:
     def write(self) -> dict[str, Any]:
         """Write all files but MANIFEST.json; return what that must say."""
         arrays = {
-            "boxes": _ArrayFile(self._directory / "boxes.npy", "<i2", 4),
-            "times": _ArrayFile(self._directory / "times.npy", "<f8", None),
-            "sources": _ArrayFile(self._directory / "sources.npy", "|u1", None),
-            "confidences": _ArrayFile(self._directory / "confidences.npy", "<f4", None),
-            "maps": _ArrayFile(self._directory / "maps.npy", "<i4", 2),
-            "clip_blocks": _ArrayFile(self._directory / "clip_blocks.npy", "<i8", 4),
+            "boxes": ArrayFile(self._directory / "boxes.npy", "<i2", 4),
+            "times": ArrayFile(self._directory / "times.npy", "<f8", None),
+            "sources": ArrayFile(self._directory / "sources.npy", "|u1", None),
+            "confidences": ArrayFile(self._directory / "confidences.npy", "<f4", None),
+            "maps": ArrayFile(self._directory / "maps.npy", "<i4", 2),
+            "clip_blocks": ArrayFile(self._directory / "clip_blocks.npy", "<i8", 4),
         }
-        frames = _FrameRows(self._directory)
+        frames = FrameRows(self._directory)
         for video in self._videos():
             if video.complete:
                 self._add_clip_blocks(video, arrays["clip_blocks"])
@@ -204,14 +185,10 @@ class _SnapshotWriter:
             yield video
 
     def _extend(self, video: _Video, part: _Part) -> None:
-        video.times.append(part.times)
-        video.boxes.append(part.boxes)
-        video.energy.append(part.energy)
-        video.confidences.append(part.confidences)
-        video.places.append(part.places)
+        video.parts.append(part)
         for row in part.blocks:
             if row.get("clip_bytes") is not None:
-                video.clip_blocks.append((row["block"], part.unit_number, row["clip_offset"], row["clip_bytes"]))
+                video.clip_blocks.append((row["block"], row["unit"], row["clip_offset"], row["clip_bytes"]))
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
             if row["reason"]:
                 video.errors.append((row["block"], row["reason"], row["message"]))
@@ -225,23 +202,22 @@ class _SnapshotWriter:
         directory = self._run.paths.attempt(unit.unit_id, attempt)
         return read_parts(directory, number)
 
-    def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, _ArrayFile], frames: _FrameRows) -> None:
+    def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, ArrayFile], frames: FrameRows) -> None:
         merged = _merged(video)
         first = 0 if clip.start_seconds is None else bisect.bisect_left(merged.times, clip.start_seconds)
         stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
-        part = slice(first, stop)
-        times, raw, places = merged.times[part], merged.boxes[part], merged.places[part]
-        static = len(times) > 0 and self._is_static(merged.energy[part])
+        times, places = merged.times[first:stop], merged.places[first:stop]
+        raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
+        still = self._run.config.store.static_energy
+        static = len(times) > 0 and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still
         if static:
-            raw = np.full_like(raw, -1)
+            raw, confidences = np.full_like(raw, -1), np.zeros_like(confidences)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
-            maps = self._clip_maps(places, video.size)
-            if static and maps is not None:
-                maps = np.zeros_like(maps)
+            maps = self._clip_maps(np.full_like(places, -1) if static else places, video.size)
             size = (video.size["width"], video.size["height"])
-            stable = clip_boxes(raw, maps, times, *size, self._run.config, merged.confidences[part])
+            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
             whole = clip_box(stable.boxes)
             row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
             arrays["boxes"].append(stable.boxes)
@@ -261,14 +237,11 @@ class _SnapshotWriter:
         for name, column in self._columns.items():
             column.append(row.get(name))
 
-    def _add_clip_blocks(self, video: _Video, array: _ArrayFile) -> None:
+    def _add_clip_blocks(self, video: _Video, array: ArrayFile) -> None:
         video.first_clip_block = self._num_clip_blocks
         self._num_clip_blocks += len(video.clip_blocks)
         self._clip_bytes += sum(num_bytes for *_, num_bytes in video.clip_blocks)
         array.append(np.array(video.clip_blocks, np.int64).reshape(-1, 4))
-
-    def _is_static(self, energy: npt.NDArray[np.float32]) -> bool:
-        return float(np.quantile(energy, _STATIC_SHARE)) < self._run.config.store.static_energy
 
     def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
         """Return a clip's motion maps where its boxes are made from them."""
@@ -327,13 +300,22 @@ def _clips_by_video(manifest: pa.Table) -> dict[str, list[_Clip]]:
 class _Part:
     """One video's rows of one unit; `places` is int32 (T, 2): unit number and map index, -1 where there is no map."""
 
-    unit_number: int
     times: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.int16]
     energy: npt.NDArray[np.float32]
     confidences: npt.NDArray[np.float32]
     places: npt.NDArray[np.int32]
     blocks: list[dict[str, Any]]
+
+
+_NO_ROWS = _Part(
+    times=np.empty(0, np.float64),
+    boxes=np.empty((0, 4), np.int16),
+    energy=np.empty(0, np.float32),
+    confidences=np.empty(0, np.float32),
+    places=np.empty((0, 2), np.int32),
+    blocks=[],
+)
 
 
 def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
@@ -359,27 +341,30 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
     rows_of: dict[str, list[dict[str, Any]]] = {}
     for row in blocks:
-        rows_of.setdefault(row["video_id"], []).append(row)
+        rows_of.setdefault(row["video_id"], []).append({**row, "unit": unit_number})
     parts, begin = {}, 0
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
-        span = slice(begin, end)
-        parts[video_id] = _Part(
-            unit_number, times[span], boxes[span], energy[span], confidences[span], places[span], rows
-        )
+        own = slice(begin, end)
+        parts[video_id] = _Part(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
         begin = end
     return parts
 
 
 def _merged(video: _Video) -> _Part:
-    """Return a video's pieces as one."""
-    if len(video.times) != 1:
-        video.times = [np.concatenate([np.empty(0, np.float64), *video.times])]
-        video.boxes = [np.concatenate([np.empty((0, 4), np.int16), *video.boxes])]
-        video.energy = [np.concatenate([np.empty(0, np.float32), *video.energy])]
-        video.confidences = [np.concatenate([np.empty(0, np.float32), *video.confidences])]
-        video.places = [np.concatenate([np.empty((0, 2), np.int32), *video.places])]
-    return _Part(-1, video.times[0], video.boxes[0], video.energy[0], video.confidences[0], video.places[0], [])
+    """Join a video's pieces, once."""
+    if len(video.parts) != 1:
+        parts = [_NO_ROWS, *video.parts]
+        joined = _Part(
+            times=np.concatenate([part.times for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]),
+            energy=np.concatenate([part.energy for part in parts]),
+            confidences=np.concatenate([part.confidences for part in parts]),
+            places=np.concatenate([part.places for part in parts]),
+            blocks=[],
+        )
+        video.parts = [joined]
+    return video.parts[0]
 
 
 def _clip_block_range(video: _Video, times: npt.NDArray[np.float64]) -> dict[str, int]:
@@ -408,73 +393,3 @@ def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str
             return "no_motion", f"{Reason.ONE_FRAME}: motion needs two frames; the centre half stands in"
         return "no_motion", f"{Reason.STATIC}: nothing moves; the centre half stands in"
     return "ok", ""
-
-
-class _ArrayFile:
-    """An .npy file that grows by appending; its header is written when its length is known."""
-
-    def __init__(self, path: Path, dtype: str, columns: int | None) -> None:
-        self._dtype = np.dtype(dtype)
-        self._columns = columns
-        self._count = 0
-        self._file = path.open("xb")
-        self._file.write(b"\0" * _NPY_HEADER_BYTES)
-
-    def append(self, values: npt.NDArray[Any]) -> None:
-        """Add rows."""
-        self._count += len(values)
-        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
-
-    def close(self) -> None:
-        """Write the header and force the file to disk."""
-        shape = (self._count,) if self._columns is None else (self._count, self._columns)
-        text = repr({"descr": self._dtype.str, "fortran_order": False, "shape": shape})
-        length = _NPY_HEADER_BYTES - 10
-        self._file.seek(0)
-        self._file.write(b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-
-class _FrameRows:
-    """The Parquet copies of the frame rows, for other programs: files of a few million rows."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._number = 0
-        self._num_rows = 0
-        self._clip_ids: list[str] = []
-        self._counts: list[int] = []
-        self._times: list[npt.NDArray[np.float64]] = []
-        self._stable: list[StabilisedBoxes] = []
-
-    def append(self, clip_id: str, times: npt.NDArray[np.float64], stable: StabilisedBoxes) -> None:
-        """Add a clip."""
-        self._clip_ids.append(clip_id)
-        self._counts.append(len(times))
-        self._times.append(times)
-        self._stable.append(stable)
-        self._num_rows += len(times)
-        if self._num_rows >= _ROWS_PER_FILE:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left; at least one file is written."""
-        if self._counts or self._number == 0:
-            self._flush()
-
-    def _flush(self) -> None:
-        indices = np.repeat(np.arange(len(self._counts), dtype=np.int32), self._counts)
-        boxes = np.concatenate([np.empty((0, 4), np.int16), *(stable.boxes for stable in self._stable)])
-        columns = [
-            pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(self._clip_ids, pa.string())),
-            pa.array(np.concatenate([np.empty(0, np.float64), *self._times])),
-            *(pa.array(boxes[:, position]) for position in range(4)),
-            pa.array(np.concatenate([np.empty(0, np.uint8), *(stable.source for stable in self._stable)])),
-            pa.array(np.concatenate([np.empty(0, np.float32), *(stable.confidence for stable in self._stable)])),
-        ]
-        table = pa.Table.from_arrays(columns, schema=FRAME_ROWS_SCHEMA)
-        write_file(self._directory / f"frames-{self._number:05d}.parquet", parquet_bytes(table), point="run")
-        self._number, self._num_rows = self._number + 1, 0
-        self._clip_ids, self._counts, self._times, self._stable = [], [], [], []

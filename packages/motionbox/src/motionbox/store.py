@@ -264,7 +264,10 @@ def _reopen(path: str, run: str, snapshot: int) -> Store:
 
 def _open_array(path: Path) -> npt.NDArray[Any]:
     """Map an array file into memory; a plain array over the mapping, because slicing `np.memmap` is slow."""
-    return np.asarray(np.load(path, mmap_mode="r"))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: {error}; run `motionbox verify` on the store") from None
 
 
 def _pin(path: Path) -> int | None:

@@ -49,21 +49,19 @@ def command(
     )
     from motionbox.box_scores import clip_table, markdown_table
     from motionbox.commands.extract import parse_overrides
-    from motionbox.flow import create_flow_estimator
 
     if (data_root is None) != (boxes_file is None):
         raise InputError("--data-root and --boxes must be given together: clips and their annotated boxes")
     cv2.setNumThreads(1)
     overrides = {"flow.method": flow, **parse_overrides(settings)}
     configs = ablation_configs(overrides) if ablation else preset_configs(presets or preset_names(), overrides)
-    estimator = create_flow_estimator(next(iter(configs.values())).flow)
     with tempfile.TemporaryDirectory(prefix="motionbox-bench-") as folder:
         if data_root is not None and boxes_file is not None:
             clips = find_clips(data_root, boxes_file, frame_fps=frame_fps)
         else:
             clips = generate_clips(Path(folder), synthetic, seed, camera_motion=not still_camera)
-        rows = run_bench(clips, configs, estimator)
-    click.echo(f"{len(clips)} clips · flow {flow} ({estimator.name})")
+        rows = run_bench(clips, configs)
+    click.echo(f"{len(clips)} clips · flow {flow}")
     click.echo(markdown_table(rows))
     if per_clip:
         click.echo(clip_table(rows))

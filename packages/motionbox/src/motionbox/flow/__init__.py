@@ -94,20 +94,16 @@ def compute_flow(
     return create_flow_estimator(config, backend=name)(frame0, frame1, initial=initial)
 
 
-def create_flow_estimator(config: FlowConfig, *, backend: str = "auto", num_threads: int = 1) -> FlowEstimator:
+def create_flow_estimator(config: FlowConfig, *, backend: str = "auto") -> FlowEstimator:
     """Return an estimator for `config.method`.
 
     Args:
         config: Method and parameters.
         backend: `auto`, `numba`, `opencv` or `cuda`.
-        num_threads: CPU threads of the `numba` backend for one pair; the others ignore it.
 
     Raises:
-        ValueError: `num_threads` is under 1.
         FlowError: Unknown method or backend, or the backend cannot run here.
     """
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads!r}")
     name = resolve_backend(config.method, backend)
     if name == "opencv":
         from motionbox.flow.opencv import DISEstimator, OpenCVTVL1Estimator
@@ -119,7 +115,7 @@ def create_flow_estimator(config: FlowConfig, *, backend: str = "auto", num_thre
         return estimator
     from motionbox.flow._tvl1_cpu import NumbaTVL1Estimator
 
-    return NumbaTVL1Estimator(config.tvl1, num_threads=num_threads)
+    return NumbaTVL1Estimator(config.tvl1)
 
 
 def resolve_backend(method: str, backend: str = "auto") -> str:

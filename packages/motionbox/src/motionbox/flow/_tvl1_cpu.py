@@ -24,9 +24,8 @@ class NumbaTVL1Estimator:
 
     name = "numba"
 
-    def __init__(self, params: TVL1Params, *, num_threads: int = 1) -> None:
+    def __init__(self, params: TVL1Params) -> None:
         self._params = params
-        self._num_threads = num_threads
         self._workspace: _Workspace | None = None
 
     def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
