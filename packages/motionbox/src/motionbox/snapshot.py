@@ -30,7 +30,7 @@ from motionbox.evidence import clip_boxes
 from motionbox.failpoints import failpoint
 from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths, read_json
 from motionbox.map_reader import MapReader
-from motionbox.plan import Unit, block_of, stop_block_of, units_of
+from motionbox.plan import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
 from motionbox.snapshot_files import ArrayFile, FrameRows
 
@@ -369,7 +369,9 @@ def _merged(video: _Video) -> _Part:
 
 def _clip_block_range(video: _Video, times: npt.NDArray[np.float64]) -> dict[str, int]:
     """Return where the clip blocks of a clip's frames are; none where one of them could not be coded."""
-    wanted = {block_of(time_seconds) for time_seconds in times.tolist()}
+    if not video.clip_blocks:
+        return {}
+    wanted = set(np.unique(times // BLOCK_SECONDS).astype(int).tolist())
     found = [i for i, (block, *_, num_bytes) in enumerate(video.clip_blocks) if block in wanted and num_bytes]
     if len(found) < len(wanted):
         return {}
