@@ -56,7 +56,8 @@ def test_batched_fusion_equals_the_loop() -> None:
     inside = torch.rand(5, 40) < torch.tensor([0.05, 0.3, 0.5, 0.8, 0.95])[:, None]
     inside[:, 0], inside[:, 1] = True, False
     batched = bench._batched(block, tokens, inside)
-    assert torch.allclose(batched, bench_peers.loop_over_clips(block, tokens, inside), rtol=1e-4, atol=1e-5)
+    for peer in (bench_peers.loop_over_clips, bench_peers.dense_with_mask):
+        assert torch.allclose(batched, peer(block, tokens, inside), rtol=1e-4, atol=1e-5)
 
 
 def test_original_loader_reads_the_same_frames(store_path: Path) -> None:

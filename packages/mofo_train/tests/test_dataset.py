@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +165,25 @@ def test_misfits_are_one_clear_error(store_path: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     with pytest.raises(DataError, match="8 clips in a row"):
         dataset(store_path, tmp_path)[SampleKey(0, 0, 0)]
+
+
+def test_boxes_to_compare_with(store_path: Path) -> None:
+    def boxes(**use: Any) -> tuple[np.ndarray, np.ndarray]:
+        store, root = open_store(store_path), store_path.parent / "synthetic"
+        clips = ClipReader(store, root, split=None, short_side_px=4000, **use)
+        pixels, found = clips.read(0, np.arange(clips.num_frames(0)))
+        return found, np.array([0, 0, pixels.shape[2], pixels.shape[1]])
+
+    stored, frame = boxes()
+    full, _ = boxes(boxes="full_frame")
+    assert (full == frame).all()
+    moved, _ = boxes(boxes="random")
+    shift = moved - stored
+    assert (shift == np.tile(shift[0, :2], 2)).all(), "all frames and corners by the same step"
+    assert (moved[:, :2] >= 0).all()
+    assert (moved[:, 2:] <= frame[2:]).all()
+    np.testing.assert_array_equal(moved, boxes(boxes="random")[0])
+    confidence = open_store(store_path).frame_confidences("videos/00000")
+    middle = float(np.median(confidence))
+    trusted, _ = boxes(min_confidence=middle)
+    np.testing.assert_array_equal(trusted, np.where((confidence < middle)[:, None], frame, stored))

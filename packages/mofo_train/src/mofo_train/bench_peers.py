@@ -164,6 +164,22 @@ def original_sample(path: Path, times_seconds: NDArray[np.float64], image_px: in
     return values.view(len(group), 3, image_px, image_px).transpose(0, 1)
 
 
+def dense_with_mask(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) -> Tensor:
+    """Fuse (B, N, dim) by (B, N) with all N x N scores, the wrong ones masked -> (B, dim)."""
+    attention = block.attn
+    normed = block.norm1(tokens)
+    query = F.linear(normed, attention.q.weight, attention.q_bias).unflatten(2, attention.heads)  # type: ignore[no-untyped-call]
+    bias = torch.cat([torch.zeros_like(attention.q_bias), attention.v_bias])
+    pair = F.linear(normed, attention.kv.weight, bias).unflatten(2, (2, *attention.heads))  # type: ignore[no-untyped-call]
+    key, value = pair.unbind(2)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=~inside[:, None, None, :])
+    x = tokens + attention.proj(out.transpose(1, 2).flatten(2))
+    x = x + block.mlp(block.norm2(x))
+    weights = inside.to(x.dtype) / inside.sum(1, keepdim=True)
+    return cast(Tensor, (x * weights[..., None]).sum(1))
+
+
 def loop_over_clips(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) -> Tensor:
     """Fuse (B, N, dim) by (B, N) as a loop over exactly the inside and outside tokens of each clip -> (B, dim)."""
     attention = block.attn

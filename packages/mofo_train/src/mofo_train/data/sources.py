@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mofo_train.config import DataConfig
+from mofo_train.config import ClipsConfig
 from mofo_train.data.dataset import ClipReader
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store
 
 
-def open_clips(data: DataConfig, store: Path | None, data_root: Path | None) -> ClipReader:
+def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None) -> ClipReader:
     """Open the clips that a recipe asks for.
 
     Args:
@@ -23,7 +23,14 @@ def open_clips(data: DataConfig, store: Path | None, data_root: Path | None) -> 
         DataError: Something is missing, or the store is of another data set.
     """
     boxes, root = open_boxes(data.dataset, store, data_root)
-    return ClipReader(boxes, root, split=data.split, short_side_px=data.short_side_px)
+    return ClipReader(
+        boxes,
+        root,
+        split=data.split,
+        short_side_px=data.short_side_px,
+        boxes=data.boxes,
+        min_confidence=data.min_confidence,
+    )
 
 
 def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tuple[Store, Path]:
