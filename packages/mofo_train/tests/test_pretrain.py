@@ -54,7 +54,7 @@ class Trainer:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def __call__(self, config: PretrainConfig, out: Path, root: Path | None = None) -> Path:
-        reader = open_clips(config.data, self.store_path, root, None)
+        reader = open_clips(config.data, self.store_path, root)
         return pretrain(config, reader, out, CPU, say=self.say)
 
 

@@ -105,7 +105,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[str]]:
     lines: list[str] = []
-    result = run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None, clips=None, say=lines.append)
+    result = run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None, say=lines.append)
     return result, lines
 
 
@@ -156,7 +156,7 @@ def test_a_changed_pretraining_changes_what_builds_on_it() -> None:
 def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mofo_train.table_plan._measure", lambda *_: (100.0, 10**6))
     table = load_recipe(TableConfig, "ssv2_table1")
-    plan = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None, clips=None)
+    plan = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None)
     text = "\n".join(plan.lines())
     assert "missing: " in text
     assert "motionbox extract --dataset ssv2" in text

@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.clips import read_clip_frames, write_clip
+from motionbox.clip_coder import write_clip
+from motionbox.clips import read_clip_frames
 from motionbox.frames import ColourFrame
 from motionbox.video import probe, read_colour_frames
 

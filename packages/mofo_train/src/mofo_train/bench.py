@@ -157,7 +157,7 @@ def bench_loader(
     """Count samples per second of one core, read in this process with one thread.
 
     Args:
-        readers: Name -> the same clips from the source media or from training clips.
+        readers: Name -> the same clips from the source media or from the store.
         model: Frames and side of a sample.
         rounds: Passes over (at most 24 of) the clips.
         peers: Time the original loader's operations too.
@@ -203,13 +203,14 @@ def _reading(reader: ClipReader, model: ModelConfig, crops: int) -> Callable[[],
 
 
 def _reading_as_original(reader: ClipReader, model: ModelConfig) -> Callable[[], None]:
-    paths = [path for _, path, _, _ in reader.sources()]
+    sources = reader.sources()
 
     def run() -> None:
         for index in range(min(24, len(reader))):
             rng = np.random.default_rng((0, 0, index, 0))
             frames = dense_frames(reader.num_frames(index), model.num_frames, 2, rng.random())
-            bench_peers.original_sample(paths[index], frames, model.image_px, rng)
+            _, path, times, _ = sources[index]
+            bench_peers.original_sample(path, times[frames], model.image_px, rng)
 
     return run
 

@@ -13,7 +13,6 @@ from mofo_train.errors import ExitCode, MofoTrainError
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
-    "prepare": "Write every clip's frames as JPEGs, so that training does not decode whole videos.",
     "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
     "finetune": "Finetune a classifier from pretrained weights; the same command resumes.",
     "evaluate": "Test a classifier by its data set's rules; keeps every prediction.",

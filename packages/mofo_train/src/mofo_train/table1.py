@@ -180,7 +180,6 @@ def run_table(
     *,
     stores: Mapping[str, Path],
     data_root: Path | None,
-    clips: Path | None,
     say: Say,
 ) -> Table:
     """Run what is missing of a table and write it.
@@ -191,7 +190,6 @@ def run_table(
         ranks: This process among all.
         stores: Preset -> motion boxes; must exist, see `generate_data`.
         data_root: Folder of the videos; None = that of the store.
-        clips: Training clips, where there are some.
         say: Shows a line to the user.
 
     Raises:
@@ -205,7 +203,7 @@ def run_table(
         data = stage.config.data.model_copy(update={"split": split})
         key = f"{stage.preset} {data.model_dump_json()}"
         if key not in readers:
-            readers[key] = open_clips(data, stores[stage.preset], data_root, clips)
+            readers[key] = open_clips(data, stores[stage.preset], data_root)
         return readers[key]
 
     results: dict[str, dict[str, Any]] = {}

@@ -161,13 +161,12 @@ def make_plan(
     *,
     stores: Mapping[str, Path],
     data_root: Path | None,
-    clips: Path | None,
 ) -> Plan:
     """Find out what a table needs; arguments as of `table1.run_table`."""
     stages = plan_stages(table)
     missing, num_clips = "", None
     try:
-        num_clips = len(open_clips(stages[0].config.data, stores[stages[0].preset], data_root, clips))
+        num_clips = len(open_clips(stages[0].config.data, stores[stages[0].preset], data_root))
     except DataError as error:
         if table.dataset == "synthetic":
             num_clips = table.num_clips * 4 // 5  # it will be generated; every fifth clip is for validation

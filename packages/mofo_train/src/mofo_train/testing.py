@@ -43,7 +43,6 @@ def evaluate_checkpoint(
     overrides: Sequence[str] = (),
     store: Path | None = None,
     data_root: Path | None = None,
-    clips: Path | None = None,
 ) -> Predictions:
     """Predict the test split.
 
@@ -55,7 +54,6 @@ def evaluate_checkpoint(
         overrides: `section.key=value`.
         store: Motion boxes; None = `stores/<dataset>`.
         data_root: Folder of the videos; None = that of the store.
-        clips: Training clips; None = `clips/<dataset>` where that exists.
 
     Returns:
         Predictions whose `info` holds `label_space` and `source` (checkpoint, recipe, views, clips left out).
@@ -66,7 +64,7 @@ def evaluate_checkpoint(
     """
     config, space = load_identity(checkpoint, recipe, overrides)
     data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root, clips)
+    reader = open_clips(data, store, data_root)
     return predict(checkpoint, config, space, reader, ranks, system=system)
 
 
@@ -98,7 +96,6 @@ def saliency_of_checkpoint(
     limit: int | None,
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
 ) -> Iterator[ClipSaliency]:
     """Compute a finetuned checkpoint's saliency of its test split, the middle view of each clip.
 
@@ -118,7 +115,7 @@ def saliency_of_checkpoint(
     """
     config, space = load_identity(checkpoint, None, ())
     data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root, clips)
+    reader = open_clips(data, store, data_root)
     reader = reader.subset(np.arange(min(limit or len(reader), len(reader))))
     model, known = load_classifier(checkpoint, config, space, reader)
     if not isinstance(model, Classifier):

@@ -130,12 +130,15 @@ class StoreConfig(_Section):
             Stored as 255 * sqrt(value / map_full_scale).
         static_energy: A clip whose motion energy (mean of the motion map, pixels per frame step and pixel) is below
             this in nine frames of ten stands still: what moves is the noise of its compression.
+        clips: Keep the frames in colour, short side at most `clips.SHORT_SIDE_PX`, for training: `h264` (few bytes),
+            `jpeg` (reads faster) or `none`. Part of the digest only where not `none`.
     """
 
     motion_maps: bool = True
     map_scale: int = Field(8, ge=1, le=64)
     map_full_scale: float = Field(2.0, gt=0)
     static_energy: float = Field(0.002, ge=0)
+    clips: Literal["none", "h264", "jpeg"] = "none"
 
 
 class MotionConfig(_Section):
@@ -262,6 +265,8 @@ class ExtractConfig(_Section):
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON of all values (the preset's name is not one of them)."""
         values = self.model_dump(mode="json", exclude={"preset"})
+        if self.store.clips == "none":  # a store from before there were clips has the same content: it can be resumed
+            del values["store"]["clips"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ FRAMES_FILE = "frames.parquet"
 BLOCKS_FILE = "blocks.parquet"
 MAPS_DIRECTORY = "motion.zarr"
 MAPS_ARRAY = "maps"
+CLIPS_FILE = "clips.bin"
 
 
 @dataclass(frozen=True)

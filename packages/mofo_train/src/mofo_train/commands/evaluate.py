@@ -22,7 +22,6 @@ import click
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. test.crops=1.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for predictions and report.")
 @click.option("--submission", is_flag=True, help="Also write EPIC-100's submission.zip.")
 @click.option(
@@ -42,7 +41,6 @@ def command(
     overrides: tuple[str, ...],
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
     out: Path,
     submission: bool,
     sls: tuple[int, int, int],
@@ -73,7 +71,6 @@ def command(
                 overrides=overrides,
                 store=store,
                 data_root=data_root,
-                clips=clips,
             )
         if not ranks.is_first:
             return ExitCode.OK

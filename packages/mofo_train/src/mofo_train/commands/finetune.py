@@ -15,7 +15,6 @@ DEFAULT_RECIPE = "synthetic_finetune_tiny_mca"
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from; the same as model.init.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
 def command(
     recipe: str,
@@ -23,7 +22,6 @@ def command(
     init: Path | None,
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
     out: Path | None,
 ) -> None:
     """Finetune a classifier; the same command resumes. The weights kept are chosen on held-out training clips.
@@ -38,7 +36,7 @@ def command(
 
     changes = overrides if init is None else (*overrides, f"model.init='{init}'")
     config = load_recipe(FinetuneConfig, recipe, changes)
-    reader = open_clips(config.data, store, data_root, clips)
+    reader = open_clips(config.data, store, data_root)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
 

@@ -24,7 +24,6 @@ import click
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the test split.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for figures and pictures.")
 def command(
     checkpoints: tuple[Path, ...],
@@ -35,7 +34,6 @@ def command(
     limit: int | None,
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
     out: Path,
 ) -> None:
     """Measure how much of a classifier's saliency lies inside the motion box, and draw one clip."""
@@ -54,7 +52,7 @@ def command(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shown, rows, summary = {}, [], {}
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        sources = {"store": store, "data_root": data_root, "clips": clips}
+        sources = {"store": store, "data_root": data_root}
         found = saliency_of_checkpoint(checkpoint, device, method=method, block=block, limit=limit, **sources)
         shares = []
         for clip in found:

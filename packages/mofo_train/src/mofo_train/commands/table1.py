@@ -22,7 +22,6 @@ import click
     "--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [generated, or stores/<dataset>]"
 )
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<recipe>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
 def command(
@@ -32,7 +31,6 @@ def command(
     profile: str,
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
     out: Path | None,
     only_plan: bool,
 ) -> int:
@@ -64,7 +62,7 @@ def command(
                 click.echo(line)
 
         if only_plan or not generated:
-            plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root, clips=clips)
+            plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
             for line in plan.lines():
                 say(line)
             if only_plan:
@@ -75,7 +73,7 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
-        result = run_table(table, folder, ranks, stores=stores, data_root=data_root, clips=clips, say=say)
+        result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
         if ranks.is_first:
             stem = "table1" if name.endswith("table1") else Path(name).stem
             paths = result.write(folder, stem)

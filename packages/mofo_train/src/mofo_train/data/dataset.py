@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
-from mofo_train.data.training_clips import read_training_clip, training_clip_path
 from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
 from mofo_train.errors import DataError
 from motionbox.boxes import clip_box
+from motionbox.errors import ClipError
 from motionbox.store import Store
 
 _MAX_SUBSTITUTES = 8
@@ -50,18 +50,18 @@ class ClipReader:
         *,
         split: str | None,
         short_side_px: int,
-        clips: Path | None = None,
+        from_source: bool = False,
         boxes: BoxUse = "stored",
         min_confidence: float = 0.0,
     ) -> None:
         """Choose the clips of a split that have boxes.
 
         Args:
-            store: Boxes and frame times.
-            data_root: Folder of the source media.
+            store: Boxes, frame times and, where made with `motionbox extract --clips`, the frames themselves.
+            data_root: Folder of the source media, read for the clips whose frames the store does not keep.
             split: Only clips of this split; None = all.
             short_side_px: Larger videos are reduced to this short side.
-            clips: Folder of training clips; what it lacks is read from the source media.
+            from_source: Read the source media even where the store keeps the frames, to compare the two.
             boxes: Which boxes to give, see `ClipsConfig`.
             min_confidence: Frames whose stored box is less certain take the full frame.
 
@@ -84,7 +84,7 @@ class ClipReader:
         self.clip_ids: list[str] = self.labels.column("clip_id").to_pylist()
         self._store = store
         self._root = data_root
-        self._clips = clips
+        self._from_source = from_source
         self._box_use = boxes
         self._min_confidence = min_confidence
         self._short_side_px = short_side_px
@@ -122,7 +122,7 @@ class ClipReader:
         return int(self._rows[index][1])
 
     def read(self, index: int, frames: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read frames of a clip, from its training clip where there is one.
+        """Read frames of a clip, from the store where it keeps them, else from the source media.
 
         Args:
             index: Place of the clip in `clip_ids`.
@@ -169,10 +169,11 @@ class ClipReader:
 
     def _pixels(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         clip_id = self.clip_ids[index]
-        if self._clips is not None:
-            prepared = training_clip_path(self._clips, clip_id)
-            if prepared.exists():
-                return read_training_clip(prepared, frames, self.num_frames(index))
+        if not self._from_source and self._store.has_clip(clip_id):
+            try:
+                return self._store.clip_frames(clip_id, frames, short_side_px=self._short_side_px)
+            except ClipError as error:
+                raise ClipUnreadableError(f"clip {clip_id}: {error}") from None
         times = self._store.frame_times(clip_id)[frames]
         path = self._root / self._rows[index][0]
         return decode_frames(path, times, short_side_px=self._short_side_px, frame_fps=self._rates[index])
