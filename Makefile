@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROFILE ?= full
+DATASET ?= synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu lint typecheck check bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu reproduce-table1 lint typecheck check bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +28,9 @@ setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development
 
 demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, score them, draw a video and a contact sheet
 	$(BIN)/motionbox demo --out demo
+
+reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|ssv2|epic100, PROFILE=full|smoke); resumable
+	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE)
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2

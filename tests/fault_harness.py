@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy.random
 import pyarrow.dataset
@@ -35,12 +36,13 @@ from motionbox.plan import units_of
 from motionbox.progress import PlainReporter
 from motionbox.runs import library_versions, load_run
 from motionbox.snapshot import make_snapshot
-from motionbox.store import open_store
+from motionbox.store import Store, open_store
 from motionbox.verify import verify_store
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos
+from store_support import DifferenceFlow, NumberSource, green_of, make_run, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
 MAX_FRAMES = 16
+CONFIG = small_config(**{"store.clips": "jpeg"})
 # Loaded before anything is forked, so that the processes need not do it again and again.
 WARM = (numpy.random, pyarrow.dataset, pipeline, zarr.codecs, zarr.storage, library_versions())
 DONE, INTERRUPTED, FAILED, KILLED = 0, 75, 70, -9
@@ -132,7 +134,7 @@ class Stage:
         if stop_after is not None:
             _stop_after(stop_after)
         try:
-            run = make_run(self.store, self.root / "videos", self.manifest, max_frames=MAX_FRAMES)
+            run = make_run(self.store, self.root / "videos", self.manifest, config=CONFIG, max_frames=MAX_FRAMES)
             drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
             make_snapshot(run)
         except Interrupted:
@@ -152,7 +154,7 @@ class _Journalled(NumberSource):
     """Notes each opening of a piece's video."""
 
     def __init__(self, journal: Path) -> None:
-        super().__init__()
+        super().__init__(colour=True)
         self._journal = journal
 
     def open(self, path, *, start_seconds, stop_seconds, frame_fps):
@@ -256,6 +258,8 @@ def fingerprint(store) -> str:
         clip_id = row["clip_id"]
         for array in (store.frame_boxes(clip_id), store.frame_times(clip_id), store.motion_maps(clip_id)):
             digest.update(array.tobytes())
+        if store.has_clip(clip_id):
+            digest.update(store.clip_frames(clip_id, range(row["num_frames"])).tobytes())
     return digest.hexdigest()
 
 
@@ -285,10 +289,19 @@ def check_complete(store: Path, digest: str, *, num_clips: int = len(VIDEOS)) ->
             violations.append("the content is not that of an uninterrupted run")
         if len(reader) != num_clips:
             violations.append("clips are missing")
+        clips = reader.clips().to_pylist() if reader.config().store.clips != "none" else []
+        unread = [row["clip_id"] for row in clips if row["num_frames"] and not _readable(reader, row)]
+        violations += [f"the frames of clip {clip_id} cannot be read" for clip_id in unread]
         remove(find_garbage(store))
     if find_garbage(store):
         violations.append("gc left something behind")
     return violations + check_consistency(store)
+
+
+def _readable(reader: Store, row: dict[str, Any]) -> bool:
+    frames = reader.clip_frames(row["clip_id"], range(row["num_frames"]))
+    greens = [green_of(round(seconds * row["fps"])) for seconds in reader.frame_times(row["clip_id"])]
+    return bool((abs(frames[..., 1].mean((1, 2)) - greens) < 5).all())
 
 
 def _plant_failpoint(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:

@@ -18,9 +18,13 @@ SIDE = 48
 
 
 class NumberSource:
-    """Decodes `<frames>@<fps>` text files: a bright square that moves over noise, the same every time."""
+    """Decodes `<frames>@<fps>` text files: a bright square that moves over noise, the same every time.
 
-    def __init__(self) -> None:
+    In colour, green says which frame it is: see `green_of`.
+    """
+
+    def __init__(self, *, colour: bool = False) -> None:
+        self._colour = colour
         self.opened: list[tuple[object, ...]] = []
 
     def open(
@@ -50,7 +54,13 @@ class NumberSource:
                 grey = base.copy()
                 x = (3 * index + seed) % (SIDE - 12)
                 grey[10:22, x : x + 12] = 200
-                yield Frame(index, time, grey)
+                rgb = np.stack([grey, np.full_like(grey, green_of(index)), grey], axis=2)
+                yield Frame(index, time, grey, rgb if self._colour else None)
+
+
+def green_of(index: int) -> int:
+    """Return the green of a frame of a text video, 10 grey levels from that of its neighbours at least."""
+    return 30 + 10 * (7 * index % 19)
 
 
 class DifferenceFlow:

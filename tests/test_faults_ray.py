@@ -17,7 +17,7 @@ from motionbox.runs import Run
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 
 pytestmark = pytest.mark.faults
-NUM_WORKER_KILLS = 40
+NUM_WORKER_KILLS = 20
 NUM_NODES_REMOVED = 3
 
 

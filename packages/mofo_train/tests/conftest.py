@@ -19,13 +19,24 @@ def generator() -> torch.Generator:
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of twelve generated clips, with DIS flow; its videos lie beside it in `synthetic`."""
-    from motionbox.cli import main
     from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
 
     folder = tmp_path_factory.mktemp("generated")
     write_dataset(folder / "synthetic", SyntheticConfig(12, 0, True), num_workers=1)
-    arguments = ["extract", "--dataset", "synthetic", "--data-root", str(folder / "synthetic"), "--flow", "dis"]
+    return _extract(folder / "synthetic", folder / "store")
+
+
+@pytest.fixture(scope="session")
+def clips_store_path(store_path: Path) -> Path:
+    """Store of the same clips that keeps their frames, with the same boxes."""
+    return _extract(store_path.parent / "synthetic", store_path.parent / "store_clips", "--clips")
+
+
+def _extract(data: Path, store: Path, *options: str) -> Path:
+    from motionbox.cli import main
+
+    arguments = ["extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis", *options]
     with pytest.raises(SystemExit) as stop:
-        main([*arguments, "--store", str(folder / "store"), "--executor", "serial", "--workers", "0"])
+        main([*arguments, "--store", str(store), "--executor", "serial", "--workers", "0"])
     assert stop.value.code == 0
-    return folder / "store"
+    return store

@@ -56,16 +56,17 @@ def test_batched_fusion_equals_the_loop() -> None:
     inside = torch.rand(5, 40) < torch.tensor([0.05, 0.3, 0.5, 0.8, 0.95])[:, None]
     inside[:, 0], inside[:, 1] = True, False
     batched = bench._batched(block, tokens, inside)
-    assert torch.allclose(batched, bench_peers.loop_over_clips(block, tokens, inside), rtol=1e-4, atol=1e-5)
+    for peer in (bench_peers.loop_over_clips, bench_peers.dense_with_mask):
+        assert torch.allclose(batched, peer(block, tokens, inside), rtol=1e-4, atol=1e-5)
 
 
 def test_original_loader_reads_the_same_frames(store_path: Path) -> None:
     from motionbox.store import open_store
 
     reader = ClipReader(open_store(store_path), store_path.parent / "synthetic", split=None, short_side_px=256)
-    path = reader.sources()[3][1]
+    _, path, times, _ = reader.sources()[3]
     frames = dense_frames(reader.num_frames(3), 8, 2, 0.3)
-    theirs = bench_peers.original_sample(path, frames, 96, np.random.default_rng(1))
+    theirs = bench_peers.original_sample(path, times[frames], 96, np.random.default_rng(1))
     pixels, _ = reader.read(3, frames)
     crop = multi_scale_crop(pixels.shape[2], pixels.shape[1], 96, (1.0, 0.875, 0.75, 0.66), np.random.default_rng(1))
     ours = crop_frames(torch.from_numpy(pixels), crop, 96).float() / 255
@@ -81,11 +82,13 @@ def test_contenders_take_turns() -> None:
     assert timings.keys() == {"one", "two"}
 
 
-def test_bench_command_writes_its_figures(store_path: Path, tmp_path: Path) -> None:
-    arguments = ["bench", "masks", "loader", "--store", str(store_path), "--rounds", "1", "--peers"]
+def test_bench_command_writes_its_figures(clips_store_path: Path, tmp_path: Path) -> None:
+    arguments = ["bench", "masks", "loader", "--store", str(clips_store_path), "--rounds", "1", "--peers"]
     with pytest.raises(SystemExit) as stop:
         cli.main([*arguments, "--json", str(tmp_path / "bench.json")])
     assert stop.value.code == 0
     figures = json.loads((tmp_path / "bench.json").read_text())
-    assert set(figures["loader"]) == {"source, 1 crop", "source, 2 crops", "original loader"}
+    assert set(figures["loader"]) == {
+        f"{name}, {crops}" for name in ("source", "store") for crops in ("1 crop", "2 crops")
+    } | {"original loader"}
     assert all(row["samples_per_core_second"] > 0 for row in figures["loader"].values())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +126,35 @@ def test_a_bad_clip_is_named_and_moves_no_other(store_path: Path, tmp_path: Path
     assert same(batch, collate([dataset(store_path, root)[key] for key in batches[0]])), "the substitute is fixed too"
 
 
+def test_frames_kept_in_the_store_give_the_same_samples(
+    store_path: Path, clips_store_path: Path, tmp_path: Path
+) -> None:
+    """From the store alone: the same frames, but for the coding, with the same boxes."""
+    source, kept = reader(store_path), reader(clips_store_path, tmp_path / "none")
+    assert source.clip_ids == kept.clip_ids
+    for index in (0, 5, 11):
+        frames = np.array([0, 3, 3, 9])
+        pixels, boxes = source.read(index, frames)
+        other, moved = kept.read(index, frames)
+        assert pixels.shape == other.shape
+        assert (boxes == moved).all()
+        assert np.abs(pixels.astype(int) - other).mean() < 5
+        assert np.abs(pixels[1].astype(int) - other[1]).mean() < np.abs(pixels[3].astype(int) - other[1]).mean()
+
+
+def test_damaged_frames_in_the_store_are_a_bad_clip(clips_store_path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(clips_store_path, copy)
+    (path,) = copy.glob("runs/*/attempts/u000000/*/clips.bin")
+    content = bytearray(path.read_bytes())
+    content[:400] = bytes(400)  # the head of the first clip's block
+    path.write_bytes(content)
+    whole, damaged = dataset(clips_store_path, tmp_path), dataset(copy, tmp_path)
+    sample = damaged[SampleKey(0, 0, 0)]
+    assert [name for name, _ in sample.bad] == [reader(copy).clip_ids[0]]
+    assert torch.equal(whole[SampleKey(0, 1, 1)].frames, damaged[SampleKey(0, 1, 1)].frames)
+
+
 def test_misfits_are_one_clear_error(store_path: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a step needs 16 clips, got 12"):
         ResumableSampler(12, 16, seed=0, epochs=1)
@@ -134,3 +165,25 @@ def test_misfits_are_one_clear_error(store_path: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     with pytest.raises(DataError, match="8 clips in a row"):
         dataset(store_path, tmp_path)[SampleKey(0, 0, 0)]
+
+
+def test_boxes_to_compare_with(store_path: Path) -> None:
+    def boxes(**use: Any) -> tuple[np.ndarray, np.ndarray]:
+        store, root = open_store(store_path), store_path.parent / "synthetic"
+        clips = ClipReader(store, root, split=None, short_side_px=4000, **use)
+        pixels, found = clips.read(0, np.arange(clips.num_frames(0)))
+        return found, np.array([0, 0, pixels.shape[2], pixels.shape[1]])
+
+    stored, frame = boxes()
+    full, _ = boxes(boxes="full_frame")
+    assert (full == frame).all()
+    moved, _ = boxes(boxes="random")
+    shift = moved - stored
+    assert (shift == np.tile(shift[0, :2], 2)).all(), "all frames and corners by the same step"
+    assert (moved[:, :2] >= 0).all()
+    assert (moved[:, 2:] <= frame[2:]).all()
+    np.testing.assert_array_equal(moved, boxes(boxes="random")[0])
+    confidence = open_store(store_path).frame_confidences("videos/00000")
+    middle = float(np.median(confidence))
+    trusted, _ = boxes(min_confidence=middle)
+    np.testing.assert_array_equal(trusted, np.where((confidence < middle)[:, None], frame, stored))

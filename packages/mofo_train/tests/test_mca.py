@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mofo_train.models import Classifier, create_classifier
-from mofo_train.models.mca import MultiCrossAttention
+from mofo_train.models.mca import CrossAttention, MultiCrossAttention, Ragged
 
 FRAMES, SIDE, TOKENS = 4, 64, 32
 
@@ -104,6 +104,40 @@ def test_fusion_equals_a_plain_loop_over_clips(fusion: str) -> None:
     theirs = torch.autograd.grad((plain * weights).sum(), wanted)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=float(1e-5 * other.abs().max()))
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_groups_of_ragged_clips_equal_a_plain_loop(projected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine clips make groups of several clips of unequal size, through either way of attending."""
+    monkeypatch.setattr(CrossAttention, "_few_queries", lambda *_: not projected)
+    torch.manual_seed(0)
+    block = MultiCrossAttention(24)
+    for value in block.parameters():
+        torch.nn.init.normal_(value, std=0.3)
+    tokens = torch.randn(9, 20, 24, requires_grad=True)
+    counts = torch.tensor([7, 19, 1, 0, 12, 12, 3, 18, 9])
+    inside = torch.rand(9, 20).argsort(1) < counts[:, None]
+    means = block(tokens, inside, ~inside)
+    plain = [
+        plain_mca(block, row[chosen], row[~chosen]).mean(0) if chosen.any() else torch.zeros(24)
+        for row, chosen in zip(tokens, inside, strict=True)
+    ]
+    assert torch.allclose(means, torch.stack(plain), rtol=1e-5, atol=1e-5)
+    weights = torch.randn(means.shape, generator=torch.Generator().manual_seed(2))
+    wanted = [tokens, *block.parameters()]
+    ours = torch.autograd.grad((means * weights).sum(), wanted)
+    theirs = torch.autograd.grad((torch.stack(plain) * weights).sum(), wanted)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=float(1e-5 * other.abs().max()))
+
+
+def test_few_queries_leave_keys_unprojected() -> None:
+    """Where the count of operations says so: 78 of 1,568 tokens of ViT-B ask, but not 784."""
+    block = CrossAttention(768, 3)
+    tokens = torch.empty(1, 768)
+    few, many = (Ragged(torch.tensor([size]), (size,)) for size in (78, 784))
+    assert block._few_queries(tokens, few, Ragged(torch.tensor([1490]), (1490,)))
+    assert not block._few_queries(tokens, many, many)
 
 
 @pytest.mark.parametrize("fusion", ["mean", "weighted_mean", "mca", "mca_two_way"])

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from mofo_train.config import OptimConfig
-from mofo_train.models import create_pretrain_model
-from mofo_train.optim import create_optimizer, learning_rate, parameter_groups, set_learning_rate
+from mofo_train.models import create_classifier, create_pretrain_model
+from mofo_train.optim import (
+    create_optimizer,
+    layer_decay_groups,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 
 CONFIG = OptimConfig(batch_size=512, epochs=10, warmup_epochs=2, base_lr=1e-3, warmup_lr=1e-6, min_lr=1e-5)
 
@@ -56,3 +62,17 @@ def test_groups_may_scale_the_rate() -> None:
     optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))], "lr_scale": 0.5}], lr=0.0)
     set_learning_rate(optimizer, 0.2)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_layers_further_from_the_head_learn_more_slowly() -> None:
+    model = create_classifier("videomae_tiny", 5, "mca", num_frames=4, image_px=32)
+    groups = layer_decay_groups(model, weight_decay=0.05, layer_decay=0.5)
+    scale = {id(value): group["lr_scale"] for group in groups for value in group["params"]}
+    assert len(scale) == len(list(model.parameters())) == sum(len(group["params"]) for group in groups)
+    expected = {"encoder.patch_embed.": 0.5**5, "encoder.blocks.0.": 0.5**4, "encoder.blocks.3.": 0.5}
+    decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
+    for name, value in model.named_parameters():
+        known = [factor for prefix, factor in expected.items() if name.startswith(prefix)]
+        if known or not name.startswith("encoder."):
+            assert scale[id(value)] == (known[0] if known else 1.0), name
+        assert decay[id(value)] == (0.05 if value.ndim > 1 else 0.0), name

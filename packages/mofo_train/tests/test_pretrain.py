@@ -19,7 +19,8 @@ from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, ExitCode, Interrupted
 from mofo_train.metrics import read_log
 from mofo_train.models import create_pretrain_model
-from mofo_train.pretrain import DivergedError, pretrain
+from mofo_train.pretrain import pretrain
+from mofo_train.stage import DivergedError
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 LOSSES = ("loss", "loss_inside", "loss_outside", "grad_norm", "lr")
@@ -53,7 +54,7 @@ class Trainer:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def __call__(self, config: PretrainConfig, out: Path, root: Path | None = None) -> Path:
-        reader = open_clips(config.data, self.store_path, root, None)
+        reader = open_clips(config.data, self.store_path, root)
         return pretrain(config, reader, out, CPU, say=self.say)
 
 

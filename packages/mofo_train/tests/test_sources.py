@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mofo_train import cli
@@ -14,7 +15,7 @@ def test_the_store_says_where_the_videos_are(store_path: Path, tmp_path: Path) -
     boxes, root = open_boxes("synthetic", store_path, None)
     assert root == (store_path.parent / "synthetic").resolve()
     assert len(boxes) == 12
-    assert len(open_clips(DataConfig(dataset="synthetic"), store_path, None, None)) == 12
+    assert len(open_clips(DataConfig(dataset="synthetic"), store_path, None)) == 12
 
 
 def test_what_is_missing_is_said_with_its_remedy(store_path: Path, tmp_path: Path) -> None:
@@ -22,10 +23,14 @@ def test_what_is_missing_is_said_with_its_remedy(store_path: Path, tmp_path: Pat
         open_boxes("ssv2", store_path, None)
     with pytest.raises(DataError, match="name the folder of the videos with --data-root"):
         open_boxes("synthetic", store_path, tmp_path / "none")
-    with pytest.raises(DataError, match="mofo-train prepare"):
-        open_clips(DataConfig(dataset="synthetic"), store_path, None, tmp_path / "none")
     with pytest.raises(DataError, match="motionbox synth -o data/synthetic"):
         open_boxes("synthetic", tmp_path / "none", None)
+
+
+def test_a_store_that_keeps_the_frames_needs_no_videos(clips_store_path: Path, tmp_path: Path) -> None:
+    assert open_boxes("synthetic", clips_store_path, tmp_path / "none")[1] == tmp_path / "none"
+    reader = open_clips(DataConfig(dataset="synthetic"), clips_store_path, tmp_path / "none")
+    assert reader.read(0, np.array([0, 5]))[0].shape[0] == 2
 
 
 def test_a_command_without_its_data_exits_2(

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motionbox.clips import GROUP_FRAMES, clip_from_video, read_clip_frames, read_index, write_clip
+from motionbox.clip_coder import PieceClips, write_clip
+from motionbox.clips import GROUP_FRAMES, read_clip_frames, read_index
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import ColourFrame
+from motionbox.frames import ColourFrame, Frame
+from motionbox.plan import Piece
 from motionbox.video import read_colour_frames
 
 
@@ -63,8 +65,18 @@ def test_crop_equals_the_crop_of_the_whole_frame(form, blocks, crop):
     x, y, width, height = crop
     read = read_clip_frames(data, [7, 22], crop_xywh=crop)
     assert np.abs(read.astype(int) - whole[[7, 22], y : y + height, x : x + width]).max() <= 1
-    resized = read_clip_frames(data, [7], crop_xywh=crop, size_wh=(20, 24))
-    assert resized.shape == (1, 24, 20, 3)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "h264"])
+def test_reduced_frames_are_the_area_mean(form, blocks):
+    data, whole = blocks[form]
+    reduced = read_clip_frames(data, [7, 22], short_side_px=21)
+    assert reduced.shape == (2, 21, 29, 3)
+    for one, frame in zip(reduced, whole[[7, 22]], strict=True):
+        assert psnr(one, cv2.resize(frame, (29, 21), interpolation=cv2.INTER_AREA)) > 30
+    cut = read_clip_frames(data, [7], short_side_px=21, crop_xywh=(2, 3, 10, 11))
+    assert np.array_equal(cut[0], reduced[0, 3:14, 2:12])
+    assert np.array_equal(read_clip_frames(data, [7], short_side_px=99), whole[[7]])
 
 
 def test_misuse_is_refused():
@@ -115,19 +127,35 @@ def test_real_clip_quality_and_size(testdata):
     assert sizes["h264"] < 1.5
 
 
-def test_span_of_a_video_becomes_a_block(testdata):
-    block, fault = clip_from_video(testdata / "ssv2/4.webm", start_seconds=1.0, stop_seconds=2.0)
-    index = read_index(block)
-    assert fault is None
-    assert (index.width, index.height, index.num_frames) == (427, 240, 12)
-    assert index.times_seconds[0] == pytest.approx(1.0, abs=1e-3)
+def test_a_piece_is_coded_block_by_block():
+    """Frames of other pieces are left out; what comes out has lost its colour, which is in the blocks."""
+    seen = [Frame(i, 3.0 + i / 2, np.zeros((16, 16), np.uint8), f.rgb) for i, f in enumerate(colour_frames(14, 16, 18))]
+    clips = PieceClips(Piece("v", "v.mp4", 1, 2, 10), "jpeg")
+    passed = list(clips.watch(iter(seen)))
+    assert [frame.time_seconds for frame in passed] == [frame.time_seconds for frame in seen]
+    assert all(frame.rgb is None for frame in passed)
+    data = clips.take(1)
+    assert read_index(data).times_seconds.tolist() == [t / 2 for t in range(8, 16)]
+    assert psnr(read_clip_frames(data, [3])[0], seen[5].rgb) > 30
+    with pytest.raises(KeyError):
+        clips.take(2)
 
 
-def test_frames_before_a_fault_are_kept(testdata):
-    block, fault = clip_from_video(testdata / "odd/corrupted_after_frame28_720p.mp4", form="jpeg")
-    assert read_index(block).num_frames == 29
-    assert fault is not None
-    assert fault.reason == Reason.DECODE_ERROR
-    with pytest.raises(ClipError) as caught:
-        clip_from_video(testdata / "odd/derived_garbage.mp4")
-    assert caught.value.reason == Reason.NOT_A_VIDEO
+def test_a_frame_that_cannot_be_coded_costs_its_block_alone(monkeypatch):
+    seen = [Frame(i, 1.0 + 2 * i, np.zeros((16, 16), np.uint8), f.rgb) for i, f in enumerate(colour_frames(6, 16, 16))]
+    real, calls = cv2.imencode, []
+
+    def breaks(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise cv2.error("planted")
+        return real(*arguments)
+
+    monkeypatch.setattr(cv2, "imencode", breaks)
+    clips = PieceClips(Piece("v", "v.mp4", None, None, 10), "jpeg")
+    assert len(list(clips.watch(iter(seen)))) == 6
+    assert read_index(clips.take(0)).num_frames == 2
+    with pytest.raises(ClipError, match="planted") as caught:
+        clips.take(1)
+    assert caught.value.reason == Reason.ENCODE_ERROR
+    assert read_index(clips.take(2)).num_frames == 2

@@ -112,6 +112,44 @@ def test_one_frame_folder_and_one_video(folders: Path, tmp_path: Path, write_vid
     assert open_store(tmp_path / "s2").clips().column("clip_id").to_pylist() == ["clip"]
 
 
+def test_training_clips_of_overlapping_segments(folders: Path, tmp_path: Path, write_video, capsys) -> None:
+    """From the decoding child to the reader: the pixels of the source, whatever the executor."""
+    frames = [cv2.imread(str(path)) for path in sorted((folders / "sub/two").iterdir())]
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data/v.mp4", np.stack(frames * 3), options={"crf": "10"})
+    rows = ("v.mp4,one,0.5,2.0", "v.mp4,two,1.0,5.0", "v.mp4,all,,")
+    (tmp_path / "data/annotations.csv").write_text("\n".join(["path,clip_id,start_seconds,stop_seconds", *rows]))
+    code, out, _ = extract(tmp_path / "data", tmp_path / "s", "--clips", "--workers", "0", capsys=capsys)
+    assert (code, "training clips (h264): 3" in out) == (0, True)
+    store = open_store(tmp_path / "s")
+    for clip_id, first, count in (("one", 6, 18), ("two", 12, 48), ("all", 0, 60)):
+        read = store.clip_frames(clip_id, range(count)).astype(int)
+        assert len(store.frame_times(clip_id)) == count
+        for position in range(0, count, 5):
+            distances = [np.abs(read[position] - frame[..., ::-1]).mean() for frame in frames]
+            assert int(np.argmin(distances)) == (first + position) % 20
+            assert min(distances) < 4
+    code, _, err = extract(tmp_path / "data", tmp_path / "s", "--workers", "0", capsys=capsys)
+    assert (code, "store.clips: 'h264' -> 'none'" in err) == (2, True)
+
+
+def test_training_clips_of_odd_files(testdata: Path, tmp_path: Path, capsys) -> None:
+    """What came before a fault is kept in colour too, upright; what cannot be read has no frames and ends nothing."""
+    names = ("corrupted_after_frame28_720p", "rotation_meta_90", "derived_garbage", "derived_tiny_16x12")
+    (tmp_path / "odd").mkdir()
+    for path in (testdata / "odd").iterdir():
+        if path.stem in names:
+            (tmp_path / "odd" / path.name).symlink_to(path)
+    assert extract(tmp_path / "odd", tmp_path / "s", "--clips", "jpeg", "--workers", "0", capsys=capsys)[0] == 3
+    store = open_store(tmp_path / "s")
+    assert {name: store.has_clip(name) for name in names} == dict(zip(names, (True, True, False, False), strict=True))
+    for name in names[:2]:
+        width, height = store.clip_size(name)
+        count = len(store.frame_times(name))
+        assert store.clip_frames(name, [0, count - 1]).shape == (2, height, width, 3)
+        assert min(width, height) <= 256
+
+
 def test_every_odd_file_gets_a_clear_row(testdata: Path, tmp_path: Path, capsys) -> None:
     code, out, _ = extract(testdata / "odd", tmp_path / "s", "--workers", "0", capsys=capsys)
     assert code == 3

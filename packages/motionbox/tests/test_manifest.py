@@ -121,9 +121,20 @@ def test_validation_equals_the_rules_row_by_row(rows):
             validate_manifest(built)
 
 
-def test_unknown_dataset_and_missing_root(tmp_path):
+def test_unknown_dataset(tmp_path):
     with pytest.raises(InputError, match="dataset must be one of epic100, ssv2, synthetic, folder, got 'kinetics'"):
         load_manifest("kinetics", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "source"),
+    [("epic100", "epic-kitchens-download-scripts"), ("ssv2", "something-something"), ("synthetic", "motionbox synth")],
+)
+def test_a_missing_root_says_where_it_looked_and_how_to_get_the_data(tmp_path, dataset, source):
+    with pytest.raises(InputError) as caught:
+        load_manifest(dataset, tmp_path / "absent")
+    assert str(tmp_path / "absent") in str(caught.value)
+    assert source in str(caught.value)
 
 
 def test_missing_media_are_counted_and_named(tmp_path):

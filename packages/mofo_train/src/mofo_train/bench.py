@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mofo_train.data.dataset import ClipReader, PretrainClips, SampleKey
 from mofo_train.metrics import matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets
-from mofo_train.models.mca import MultiCrossAttention, Ragged
+from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.optim import create_optimizer, set_learning_rate
 
 _HIDDEN_SHARE = 0.9
@@ -157,7 +157,7 @@ def bench_loader(
     """Count samples per second of one core, read in this process with one thread.
 
     Args:
-        readers: Name -> the same clips from the source media or from training clips.
+        readers: Name -> the same clips from the source media or from the store.
         model: Frames and side of a sample.
         rounds: Passes over (at most 24 of) the clips.
         peers: Time the original loader's operations too.
@@ -203,22 +203,23 @@ def _reading(reader: ClipReader, model: ModelConfig, crops: int) -> Callable[[],
 
 
 def _reading_as_original(reader: ClipReader, model: ModelConfig) -> Callable[[], None]:
-    paths = [path for _, path, _, _ in reader.sources()]
+    sources = reader.sources()
 
     def run() -> None:
         for index in range(min(24, len(reader))):
             rng = np.random.default_rng((0, 0, index, 0))
             frames = dense_frames(reader.num_frames(index), model.num_frames, 2, rng.random())
-            bench_peers.original_sample(paths[index], frames, model.image_px, rng)
+            _, path, times, _ = sources[index]
+            bench_peers.original_sample(path, times[frames], model.image_px, rng)
 
     return run
 
 
 def bench_fusion(batch_size: int, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """Time multi-cross attention of ViT-B forward and backward, batched and as a loop over clips.
+    """Time multi-cross attention of ViT-B forward and backward: batched, as a loop over clips, dense with a mask.
 
     Returns:
-        Per spread of box areas wall seconds of both; the same inputs, gradients of inputs and weights.
+        Per spread of box areas wall and processor seconds of the three; same inputs, gradients of inputs and weights.
     """
     torch.manual_seed(0)
     dim, tokens = 768, 1568
@@ -230,19 +231,15 @@ def bench_fusion(batch_size: int, rounds: int, device: torch.device) -> dict[str
         x = torch.randn(batch_size, tokens, dim, device=device, requires_grad=True)
         contenders = {"batched": _backward(_batched, block, x, inside)}
         contenders["loop"] = _backward(bench_peers.loop_over_clips, block, x, inside)
+        contenders["dense"] = _backward(bench_peers.dense_with_mask, block, x, inside)
         timings = interleaved(contenders, rounds, device)
-        results[name] = {
-            "batched_seconds": timings["batched"].wall_seconds,
-            "loop_seconds": timings["loop"].wall_seconds,
-            "batched_processor_seconds": timings["batched"].processor_seconds,
-            "loop_processor_seconds": timings["loop"].processor_seconds,
-        }
+        results[name] = {f"{who}_seconds": timing.wall_seconds for who, timing in timings.items()}
+        results[name] |= {f"{who}_processor_seconds": timing.processor_seconds for who, timing in timings.items()}
     return results
 
 
 def _batched(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) -> Tensor:
-    inner = Ragged.of(inside)
-    return inner.mean(block(tokens.flatten(0, 1), inner, Ragged.of(~inside)))
+    return cast(Tensor, block(tokens, inside, ~inside))
 
 
 def _backward(

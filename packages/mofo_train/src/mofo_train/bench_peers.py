@@ -128,37 +128,56 @@ def transformers_step(model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], fl
     return step
 
 
-def original_sample(path: Path, frames: NDArray[np.int64], image_px: int, rng: np.random.Generator) -> Tensor:
-    """Read one clip as the original loader does: open, decode, crop and resize with PIL, normalise by channel.
+def original_sample(path: Path, times_seconds: NDArray[np.float64], image_px: int, rng: np.random.Generator) -> Tensor:
+    """Read one clip as the original loader does: open, seek, decode, crop and resize with PIL, normalise by channel.
 
     Args:
         path: Video file.
-        frames: (T,) positions of the frames, increasing.
+        times_seconds: (T,) times of the frames since the file's start, not decreasing.
         image_px: Side of the crop.
         rng: Source of the crop.
 
     Returns:
         float32 (3, T, image_px, image_px).
     """
-    wanted = set(frames.tolist())
-    images = {}
+    images: list[Image.Image] = []
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
-        for index, picture in enumerate(container.decode(video=0)):
-            if index in wanted:
-                images[index] = Image.fromarray(picture.to_ndarray(format="rgb24"))
-            if index == frames[-1]:
+        origin = (container.start_time or 0) / av.time_base
+        container.seek(round((times_seconds[0] + origin) * av.time_base), backward=True)
+        for picture in container.decode(video=0):
+            image = None
+            while len(images) < len(times_seconds) and picture.time - origin > times_seconds[len(images)] - 1e-3:
+                image = image or Image.fromarray(picture.to_ndarray(format="rgb24"))
+                images.append(image)
+            if len(images) == len(times_seconds):
                 break
-    width, height = images[int(frames[0])].size
+    width, height = images[0].size
     crop = multi_scale_crop(width, height, image_px, _SCALES, rng)
     edges = (crop.x, crop.y, crop.x + crop.width, crop.y + crop.height)
     size = (image_px, image_px)
-    group = [images[index].crop(edges).resize(size, Image.Resampling.BILINEAR) for index in frames.tolist()]
+    group = [image.crop(edges).resize(size, Image.Resampling.BILINEAR) for image in images]
     stacked = torch.from_numpy(np.concatenate([np.asarray(image) for image in group], axis=2))
     values = stacked.permute(2, 0, 1).contiguous().float().div(255.0)
     for channel, plane in enumerate(values):
         plane.sub_(IMAGENET_MEAN[channel % 3]).div_(IMAGENET_STD[channel % 3])
     return values.view(len(group), 3, image_px, image_px).transpose(0, 1)
+
+
+def dense_with_mask(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) -> Tensor:
+    """Fuse (B, N, dim) by (B, N) with all N x N scores, the wrong ones masked -> (B, dim)."""
+    attention = block.attn
+    normed = block.norm1(tokens)
+    query = F.linear(normed, attention.q.weight, attention.q_bias).unflatten(2, attention.heads)  # type: ignore[no-untyped-call]
+    bias = torch.cat([torch.zeros_like(attention.q_bias), attention.v_bias])
+    pair = F.linear(normed, attention.kv.weight, bias).unflatten(2, (2, *attention.heads))  # type: ignore[no-untyped-call]
+    key, value = pair.unbind(2)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=~inside[:, None, None, :])
+    x = tokens + attention.proj(out.transpose(1, 2).flatten(2))
+    x = x + block.mlp(block.norm2(x))
+    weights = inside.to(x.dtype) / inside.sum(1, keepdim=True)
+    return cast(Tensor, (x * weights[..., None]).sum(1))
 
 
 def loop_over_clips(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) -> Tensor:

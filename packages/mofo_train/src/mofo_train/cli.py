@@ -13,8 +13,11 @@ from mofo_train.errors import ExitCode, MofoTrainError
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
-    "prepare": "Write every clip's frames as JPEGs, so that training does not decode whole videos.",
     "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
+    "finetune": "Finetune a classifier from pretrained weights; the same command resumes.",
+    "evaluate": "Test a classifier by its data set's rules; keeps every prediction.",
+    "table1": "Every row of Table 1 or of an ablation, from data to table.",
+    "saliency": "Where a classifier looks, beside the motion box.",
     "bench": "Measure how fast model, loader, masks and fusion are here.",
     "convert": "Read weights of VideoMAE, MOFO, Hugging Face or ours, and write them for another.",
 }

@@ -26,14 +26,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelConfig(Section):
-    """The network.
+class NetworkConfig(Section):
+    """The encoder.
 
     Attributes:
-        name: Size of the encoder and decoder.
+        name: Size of the encoder, and of the decoder in pretraining.
         num_frames: Frames of a clip.
         image_px: Side of a frame after cropping.
-        decoder_depth: Blocks of the decoder; None = the published number.
         drop_path: Stochastic depth of the encoder's last block.
         recompute: Activation checkpointing: less memory, about a third more time.
         init: Checkpoint to start from (VideoMAE, MOFO, Hugging Face or ours); None = random weights.
@@ -44,34 +43,55 @@ class ModelConfig(Section):
     )
     num_frames: int = Field(16, ge=2, multiple_of=2)
     image_px: int = Field(224, ge=16, multiple_of=16)
-    decoder_depth: int | None = Field(None, ge=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
     recompute: bool = False
     init: Path | None = None
 
 
-class DataConfig(Section):
-    """Which clips, which of their frames, which crops.
+class ModelConfig(NetworkConfig):
+    """The autoencoder of pretraining.
+
+    Attributes:
+        decoder_depth: Blocks of the decoder; None = the published number.
+    """
+
+    decoder_depth: int | None = Field(None, ge=1)
+
+
+class ClipsConfig(Section):
+    """Which clips.
 
     Attributes:
         dataset: The data set that the store must be of.
         split: Only clips of this split; None = all.
-        stride_frames: Distance of the sampled frames.
         short_side_px: Larger videos are reduced to this short side while decoding.
-        crop_scales: Sides of a crop as shares of the short side (MultiScaleCrop).
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
         num_workers: Decoding processes per rank; 0 = decode in the training process.
         max_bad_share: Stop when more than this share of the clips asked for cannot be read.
+        boxes: `stored`; or to compare with: `full_frame`, or `random` (the clip's boxes moved to a random place).
+        min_confidence: Frames whose box is less certain take the full frame, 0 to 1 (`stored`).
     """
 
     dataset: str
     split: str | None = None
-    stride_frames: int = Field(2, ge=1)
+    boxes: Literal["stored", "full_frame", "random"] = "stored"
+    min_confidence: float = Field(0.0, ge=0, le=1)
     short_side_px: int = Field(256, ge=16)
-    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     crops_per_clip: int = Field(1, ge=1)
     num_workers: int = Field(8, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
+
+
+class DataConfig(ClipsConfig):
+    """Which frames and crops pretraining takes.
+
+    Attributes:
+        stride_frames: Distance of the sampled frames.
+        crop_scales: Sides of a crop as shares of the short side (MultiScaleCrop).
+    """
+
+    stride_frames: int = Field(2, ge=1)
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
 
     @model_validator(mode="after")
     def _scales_are_shares(self) -> DataConfig:
@@ -130,20 +150,28 @@ class RunConfig(Section):
     Attributes:
         precision: Number format of the forward and backward pass.
         compile: Run the model through `torch.compile`.
-        sharding: On several ranks, `ddp` keeps a whole model on each, `fsdp` shares out parameters, gradients and
-            optimiser state (for ViT-H).
         log_every_steps: Distance of log rows.
         checkpoint_every_steps: Distance of checkpoints; one is written at the end and on SIGTERM anyway.
         keep_checkpoints: How many are kept.
-        picture_every_epochs: Distance of reconstruction pictures; 0 = none.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     compile: bool = False
-    sharding: Literal["ddp", "fsdp"] = "ddp"
     log_every_steps: int = Field(10, ge=1)
     checkpoint_every_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+
+
+class PretrainRunConfig(RunConfig):
+    """How pretraining runs.
+
+    Attributes:
+        sharding: On several ranks, `ddp` keeps a whole model on each, `fsdp` shares out parameters, gradients and
+            optimiser state (for ViT-H).
+        picture_every_epochs: Distance of reconstruction pictures; 0 = none.
+    """
+
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     picture_every_epochs: int = Field(20, ge=0)
 
 
@@ -156,7 +184,7 @@ class PretrainConfig(Section):
     data: DataConfig
     mask: MaskConfig = MaskConfig()
     optim: OptimConfig = OptimConfig()
-    run: RunConfig = RunConfig()
+    run: PretrainRunConfig = PretrainRunConfig()
 
 
 def config_digest(config: BaseModel) -> str:
@@ -186,7 +214,11 @@ def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str
     Raises:
         ConfigError: No such recipe, no TOML, an unknown key (names the nearest) or an invalid value.
     """
-    values = _read_recipe(recipe)
+    return override_recipe(kind, _read_recipe(recipe), overrides, str(recipe))
+
+
+def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequence[str], source: str) -> _Recipe:
+    """Check the values of a recipe after applying overrides; arguments and errors as of `load_recipe`."""
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign or not all(key.split(".")):
@@ -195,7 +227,7 @@ def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"recipe {recipe}: {_describe(error, kind)}") from None
+        raise ConfigError(f"recipe {source}: {_describe(error, kind)}") from None
 
 
 def _read_recipe(recipe: str | Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,33 @@ class RunLog:
     def close(self) -> None:
         """Write out what is buffered."""
         self._board.close()
+
+
+@dataclass
+class LossTotals:
+    """Sums since the last log row, over the micro-batches of this rank.
+
+    Attributes:
+        parts: float32 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
+        micro_batches: Micro-batches booked.
+        clips: Clips booked.
+        wait_seconds: Time spent waiting for data.
+        started: When counting began, `time.perf_counter()`.
+    """
+
+    parts: Tensor
+    micro_batches: int = 0
+    clips: int = 0
+    wait_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
+        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
+        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
+        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
+        self.parts += torch.stack(sums)
+        self.micro_batches += 1
+        self.clips += len(errors)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from mofo_train.config import OptimConfig
 
 _LR_REFERENCE_BATCH = 256
+_BLOCK = re.compile(r"^encoder\.blocks\.(\d+)\.")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -21,6 +23,30 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         if value.requires_grad:
             (plain if value.ndim <= 1 or name.endswith(("bias", "mask_token")) else decayed).append(value)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def layer_decay_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Split parameters into AdamW's groups by depth: the further from the head, the lower the learning rate.
+
+    The tubelet embedding is layer 0, block i is layer i + 1, everything behind the blocks is the last layer and learns
+    at the full rate (BEiT's and VideoMAE's assignment). Vectors and biases do not decay.
+
+    Returns:
+        Groups with `lr_scale` = layer_decay ** (last layer - layer).
+    """
+    blocks = [int(match[1]) for name, _ in model.named_parameters() if (match := _BLOCK.match(name))]
+    last = max(blocks, default=-1) + 2
+    layers: dict[int, nn.ParameterDict] = {}
+    for name, value in model.named_parameters():
+        match = _BLOCK.match(name)
+        layer = int(match[1]) + 1 if match else 0 if name.startswith("encoder.patch_embed") else last
+        layers.setdefault(layer, nn.ParameterDict())[name.replace(".", "/")] = value
+    return [
+        {**group, "lr_scale": layer_decay ** (last - layer)}
+        for layer, members in sorted(layers.items())
+        for group in parameter_groups(members, weight_decay)
+        if group["params"]
+    ]
 
 
 def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

@@ -6,14 +6,10 @@ made of it, so a run that is interrupted and resumed goes on as if nothing had h
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,21 +23,24 @@ from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.config import ModelConfig, PretrainConfig, config_digest
 from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
 from mofo_train.distributed import Ranks
-from mofo_train.errors import CheckpointError, DataError, Interrupted, MofoTrainError
-from mofo_train.metrics import RunLog, matrix_rate, training_flops
+from mofo_train.errors import DataError, Interrupted
+from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_targets, split_tokens
 from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
 from mofo_train.reconstruction import picture
+from mofo_train.stage import (
+    DTYPES,
+    BadClips,
+    StopRequest,
+    claim_folder,
+    duration,
+    step_seed,
+    stop_diverged,
+    stop_requests,
+)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BAD_CLIPS_SHOWN = 5
-_MIN_CLIPS_FOR_SHARE = 100
-_SEED_STRIDE = 1_000_003
-
-
-class DivergedError(MofoTrainError):
-    """The loss or a gradient is no longer a number."""
+_Drawn = tuple[Batch, Tensor, Tensor, Tensor]  # What a picture is drawn from: batch, frames, mask, prediction.
 
 
 def pretrain(
@@ -71,35 +70,12 @@ def pretrain(
         Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
     """
     torch.manual_seed(config.seed)
-    run = _Run.start(config, reader, out, ranks, say)
-    try:
-        with _signals(run):
+    with stop_requests() as stop:
+        run = _Run.start(config, reader, out, ranks, say, stop)
+        try:
             return run.train()
-    finally:
-        run.close()
-
-
-@dataclass
-class _Totals:
-    """Sums since the last log row, over the micro-batches of this rank.
-
-    Attributes:
-        parts: float64 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
-    """
-
-    parts: Tensor
-    micro_batches: int = 0
-    clips: int = 0
-    wait_seconds: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
-        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
-        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
-        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
-        self.parts += torch.stack(sums)
-        self.micro_batches += 1
-        self.clips += len(errors)
+        finally:
+            run.close()
 
 
 @dataclass
@@ -117,12 +93,10 @@ class _Run:
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     log: RunLog | None
+    stop: StopRequest
+    bad: BadClips
     step: int = 0
     steps_per_epoch: int = 0
-    interrupted: bool = False
-    bad: dict[str, str] = field(default_factory=dict)
-    num_read: int = 0
-    num_bad: int = 0
     flops_per_clip: float = 0.0
     peak_flops: float = 0.0
 
@@ -134,8 +108,10 @@ class _Run:
         out: Path,
         ranks: Ranks,
         say: Callable[[str], None],
+        stop: StopRequest,
     ) -> _Run:
         """Build everything and take up the newest checkpoint."""
+        claim_folder(out, config, write=ranks.is_first)
         net = config.model
         model = _create_model(net)
         if net.init is not None:
@@ -155,27 +131,21 @@ class _Run:
         if config.run.compile:
             wrapped = cast(nn.Module, torch.compile(wrapped))
         log = RunLog(out) if ranks.is_first else None
-        run = cls(config, out, ranks, say, reader, clips, model, wrapped, optimizer, scaler, log)
+        bad = BadClips(config.data.max_bad_share)
+        run = cls(config, out, ranks, say, reader, clips, model, wrapped, optimizer, scaler, log, stop, bad)
         run._resume()
         return run
 
     def _resume(self) -> None:
-        digest = config_digest(self.config)
-        recipe = self.out / "recipe.json"
-        if recipe.exists() and json.loads(recipe.read_text(encoding="utf-8"))["digest"] != digest:
-            raise CheckpointError(f"out must be of the same recipe, got {self.out} of another; choose another folder")
         found, problems = read_newest_checkpoint(self.out / "checkpoints")
         for problem in problems if self.ranks.is_first else []:
             self.say(f"skipped: {problem}")
-        if self.ranks.is_first and not recipe.exists():
-            values = {"digest": digest, "config": self.config.model_dump(mode="json")}
-            recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if found is None:
             return
         self.ranks.restore(self.model, self.optimizer, found.model, found.state["optimizer"])
         self.scaler.load_state_dict(found.state["scaler"])
         self.step = found.step
-        self.num_read, self.num_bad = found.info["num_read"], found.info["num_bad"]
+        self.bad.num_read, self.bad.num_bad = found.info["num_read"], found.info["num_bad"]
         if self.ranks.is_first:
             self.say(f"resuming after step {self.step} of {found.path}")
 
@@ -203,10 +173,10 @@ class _Run:
         pin = self.ranks.device.type == "cuda"
         batches = iter(create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin))
         self.wrapped.train()
-        totals = _Totals(torch.zeros(5, device=self.ranks.device))
+        totals = LossTotals(torch.zeros(5, device=self.ranks.device))
         saved: Path | None = None
         while self.step < total:
-            if self.ranks.any(self.interrupted):
+            if self.ranks.any(self.stop.requested):
                 self._save()
                 raise Interrupted(f"interrupted after step {self.step} of {total}; the same command resumes")
             rate = learning_rate(self.step, self.steps_per_epoch, optim)
@@ -215,21 +185,21 @@ class _Run:
             self.step += 1
             if self.step % config.run.log_every_steps == 0 or self.step == total:
                 self._log(totals, rate, norm, total)
-                totals = _Totals(torch.zeros(5, device=self.ranks.device))
+                totals = LossTotals(torch.zeros(5, device=self.ranks.device))
             if self.step % config.run.checkpoint_every_steps == 0 or self.step == total:
                 saved = self._save()
         return saved or self._save()
 
-    def _step(self, batches: Iterator[Any], totals: _Totals) -> float:
+    def _step(self, batches: Iterator[Any], totals: LossTotals) -> float:
         """Take one optimiser step; returns the gradient norm."""
         parts = self.config.optim.accumulate
         names: list[int] = []
-        drawn: tuple[Batch, Tensor, Tensor, Tensor] | None = None
+        drawn: _Drawn | None = None
         for part in range(parts):
             before = time.perf_counter()
             batch: Batch = next(batches)
             totals.wait_seconds += time.perf_counter() - before
-            self._count_bad(batch)
+            self.bad.count(len(batch.clips) // self.config.data.crops_per_clip, batch.bad, self.say)
             names += batch.clips
             with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss, drawn = self._forward(batch, part, totals)
@@ -239,7 +209,7 @@ class _Run:
         total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
         norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self._stop_diverged(f"gradient norm {norm}", names)
+            stop_diverged(f"gradient norm {norm}", self.step, [self.reader.clip_ids[clip] for clip in names])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -247,18 +217,18 @@ class _Run:
             self._draw(*drawn)
         return norm
 
-    def _forward(self, batch: Batch, part: int, totals: _Totals) -> tuple[Tensor, tuple[Batch, Tensor, Tensor, Tensor]]:
+    def _forward(self, batch: Batch, part: int, totals: LossTotals) -> tuple[Tensor, _Drawn]:
         """Compute the loss of a micro-batch and book its parts."""
         device, clip = self.ranks.device, self.model.clip
         frames = normalise(batch.frames.to(device, non_blocking=True))
         boxes = batch.boxes.to(device, non_blocking=True)
         generator = torch.Generator(device)
         place = (self.step * self.config.optim.accumulate + part) * self.ranks.world_size + self.ranks.rank
-        generator.manual_seed((self.config.seed * _SEED_STRIDE + place) % 2**63)
+        generator.manual_seed(step_seed(self.config.seed, place))
         mask = draw_mask(self.config.mask, clip, boxes, batch.motion.to(device), generator)
         num_hidden = num_hidden_tokens(self.config.mask, clip)
-        dtype = _DTYPES[self.config.run.precision]
-        torch.manual_seed((self.config.seed * _SEED_STRIDE + place) % 2**63)  # stochastic depth
+        dtype = DTYPES[self.config.run.precision]
+        torch.manual_seed(step_seed(self.config.seed, place))  # stochastic depth
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             prediction = self.wrapped(frames, mask, num_hidden=num_hidden)
         targets = hidden_targets(frames, mask, clip, num_hidden=num_hidden)
@@ -266,34 +236,11 @@ class _Run:
         loss = errors.mean()
         value = loss.item()
         if not math.isfinite(value):
-            self._stop_diverged(f"loss {value}", batch.clips)
+            stop_diverged(f"loss {value}", self.step, [self.reader.clip_ids[clip] for clip in batch.clips])
         totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], inside_patches(clip, boxes))
         return loss, (batch, frames, mask, prediction.detach())
 
-    def _stop_diverged(self, what: str, clips: list[int]) -> None:
-        names = ", ".join(dict.fromkeys(self.reader.clip_ids[clip] for clip in clips))
-        raise DivergedError(
-            f"loss and gradients must be finite, got {what} in step {self.step}; clips of the batch: {names}; the "
-            "weights are those before the step: lower optim.base_lr, or take precision bf16 or fp32"
-        )
-
-    def _count_bad(self, batch: Batch) -> None:
-        self.num_read += len(batch.clips) // self.config.data.crops_per_clip + len(batch.bad)
-        self.num_bad += len(batch.bad)
-        for clip_id, reason in batch.bad:
-            if clip_id not in self.bad:
-                self.bad[clip_id] = reason
-                if len(self.bad) <= _BAD_CLIPS_SHOWN:
-                    self.say(f"skipped clip {clip_id}: {reason}")
-        share = self.config.data.max_bad_share
-        if self.num_bad > share * max(self.num_read, _MIN_CLIPS_FOR_SHARE):
-            first = next(iter(self.bad.values()), "see the log")
-            raise DataError(
-                f"unreadable clips must be at most {share:.1%} (data.max_bad_share), got {self.num_bad} of "
-                f"{self.num_read} read; the first: {first}"
-            )
-
-    def _log(self, totals: _Totals, rate: float, norm: float, total: int) -> None:
+    def _log(self, totals: LossTotals, rate: float, norm: float, total: int) -> None:
         loss, inside, num_inside, outside, num_outside = self.ranks.sum(totals.parts).tolist()
         seconds = time.perf_counter() - totals.started
         if self.log is None:
@@ -314,13 +261,13 @@ class _Run:
             "data_wait_share": totals.wait_seconds / seconds,
             "mfu": speed * self.flops_per_clip / peak,
             "memory_gib": memory / 2**30,
-            "bad_clips": self.num_bad,
+            "bad_clips": self.bad.num_bad,
         }
         self.log.write(self.step, row)
         left = (total - self.step) * seconds * self.config.optim.accumulate / totals.micro_batches
         self.say(
             f"step {self.step}/{total}  loss {row['loss']:.4f}  lr {rate:.2e}  {speed:.1f} clips/s  "
-            f"data wait {row['data_wait_share']:.0%}  left {_duration(left)}"
+            f"data wait {row['data_wait_share']:.0%}  left {duration(left)}"
         )
 
     def _measure_roof(self) -> None:
@@ -333,7 +280,7 @@ class _Run:
         with torch.device("meta"):
             shadow = _create_model(self.config.model)
         self.flops_per_clip = training_flops(shadow, frames, mask)
-        self.peak_flops = matrix_rate(self.ranks.device, _DTYPES[self.config.run.precision])
+        self.peak_flops = matrix_rate(self.ranks.device, DTYPES[self.config.run.precision])
 
     def _wants_picture(self) -> bool:
         every = self.config.run.picture_every_epochs * self.steps_per_epoch
@@ -349,7 +296,7 @@ class _Run:
         self.log.picture(self.step + 1, "reconstruction", image)
 
     def _save(self) -> Path:
-        counts = self.ranks.gather((self.num_read, self.num_bad, self.bad))
+        reasons = self.ranks.gather(self.bad.reasons)
         weights, optimizer = self.ranks.full_state(self.model, self.optimizer)
         path = self.out / "checkpoints" / f"step-{self.step:09d}"
         if not self.ranks.is_first:
@@ -358,9 +305,9 @@ class _Run:
             "stage": "pretrain",
             "model": self.config.model.model_dump(mode="json"),
             "recipe_digest": config_digest(self.config),
-            "num_read": counts[0][0],
-            "num_bad": counts[0][1],
-            "bad_clips": {name: reason for _, _, bad in counts for name, reason in bad.items()},
+            "num_read": self.bad.num_read,
+            "num_bad": self.bad.num_bad,
+            "bad_clips": {name: reason for part in reasons for name, reason in part.items()},
         }
         state = {"optimizer": optimizer, "scaler": self.scaler.state_dict()}
         keep = self.config.run.keep_checkpoints
@@ -381,28 +328,3 @@ def _create_model(config: ModelConfig) -> MaskedAutoencoder:
         drop_path=config.drop_path,
         recompute=config.recompute,
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-@contextmanager
-def _signals(run: _Run) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps; the second one stops at once."""
-
-    def stop(*_: object) -> None:
-        if run.interrupted:
-            raise KeyboardInterrupt
-        run.interrupted = True
-        sys.stderr.write("stopping after this step ...\n")
-
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(kind, stop) for kind in kinds]
-    try:
-        yield
-    finally:
-        for kind, handler in zip(kinds, previous, strict=True):
-            signal.signal(kind, handler)

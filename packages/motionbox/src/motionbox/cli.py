@@ -30,6 +30,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+# Top-level module -> extra of this package that brings it.
+EXTRAS: dict[str, str] = {
+    **dict.fromkeys(("av", "cv2", "llvmlite", "numba", "ray", "rich", "scipy"), "extract"),
+    **dict.fromkeys(("torch", "triton"), "gpu"),
+}
+
+
 class LazyGroup(click.Group):
     """A click group that imports a subcommand's module when it is invoked."""
 
@@ -58,7 +65,7 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a `MotionBoxError` becomes one line on stderr and its exit code."""
+    """Run the command line; a `MotionBoxError` or a missing extra becomes one line on stderr and its exit code."""
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
     except click.ClickException as error:
@@ -69,4 +76,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except MotionBoxError as error:
         click.echo(f"motionbox: error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        remedy = f"pip install 'motionbox[{extra}]'"
+        click.echo(f"motionbox: error: {error.name} is not installed, and this command needs it: {remedy}", err=True)
+        sys.exit(ExitCode.USAGE)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)

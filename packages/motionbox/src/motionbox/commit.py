@@ -32,7 +32,7 @@ from motionbox.durable import (
 from motionbox.errors import StoreError
 from motionbox.failpoints import failpoint
 from motionbox.flow_store import FlowWriter
-from motionbox.layout import BLOCKS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
+from motionbox.layout import BLOCKS_FILE, CLIPS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
 
 FRAMES_SCHEMA = pa.schema(
     [
@@ -62,6 +62,9 @@ BLOCKS_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("message", pa.string()),
         ("digest", pa.binary(16)),
+        ("clip_offset", pa.int64()),
+        ("clip_bytes", pa.int64()),
+        ("clip_error", pa.string()),
     ]
 )
 
@@ -76,12 +79,15 @@ class UnitResult:
         frames: `FRAMES_SCHEMA`, one row per decoded frame, raw boxes.
         blocks: `BLOCKS_SCHEMA`, one row per block of a video, with the digest of its content or what went wrong.
         maps: uint8 (N, h, w) motion maps, each in the upper left corner; None when the config keeps none.
+        clips: Clip blocks (see `clips`) of the rows of `blocks`, whose `clip_offset` and `clip_bytes` say where; None
+            when the config keeps none.
         flow: Holds the unit's flows, most of them on disk already; None when the config keeps none.
     """
 
     frames: pa.Table
     blocks: pa.Table
     maps: npt.NDArray[np.uint8] | None
+    clips: bytes | None = None
     flow: FlowWriter | None = None
 
     @property
@@ -150,6 +156,8 @@ def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, An
     files = {FRAMES_FILE: parquet_bytes(result.frames), BLOCKS_FILE: parquet_bytes(result.blocks)}
     if result.maps is not None:
         files.update(_maps_files(result.maps))
+    if result.clips is not None:
+        files[CLIPS_FILE] = result.clips
     flow_entries = {} if result.flow is None else result.flow.finish()
     directories = {directory}
     for name, data in files.items():

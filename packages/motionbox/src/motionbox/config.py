@@ -138,6 +138,8 @@ class StoreConfig(_Section):
         flow: Keep the flow itself, in the working size: `float16`, `uint8` (an order of magnitude smaller) or `none`.
         flow_bound_px: Displacement that `uint8` holds at most; larger ones saturate, smaller ones are off by at most
             1/254 of it.
+        clips: Keep the frames in colour, short side at most `clips.SHORT_SIDE_PX`, for training: `h264` (few bytes),
+            `jpeg` (reads faster) or `none`. Part of the digest only where not `none`.
     """
 
     motion_maps: bool = True
@@ -146,6 +148,7 @@ class StoreConfig(_Section):
     static_energy: float = Field(0.002, ge=0)
     flow: Literal["none", "float16", "uint8"] = "none"
     flow_bound_px: float = Field(20.0, gt=0)
+    clips: Literal["none", "h264", "jpeg"] = "none"
 
 
 class MotionConfig(_Section):
@@ -282,8 +285,9 @@ def _drop_idle(values: dict[str, Any]) -> None:
         del values["frames"]["span_margin_seconds"]
     if values["store"]["flow"] != "uint8":
         del values["store"]["flow_bound_px"]
-    if values["store"]["flow"] == "none":
-        del values["store"]["flow"]
+    for name in ("flow", "clips"):  # a store from before there were such has the same content: it can be resumed
+        if values["store"][name] == "none":
+            del values["store"][name]
 
 
 def preset_names() -> list[str]:

@@ -40,8 +40,11 @@ def _receive(stream: IO[bytes]) -> Any:
 
 
 def main() -> None:
-    """Serve requests until standard input ends. Arguments: short side in pixels, memory limit in bytes."""
-    short_side_px, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
+    """Serve requests until standard input ends.
+
+    Arguments: short side of grey frames, of colour frames (0: none are wanted) in pixels, memory limit in bytes.
+    """
+    short_side_px, colour_short_side_px, memory_bytes = map(int, sys.argv[1:4])
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -52,7 +55,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    video = _Video(short_side_px)
+    video = _Video(short_side_px, colour_short_side_px or None)
     with contextlib.suppress(EOFError):
         while True:
             verb, *arguments = _receive(sys.stdin.buffer)
@@ -69,8 +72,9 @@ def main() -> None:
 class _Video:
     """The video that is being decoded."""
 
-    def __init__(self, short_side_px: int) -> None:
+    def __init__(self, short_side_px: int, colour_short_side_px: int | None) -> None:
         self._short_side_px = short_side_px
+        self._colour_short_side_px = colour_short_side_px
         self._frames: Iterator[Any] = iter(())
         self._error: Exception | None = None
 
@@ -79,7 +83,7 @@ class _Video:
         from motionbox.sources import DirectSource
 
         self._frames, self._error = iter(()), None
-        source = DirectSource(self._short_side_px)
+        source = DirectSource(self._short_side_px, colour_short_side_px=self._colour_short_side_px)
         info, self._frames = source.open(Path(path), start_seconds=start, stop_seconds=stop, frame_fps=frame_fps)
         return info
 

@@ -68,6 +68,7 @@ class Reason(StrEnum):
     EMPTY_SPAN = "empty_span"
     ONE_FRAME = "one_frame"
     STATIC = "static"
+    ENCODE_ERROR = "encode_error"
     INTERNAL = "internal"
 
 

@@ -61,11 +61,13 @@ class Frame:
             the first frame of the span.
         time_seconds: Presentation time, counted from the start of the video; strictly increasing.
         grey: uint8 (h, w), full range 0 to 255, working size.
+        rgb: uint8 (H, W, 3), full range, of the size that training clips have; None where nobody asked for it.
     """
 
     index: int
     time_seconds: float
     grey: NDArray[np.uint8]
+    rgb: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

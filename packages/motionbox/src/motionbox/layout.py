@@ -17,6 +17,7 @@ BLOCKS_FILE = "blocks.parquet"
 MAPS_DIRECTORY = "motion.zarr"
 MAPS_ARRAY = "maps"
 FLOW_DIRECTORY = "flow.zarr"
+CLIPS_FILE = "clips.bin"
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def load_manifest(
     loader = _loader(dataset)
     root = Path(data_root)
     if not root.exists():
-        raise InputError(f"data root {root} does not exist; name the folder of {dataset} with --data-root")
+        raise InputError(f"data root {root} does not exist; name it with --data-root{_how_to_get(dataset)}")
     table = loader(root)
     if split is not None:
         table = select_split(table, split)
@@ -94,6 +94,15 @@ def load_manifest(
         if missing.paths:
             raise InputError(describe_missing(missing, root))
     return table
+
+
+def _how_to_get(dataset: str) -> str:
+    from motionbox.datacheck import load_data_manifest
+
+    manifest = load_data_manifest(dataset)
+    if manifest is None:
+        return ""
+    return f", or get {manifest.name}: annotations from {manifest.annotations_from}, videos from {manifest.media_from}"
 
 
 def _loader(dataset: str) -> Callable[[Path], pa.Table]:

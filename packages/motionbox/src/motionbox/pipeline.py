@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from motionbox.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
 from motionbox.boxes import NO_BOX, scale_boxes
+from motionbox.clip_coder import PieceClips
 from motionbox.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
 from motionbox.config import ExtractConfig
 from motionbox.contours import detect_frame
@@ -41,7 +42,10 @@ FLOW, REPEATED, LAST = 0, 1, 2
 
 
 class FrameSource(Protocol):
-    """Opens videos. The frames come in order of time; where decoding breaks, ClipError follows what came before."""
+    """Opens videos. The frames come in order of time; where decoding breaks, ClipError follows what came before.
+
+    Frames have colour (`Frame.rgb`) where the config keeps training clips.
+    """
 
     def open(
         self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
@@ -84,6 +88,7 @@ class _Rows:
     maps: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     flow: FlowWriter | None = None
     num_kept: int = 0
+    clips: list[bytes] = field(default_factory=list)
 
     @property
     def num_frames(self) -> int:
@@ -118,7 +123,7 @@ def process_unit(
     on_progress: Callable[[str, int], None] | None = None,
     flow_writer: FlowWriter | None = None,
 ) -> UnitResult:
-    """Compute the raw frame boxes and motion maps of a unit.
+    """Compute the raw frame boxes and motion maps of a unit, and code its training clips.
 
     Args:
         unit: What to process.
@@ -147,7 +152,7 @@ def process_unit(
             rows.blocks.append(_error_row(piece, piece.first_block or 0, *skip[piece.video_id]))
             continue
         _process_piece(piece, config, data_root, source, estimator, rows, report)
-    return _to_result(rows, keep_maps=config.store.motion_maps)
+    return _to_result(rows, config)
 
 
 def _process_piece(
@@ -168,10 +173,11 @@ def _process_piece(
             data_root / piece.path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps
         )
         processor = BlockProcessor(info, config, estimator)
+        clips = None if config.store.clips == "none" else PieceClips(piece, config.store.clips)
         with contextlib.closing(frames):
-            for block in iter_blocks(frames, piece, lookahead):
+            for block in iter_blocks(frames if clips is None else clips.watch(frames), piece, lookahead):
                 last_block = block.number
-                _append(rows, piece, info, block, processor.process(block))
+                _append(rows, piece, info, block, processor.process(block), clips)
                 report(piece.video_id, rows.num_frames)
     except ClipError as error:
         if error.reason in FAULT_REASONS:
@@ -306,7 +312,9 @@ class BlockProcessor:
             result.origin[row] = LAST if k > final else REPEATED if repeated else FLOW
 
 
-def _append(rows: _Rows, piece: Piece, info: VideoInfo, block: Block, result: _BlockResult) -> None:
+def _append(
+    rows: _Rows, piece: Piece, info: VideoInfo, block: Block, result: _BlockResult, clips: PieceClips | None
+) -> None:
     offset = rows.num_kept
     rows.num_kept += result.num_kept
     rows.maps.extend(result.maps)
@@ -334,13 +342,28 @@ def _append(rows: _Rows, piece: Piece, info: VideoInfo, block: Block, result: _B
             "map_height": map_height,
             "reason": "",
             "message": "",
-            "digest": block_digest(info, result),
+            **_append_clip(rows, block, clips),
         }
     )
+    rows.blocks[-1]["digest"] = block_digest(info, result, rows.clips[-1] if clips is not None else b"")
 
 
-def block_digest(info: VideoInfo, result: _BlockResult) -> bytes:
-    """Return the 16-byte BLAKE2 digest of a block's content: size, times, boxes, energies, maps and flows."""
+def _append_clip(rows: _Rows, block: Block, clips: PieceClips | None) -> dict[str, Any]:
+    """Add a block's clip block, empty where it cannot be coded; return the columns that say so."""
+    if clips is None:
+        return {}
+    offset = sum(map(len, rows.clips))
+    error = ""
+    try:
+        data = clips.take(block.number)
+    except ClipError as failure:
+        data, error = b"", f"{failure.reason}: {failure.message}"
+    rows.clips.append(data)
+    return {"clip_offset": offset, "clip_bytes": len(data), "clip_error": error}
+
+
+def block_digest(info: VideoInfo, result: _BlockResult, clip: bytes) -> bytes:
+    """Return the 16-byte BLAKE2 digest of a block's content: every value, flow and coded frame."""
     digest = hashlib.blake2b(f"{info.width}x{info.height}".encode(), digest_size=16)
     for array in (result.times, result.boxes, result.energy, result.confidence, result.origin, result.map_index):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -348,6 +371,7 @@ def block_digest(info: VideoInfo, result: _BlockResult) -> bytes:
         digest.update(repr(stored.shape).encode() + stored.tobytes())
     for flow in result.flows:
         digest.update(repr(flow.size_hw).encode() + flow.digest)
+    digest.update(clip)
     return digest.digest()
 
 
@@ -362,7 +386,7 @@ def _error_row(piece: Piece, block: int, reason: Reason, message: str) -> dict[s
     }
 
 
-def _to_result(rows: _Rows, *, keep_maps: bool) -> UnitResult:
+def _to_result(rows: _Rows, config: ExtractConfig) -> UnitResult:
     columns: dict[str, Any] = dict(rows.columns)
     for name in ("energy", "confidence"):
         columns[name] = np.concatenate([np.empty(0, np.float32), *columns[name]])
@@ -374,7 +398,13 @@ def _to_result(rows: _Rows, *, keep_maps: bool) -> UnitResult:
     ]
     frames = pa.Table.from_arrays(arrays, schema=FRAMES_SCHEMA)
     blocks = pa.Table.from_pylist(rows.blocks, schema=BLOCKS_SCHEMA)
-    return UnitResult(frames, blocks, _pad_maps(rows.maps) if keep_maps else None, flow=rows.flow)
+    return UnitResult(
+        frames,
+        blocks,
+        _pad_maps(rows.maps) if config.store.motion_maps else None,
+        None if config.store.clips == "none" else b"".join(rows.clips),
+        rows.flow,
+    )
 
 
 def _pad_maps(maps: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -30,7 +30,7 @@ from motionbox.evidence import clip_boxes
 from motionbox.failpoints import failpoint
 from motionbox.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths, read_json
 from motionbox.map_reader import MapReader
-from motionbox.plan import Unit, block_of, stop_block_of, units_of
+from motionbox.plan import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.runs import Run
 from motionbox.snapshot_files import ArrayFile, FrameRows
 
@@ -43,6 +43,8 @@ class _Video:
 
     video_id: str
     parts: list[_Part] = field(default_factory=list)
+    clip_blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
+    first_clip_block: int = 0
     size: dict[str, Any] | None = None
     errors: list[tuple[int, str, str]] = field(default_factory=list)
     complete: bool = True
@@ -118,6 +120,8 @@ class _SnapshotWriter:
         self._units: list[list[str]] = []
         self._map_reader = MapReader(run.paths, self._units)
         self._num_rows = 0
+        self._num_clip_blocks = 0
+        self._clip_bytes = 0
 
     def write(self) -> dict[str, Any]:
         """Write all files but MANIFEST.json; return what that must say."""
@@ -127,9 +131,12 @@ class _SnapshotWriter:
             "sources": ArrayFile(self._directory / "sources.npy", "|u1", None),
             "confidences": ArrayFile(self._directory / "confidences.npy", "<f4", None),
             "maps": ArrayFile(self._directory / "maps.npy", "<i4", 2),
+            "clip_blocks": ArrayFile(self._directory / "clip_blocks.npy", "<i8", 4),
         }
         frames = FrameRows(self._directory)
         for video in self._videos():
+            if video.complete:
+                self._add_clip_blocks(video, arrays["clip_blocks"])
             for clip in self._clips.pop(video.video_id, []) if video.complete else []:
                 self._add_clip(clip, video, arrays, frames)
         for array in arrays.values():
@@ -149,6 +156,11 @@ class _SnapshotWriter:
             "num_frame_rows": self._num_rows,
             "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
             "motion_maps": self._run.config.store.motion_maps,
+            "training_clips": {
+                "form": self._run.config.store.clips,
+                "num_clips": sum(count > 0 for count in clips.column("num_clip_blocks").to_pylist()),
+                "num_bytes": self._clip_bytes,
+            },
             "content_digest": self._digest.hexdigest(),
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
             "units": self._units,
@@ -175,6 +187,8 @@ class _SnapshotWriter:
     def _extend(self, video: _Video, part: _Part) -> None:
         video.parts.append(part)
         for row in part.blocks:
+            if row.get("clip_bytes") is not None:
+                video.clip_blocks.append((row["block"], row["unit"], row["clip_offset"], row["clip_bytes"]))
             self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
             if row["reason"]:
                 video.errors.append((row["block"], row["reason"], row["message"]))
@@ -212,14 +226,22 @@ class _SnapshotWriter:
             arrays["sources"].append(stable.source)
             arrays["confidences"].append(stable.confidence)
             arrays["maps"].append(places)
+            row.update(_clip_block_range(video, times))
             frames.append(clip.clip_id, times, stable)
             self._digest.update(stable.boxes.tobytes() + stable.source.tobytes() + stable.confidence.tobytes())
         self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))
         row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
         row["first_row"] = self._num_rows
+        row.setdefault("num_clip_blocks", 0)
         self._num_rows += len(times)
         for name, column in self._columns.items():
             column.append(row.get(name))
+
+    def _add_clip_blocks(self, video: _Video, array: ArrayFile) -> None:
+        video.first_clip_block = self._num_clip_blocks
+        self._num_clip_blocks += len(video.clip_blocks)
+        self._clip_bytes += sum(num_bytes for *_, num_bytes in video.clip_blocks)
+        array.append(np.array(video.clip_blocks, np.int64).reshape(-1, 4))
 
     def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
         """Return a clip's motion maps where its boxes are made from them."""
@@ -259,6 +281,8 @@ _RESULT_SCHEMA = pa.schema(
         ("first_row", pa.int64()),
         ("map_width", pa.int32()),
         ("map_height", pa.int32()),
+        ("first_clip_block", pa.int64()),
+        ("num_clip_blocks", pa.int32()),
         ("confidence", pa.float32()),
     ]
 )
@@ -317,7 +341,7 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
     places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
     rows_of: dict[str, list[dict[str, Any]]] = {}
     for row in blocks:
-        rows_of.setdefault(row["video_id"], []).append(row)
+        rows_of.setdefault(row["video_id"], []).append({**row, "unit": unit_number})
     parts, begin = {}, 0
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
@@ -341,6 +365,17 @@ def _merged(video: _Video) -> _Part:
         )
         video.parts = [joined]
     return video.parts[0]
+
+
+def _clip_block_range(video: _Video, times: npt.NDArray[np.float64]) -> dict[str, int]:
+    """Return where the clip blocks of a clip's frames are; none where one of them could not be coded."""
+    if not video.clip_blocks:
+        return {}
+    wanted = set(np.unique(times // BLOCK_SECONDS).astype(int).tolist())
+    found = [i for i, (block, *_, num_bytes) in enumerate(video.clip_blocks) if block in wanted and num_bytes]
+    if len(found) < len(wanted):
+        return {}
+    return {"first_clip_block": video.first_clip_block + found[0], "num_clip_blocks": len(found)}
 
 
 def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:

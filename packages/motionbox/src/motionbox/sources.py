@@ -30,8 +30,12 @@ _PROBE_SIDE_PX = 16
 class DirectSource:
     """Decodes in this process: in the child, and wherever inputs are trusted."""
 
-    def __init__(self, short_side_px: int, limits: DecodeLimits | None = None) -> None:
+    def __init__(
+        self, short_side_px: int, limits: DecodeLimits | None = None, *, colour_short_side_px: int | None = None
+    ) -> None:
+        """Take the sizes of grey and of colour frames; colour None: grey alone."""
         self._short_side_px = short_side_px
+        self._colour_short_side_px = colour_short_side_px
         self._limits = limits or DecodeLimits()
 
     def open(
@@ -56,6 +60,7 @@ class DirectSource:
             limits=self._limits,
             fps=frame_fps,
             numbered=frame_fps is not None,
+            colour_short_side_px=self._colour_short_side_px,
         )
 
 
@@ -79,9 +84,13 @@ class ChildSource:
     of `pipeline.FAULT_REASONS`.
     """
 
-    def __init__(self, short_side_px: int, limits: ChildLimits | None = None) -> None:
+    def __init__(
+        self, short_side_px: int, limits: ChildLimits | None = None, *, colour_short_side_px: int | None = None
+    ) -> None:
+        """Take the sizes of grey and of colour frames; colour None: grey alone."""
         self._limits = limits or ChildLimits()
-        self._arguments = ["-m", "motionbox.decode_child", str(short_side_px), str(self._limits.memory_bytes)]
+        numbers = (short_side_px, colour_short_side_px or 0, self._limits.memory_bytes)
+        self._arguments = ["-m", "motionbox.decode_child", *map(str, numbers)]
         self._child: subprocess.Popen[bytes] | None = None
 
     def open(

@@ -1,4 +1,4 @@
-"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr for motion maps and flow.
+"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr for maps and flow, PyAV for pixels.
 
 A `Store` shows one snapshot of one run. A snapshot never changes, so a reader sees the same data however long it is
 open, also while an extraction runs.
@@ -19,6 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from motionbox.clip_reader import ClipReader
+from motionbox.clips import SHORT_SIDE_PX
 from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
 from motionbox.flow_reader import read_flow
@@ -28,7 +30,7 @@ from motionbox.map_reader import MapReader
 from motionbox.unit_arrays import UnitArrays
 from motionbox.video_rows import read_video_rows
 
-_PRIVATE_COLUMNS = ("first_row", "map_width", "map_height")
+_PRIVATE_COLUMNS = ("first_row", "map_width", "map_height", "first_clip_block", "num_clip_blocks")
 
 
 def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None = None) -> Store:
@@ -91,6 +93,13 @@ class Store:
         self._confidences = _open_array(self._directory / "confidences.npy")
         self._map_reader = MapReader(paths, self.info["units"])
         self._unit_arrays = UnitArrays(paths, self.info["units"])
+        self._clip_reader = ClipReader(paths, self.info["units"])
+        self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
+        self._first_clip_block = self._num_clip_blocks = np.zeros(self._table.num_rows, np.int64)
+        if "clip_blocks.npy" in self.info["files"]:  # a snapshot from before there were clips has none
+            self._clip_blocks = _open_array(self._directory / "clip_blocks.npy")
+            self._first_clip_block = self._table.column("first_clip_block").fill_null(0).to_numpy()
+            self._num_clip_blocks = self._table.column("num_clip_blocks").to_numpy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (str(self.path), self.run_id, self.snapshot)
@@ -133,7 +142,7 @@ class Store:
         then path, split and the label columns of the data set, then confidence (0 to 1, null when failed: how clearly
         the clip's motion lies inside its boxes).
         """
-        return self._table.drop_columns(list(_PRIVATE_COLUMNS))
+        return self._table.drop_columns([name for name in _PRIVATE_COLUMNS if name in self._table.column_names])
 
     def frame_boxes(self, clip_id: str) -> npt.NDArray[np.int16]:
         """Return a clip's stabilised boxes, int16 (T, 4), xyxy half-open display pixels; (0, 4) for a failed clip.
@@ -229,6 +238,62 @@ class Store:
         """
         return read_video_rows(self._paths, self.info["units"], video_id)
 
+    def has_clip(self, clip_id: str) -> bool:
+        """Return whether the store keeps all frames of a clip in colour (`motionbox extract --clips`).
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return bool(self._num_clip_blocks[self._row(clip_id)] > 0)
+
+    def clip_size(self, clip_id: str) -> tuple[int, int]:
+        """Return width and height of the frames that `clip_frames` gives.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no frames of it.
+        """
+        row = self._clip_row(clip_id)
+        width, height = (int(self._table.column(name)[row].as_py()) for name in ("width", "height"))
+        return working_size(width, height, SHORT_SIDE_PX)
+
+    def clip_frames(
+        self,
+        clip_id: str,
+        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        *,
+        short_side_px: int | None = None,
+        crop_xywh: tuple[int, int, int, int] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Return frames of a clip, uint8 (n, h, w, 3) RGB, upright, in the order asked for.
+
+        Args:
+            clip_id: The clip.
+            frame_indices: (n,) positions among the rows of `frame_times` and `frame_boxes`; repeats allowed.
+            short_side_px: Larger frames are reduced (area mean) to this short side; None: to 256, as stored.
+            crop_xywh: Left, top, width and height in pixels of the (reduced) frames; None keeps them whole.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no frames of it.
+            ClipError: The stored frames are damaged.
+            ValueError: A position or the crop lies outside.
+        """
+        row = self._clip_row(clip_id)
+        wanted = np.asarray(frame_indices, np.int64)
+        times = self._times[self._frame_rows(clip_id)]
+        if wanted.ndim != 1 or len(wanted) == 0 or wanted.min() < 0 or wanted.max() >= len(times):
+            raise ValueError(f"frame_indices must be some of 0 to {len(times) - 1}, got {frame_indices!r}; {clip_id}")
+        first = int(self._first_clip_block[row])
+        blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
+        return self._clip_reader.read(blocks, times[wanted], short_side_px=short_side_px, crop_xywh=crop_xywh)
+
+    def _clip_row(self, clip_id: str) -> int:
+        if not self.has_clip(clip_id):
+            raise StoreError(
+                f"run {self.run_id} of store {self.path} keeps no frames of clip {clip_id!r}; "
+                "`motionbox extract --clips` makes a run that does"
+            )
+        return self._row(clip_id)
+
     def _row(self, clip_id: str) -> int:
         if self._rows is None:
             self._rows = {name: row for row, name in enumerate(self._table.column("clip_id").to_pylist())}
@@ -249,7 +314,10 @@ def _reopen(path: str, run: str, snapshot: int) -> Store:
 
 def _open_array(path: Path) -> npt.NDArray[Any]:
     """Map an array file into memory; a plain array over the mapping, because slicing `np.memmap` is slow."""
-    return np.asarray(np.load(path, mmap_mode="r"))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: {error}; run `motionbox verify` on the store") from None
 
 
 def _pin(path: Path) -> int | None:

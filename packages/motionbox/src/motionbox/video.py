@@ -14,17 +14,21 @@ Rules, the same for every source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox._frame_files import decode_image, frame_files, frame_info
+from motionbox._frame_files import FrameFile, decode_image, frame_files, frame_info
 from motionbox.errors import ClipError, Reason
 from motionbox.frames import ColourFrame, DecodeLimits, Frame, VideoInfo, working_size
 from motionbox.media import FRAME_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, is_frame_folder, natural_key
+
+if TYPE_CHECKING:
+    from motionbox._decode import RawFrame
 
 __all__ = [
     "FRAME_SUFFIXES",
@@ -42,7 +46,8 @@ __all__ = [
     "working_size",
 ]
 
-_Picture = tuple[int, float, NDArray[np.uint8]]
+_Render = Callable[[bool], NDArray[np.uint8]]
+_Picture = tuple[int, float, _Render]
 
 
 def probe(path: Path | str, *, limits: DecodeLimits | None = None, fps: float | None = None) -> VideoInfo:
@@ -74,6 +79,7 @@ def read_frames(
     limits: DecodeLimits | None = None,
     fps: float | None = None,
     numbered: bool = False,
+    colour_short_side_px: int | None = None,
 ) -> Iterator[Frame]:
     """Decode to grey frames of the working size, once, in order.
 
@@ -86,6 +92,7 @@ def read_frames(
         fps: Rate of a folder or tar of frames, 30 where None; no meaning for video files.
         numbered: Folders and tars only: the file with number n has time n / fps, as EPIC-KITCHENS counts, instead of
             the file at position i having time i / fps.
+        colour_short_side_px: Give each frame in RGB, too, with a short side of at most this; None: in grey only.
 
     Yields:
         Frames with uint8 (h, w) full-range grey, see `frames.Frame`.
@@ -94,9 +101,12 @@ def read_frames(
         ClipError: Broken, missing or refused input, or no frame within the span. Frames decoded before a fault are
             yielded first.
     """
-    pictures = _pictures(Path(path), limits or DecodeLimits(), fps, numbered, (start_seconds, stop_seconds), False)
-    for index, time_seconds, image in _one_size(pictures, short_side_px):
-        yield Frame(index, time_seconds, image)
+    grey = _OneSize(short_side_px)
+    rgb = None if colour_short_side_px is None else _OneSize(colour_short_side_px)
+    for index, time_seconds, render in _pictures(
+        Path(path), limits or DecodeLimits(), fps, numbered, (start_seconds, stop_seconds)
+    ):
+        yield Frame(index, time_seconds, grey(render(False)), None if rgb is None else rgb(render(True)))
 
 
 def read_colour_frames(
@@ -117,9 +127,11 @@ def read_colour_frames(
     Raises:
         ClipError: As `read_frames`.
     """
-    pictures = _pictures(Path(path), limits or DecodeLimits(), fps, numbered, (start_seconds, stop_seconds), True)
-    for index, time_seconds, image in _one_size(pictures, short_side_px):
-        yield ColourFrame(index, time_seconds, image)
+    rgb = _OneSize(short_side_px)
+    for index, time_seconds, render in _pictures(
+        Path(path), limits or DecodeLimits(), fps, numbered, (start_seconds, stop_seconds)
+    ):
+        yield ColourFrame(index, time_seconds, rgb(render(True)))
 
 
 def _is_frame_source(path: Path) -> bool:
@@ -132,12 +144,15 @@ def _pictures(
     fps: float | None,
     numbered: bool,
     span: tuple[float | None, float | None],
-    colour: bool,
 ) -> Iterator[_Picture]:
-    """Yield (index, time, upright full-size image) of the span, then the error if there is one."""
+    """Yield (index, time, renderer) of the span, then the error if there is one.
+
+    A renderer gives the upright full-size picture, uint8 (h, w, 3) RGB for True, (h, w) grey for False; it works until
+    the next picture is asked for.
+    """
     start_seconds, stop_seconds = span
     num_frames = 0
-    for picture in _all_pictures(path, limits, fps, numbered, span, colour):
+    for picture in _all_pictures(path, limits, fps, numbered, span):
         if stop_seconds is not None and picture[1] >= stop_seconds:
             break
         num_frames += 1
@@ -154,30 +169,42 @@ def _all_pictures(
     fps: float | None,
     numbered: bool,
     span: tuple[float | None, float | None],
-    colour: bool,
 ) -> Iterator[_Picture]:
     if _is_frame_source(path):
         for file in frame_files(path, fps=fps, numbered=numbered, start_seconds=span[0], stop_seconds=span[1]):
-            yield file.index, file.time_seconds, decode_image(path, file, limits, colour=colour)
+            yield file.index, file.time_seconds, _file_renderer(path, file, limits)
         return
     from motionbox._decode import VideoFile
-    from motionbox._pixels import to_grey, to_rgb, upright
 
-    convert = to_rgb if colour else to_grey
     with VideoFile(path, limits) as video:
         for raw in video.read(span[0]):
             if span[1] is not None and raw.time_seconds >= span[1]:
                 return
-            yield raw.index, raw.time_seconds, upright(convert(raw.picture), raw.rotation_degrees)
+            yield raw.index, raw.time_seconds, _renderer(raw)
 
 
-def _one_size(pictures: Iterator[_Picture], short_side_px: int | None) -> Iterator[_Picture]:
-    """Shrink every picture to the working size of the first one."""
-    size: tuple[int, int] | None = None
-    for index, time_seconds, image in pictures:
+def _file_renderer(path: Path, file: FrameFile, limits: DecodeLimits) -> _Render:
+    return lambda colour: decode_image(path, file, limits, colour=colour)
+
+
+def _renderer(raw: RawFrame) -> _Render:
+    from motionbox._pixels import to_grey, to_rgb, upright
+
+    return lambda colour: upright((to_rgb if colour else to_grey)(raw.picture), raw.rotation_degrees)
+
+
+class _OneSize:
+    """Shrinks every image to the working size of the first one; None keeps that one's own size."""
+
+    def __init__(self, short_side_px: int | None) -> None:
+        self._short_side_px = short_side_px
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
-        if size is None:
-            size = (width, height) if short_side_px is None else working_size(width, height, short_side_px)
-        if (width, height) != size:
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        yield index, time_seconds, image
+        if self._size is None:
+            short = self._short_side_px
+            self._size = (width, height) if short is None else working_size(width, height, short)
+        if (width, height) == self._size:
+            return image
+        return np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -163,11 +163,14 @@ def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstima
     """Return the worker's decoder and flow estimator, kept from unit to unit."""
     import cv2
 
+    from motionbox.clips import SHORT_SIDE_PX
     from motionbox.flow import create_flow_estimator
     from motionbox.sources import ChildSource
 
     cv2.setNumThreads(1)
-    return ChildSource(config.frames.short_side_px), create_flow_estimator(config.flow, backend=backend)
+    colour_px = None if config.store.clips == "none" else SHORT_SIDE_PX
+    source = ChildSource(config.frames.short_side_px, colour_short_side_px=colour_px)
+    return source, create_flow_estimator(config.flow, backend=backend)
 
 
 class _SignOfLife:

@@ -22,7 +22,6 @@ PARTS = ("model", "masks", "fusion", "loader")
 @click.option("--dataset", default="synthetic", show_default=True, help="Data set of the loader.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--clips", type=click.Path(path_type=Path), help="Training clips, timed beside the source.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.")
 def command(
     parts: tuple[str, ...],
@@ -34,7 +33,6 @@ def command(
     dataset: str,
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
     json_path: Path | None,
 ) -> None:
     """Time PARTS of training: model, masks, fusion, loader (which needs a store); the first three by default."""
@@ -58,11 +56,9 @@ def command(
             results[part] = bench.bench_fusion(batch_size, rounds, device)
         else:
             boxes, root = open_boxes(dataset, store, data_root)
-            folders = {"source": None} | ({"training clips": clips} if clips is not None else {})
-            readers = {
-                name: ClipReader(boxes, root, split=None, short_side_px=256, clips=folder)
-                for name, folder in folders.items()
-            }
+            readers = {"source": ClipReader(boxes, root, split=None, short_side_px=256, from_source=True)}
+            if any(map(boxes.has_clip, readers["source"].clip_ids)):
+                readers["store"] = ClipReader(boxes, root, split=None, short_side_px=256)
             results[part] = bench.bench_loader(readers, ModelConfig(), rounds, peers=peers)
     text = json.dumps(results, indent=2)
     click.echo(text)

@@ -14,14 +14,12 @@ DEFAULT_RECIPE = "synthetic_pretrain_tiny"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. optim.epochs=100.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--clips", type=click.Path(path_type=Path), help="Training clips.  [clips/<dataset> if there]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
 def command(
     recipe: str,
     overrides: tuple[str, ...],
     store: Path | None,
     data_root: Path | None,
-    clips: Path | None,
     out: Path | None,
 ) -> None:
     """Pretrain a masked autoencoder guided by motion boxes; the same command resumes.
@@ -34,7 +32,7 @@ def command(
     from mofo_train.pretrain import pretrain
 
     config = load_recipe(PretrainConfig, recipe, overrides)
-    reader = open_clips(config.data, store, data_root, clips)
+    reader = open_clips(config.data, store, data_root)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
 

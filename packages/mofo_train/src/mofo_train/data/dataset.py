@@ -7,12 +7,16 @@ one drawn from the same key; the others do not move.
 
 from __future__ import annotations
 
+import copy
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,12 +25,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
-from mofo_train.data.training_clips import read_training_clip, training_clip_path
 from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
 from mofo_train.errors import DataError
+from motionbox.boxes import clip_box
+from motionbox.errors import ClipError
 from motionbox.store import Store
 
 _MAX_SUBSTITUTES = 8
+BoxUse = Literal["stored", "full_frame", "random"]
 
 
 class ClipReader:
@@ -38,16 +44,26 @@ class ClipReader:
     """
 
     def __init__(
-        self, store: Store, data_root: Path, *, split: str | None, short_side_px: int, clips: Path | None = None
+        self,
+        store: Store,
+        data_root: Path,
+        *,
+        split: str | None,
+        short_side_px: int,
+        from_source: bool = False,
+        boxes: BoxUse = "stored",
+        min_confidence: float = 0.0,
     ) -> None:
         """Choose the clips of a split that have boxes.
 
         Args:
-            store: Boxes and frame times.
-            data_root: Folder of the source media.
+            store: Boxes, frame times and, where made with `motionbox extract --clips`, the frames themselves.
+            data_root: Folder of the source media, read for the clips whose frames the store does not keep.
             split: Only clips of this split; None = all.
             short_side_px: Larger videos are reduced to this short side.
-            clips: Folder of training clips; what it lacks is read from the source media.
+            from_source: Read the source media even where the store keeps the frames, to compare the two.
+            boxes: Which boxes to give, see `ClipsConfig`.
+            min_confidence: Frames whose stored box is less certain take the full frame.
 
         Raises:
             DataError: The store has no clip of that split with boxes.
@@ -68,7 +84,9 @@ class ClipReader:
         self.clip_ids: list[str] = self.labels.column("clip_id").to_pylist()
         self._store = store
         self._root = data_root
-        self._clips = clips
+        self._from_source = from_source
+        self._box_use = boxes
+        self._min_confidence = min_confidence
         self._short_side_px = short_side_px
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         rates = "frame_fps" in self.labels.column_names
@@ -77,12 +95,34 @@ class ClipReader:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
+    def content_id(self) -> str:
+        """Return what the boxes and labels depend on: the run of the store and the clips that can be used."""
+        names = hashlib.sha256("\n".join(self.clip_ids).encode()).hexdigest()
+        return f"{self._store.run_id} {names}"
+
+    def every_clip(self) -> pa.Table:
+        """Return the store's whole table: every split, also the clips that cannot be used."""
+        return self._store.clips()
+
+    def subset(self, rows: NDArray[np.int64]) -> ClipReader:
+        """Return a reader of some of the clips only, in the given order."""
+        part = copy.copy(self)
+        part.labels = self.labels.take(rows)
+        part.clip_ids = [self.clip_ids[row] for row in rows]
+        part._rows = [self._rows[row] for row in rows]
+        part._rates = [self._rates[row] for row in rows]
+        return part
+
+    def box_sources(self, index: int) -> NDArray[np.uint8]:
+        """Return where each box of a clip comes from, uint8 (T,): values of `motionbox.boxes.BoxSource`."""
+        return np.asarray(self._store.frame_sources(self.clip_ids[index]))
+
     def num_frames(self, index: int) -> int:
         """Return how many frames the store knows of a clip."""
         return int(self._rows[index][1])
 
     def read(self, index: int, frames: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Read frames of a clip, from its training clip where there is one.
+        """Read frames of a clip, from the store where it keeps them, else from the source media.
 
         Args:
             index: Place of the clip in `clip_ids`.
@@ -97,7 +137,7 @@ class ClipReader:
         _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
         pixels = self._pixels(index, frames)
-        boxes = self._store.frame_boxes(clip_id)[frames].astype(np.float32)
+        boxes = self._boxes(index)[frames].astype(np.float32)
         limits = np.array([width, height, width, height], np.float32)
         if (
             (boxes < 0).any()
@@ -110,12 +150,30 @@ class ClipReader:
             )
         return pixels, boxes * np.array([pixels.shape[2], pixels.shape[1]] * 2, np.float32) / limits
 
+    def _boxes(self, index: int) -> NDArray[np.int16]:
+        """Return the boxes of all frames of a clip, int16 (T, 4) in display pixels, as the recipe wants them."""
+        _, _, width, height = self._rows[index]
+        clip_id = self.clip_ids[index]
+        boxes = self._store.frame_boxes(clip_id)
+        if self._box_use == "full_frame":
+            boxes[:] = (0, 0, width, height)
+        elif self._box_use == "random":
+            around = clip_box(boxes)
+            seed = int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8])
+            spare = np.maximum([width - around[2] + around[0], height - around[3] + around[1]], 0)
+            place = np.random.default_rng(seed).integers(0, spare, endpoint=True)
+            boxes += np.tile(place - around[:2], 2).astype(np.int16)
+        elif self._min_confidence > 0:
+            boxes[self._store.frame_confidences(clip_id) < self._min_confidence] = (0, 0, width, height)
+        return boxes
+
     def _pixels(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         clip_id = self.clip_ids[index]
-        if self._clips is not None:
-            prepared = training_clip_path(self._clips, clip_id)
-            if prepared.exists():
-                return read_training_clip(prepared, frames, self.num_frames(index))
+        if not self._from_source and self._store.has_clip(clip_id):
+            try:
+                return self._store.clip_frames(clip_id, frames, short_side_px=self._short_side_px)
+            except ClipError as error:
+                raise ClipUnreadableError(f"clip {clip_id}: {error}") from None
         times = self._store.frame_times(clip_id)[frames]
         path = self._root / self._rows[index][0]
         return decode_frames(path, times, short_side_px=self._short_side_px, frame_fps=self._rates[index])
@@ -171,18 +229,12 @@ class Sample:
     bad: list[tuple[str, str]] = field(default_factory=list)
 
 
-class PretrainClips(Dataset[Sample]):
+class TrainingClips(Dataset[Sample], ABC):
     """Map from `SampleKey` to `Sample`; the randomness of a sample is seeded by its key."""
 
-    def __init__(
-        self, reader: ClipReader, model: ModelConfig, data: DataConfig, *, seed: int, with_motion: bool, patch_px: int
-    ) -> None:
+    def __init__(self, reader: ClipReader, *, seed: int) -> None:
         self._reader = reader
-        self._model = model
-        self._data = data
         self._seed = seed
-        self._with_motion = with_motion
-        self._patch_px = patch_px
 
     def __getitem__(self, key: SampleKey) -> Sample:
         bad: list[tuple[str, str]] = []
@@ -196,6 +248,23 @@ class PretrainClips(Dataset[Sample]):
             except ClipUnreadableError as error:
                 bad.append((self._reader.clip_ids[clip], str(error)))
         raise DataError(f"{_MAX_SUBSTITUTES} clips in a row must not be unreadable, got {bad[0][1]}")
+
+    @abstractmethod
+    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
+        """Make the sample of a clip; ClipUnreadableError when it cannot be decoded."""
+
+
+class PretrainClips(TrainingClips):
+    """Dense frames and multi-scale crops, for masked pretraining."""
+
+    def __init__(
+        self, reader: ClipReader, model: ModelConfig, data: DataConfig, *, seed: int, with_motion: bool, patch_px: int
+    ) -> None:
+        super().__init__(reader, seed=seed)
+        self._model = model
+        self._data = data
+        self._with_motion = with_motion
+        self._patch_px = patch_px
 
     def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
         model, data = self._model, self._data
@@ -326,7 +395,7 @@ class ResumableSampler(Sampler[list[SampleKey]]):
 
 
 def create_loader(
-    dataset: PretrainClips, sampler: ResumableSampler, *, num_workers: int, pin: bool
+    dataset: Dataset[Sample], sampler: ResumableSampler, *, num_workers: int, pin: bool
 ) -> DataLoader[Sample]:
     """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
     return DataLoader(

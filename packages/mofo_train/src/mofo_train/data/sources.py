@@ -4,40 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mofo_train.config import DataConfig
+from mofo_train.config import ClipsConfig
 from mofo_train.data.dataset import ClipReader
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store
 
 
-def open_clips(data: DataConfig, store: Path | None, data_root: Path | None, clips: Path | None) -> ClipReader:
+def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None) -> ClipReader:
     """Open the clips that a recipe asks for.
 
     Args:
         data: The recipe's section.
         store: The store; None = `stores/<dataset>`.
         data_root: Folder of the videos; None = the one that the store was made from.
-        clips: Folder of training clips; None = `clips/<dataset>` where that exists.
 
     Raises:
         DataError: Something is missing, or the store is of another data set.
     """
     boxes, root = open_boxes(data.dataset, store, data_root)
-    prepared = clips or Path("clips") / data.dataset
-    if clips is not None and not clips.is_dir():
-        raise DataError(f"folder of training clips {clips} does not exist; make it with `mofo-train prepare`")
     return ClipReader(
         boxes,
         root,
         split=data.split,
         short_side_px=data.short_side_px,
-        clips=prepared if prepared.is_dir() else None,
+        boxes=data.boxes,
+        min_confidence=data.min_confidence,
     )
 
 
 def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tuple[Store, Path]:
-    """Open the store of a data set and find the folder of its videos.
+    """Open the store of a data set and find the folder of its videos; a store that keeps all frames can do without.
 
     Args:
         dataset: Name of the data set in the recipe.
@@ -57,9 +54,18 @@ def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tupl
     if actual != dataset:
         raise DataError(f"dataset must be that of store {path}, got {dataset!r} and a store of {actual!r}")
     root = data_root or Path(boxes.run_info()["data_root"])
-    if not root.exists():
-        raise DataError(f"data root {root} does not exist; name the folder of the videos with --data-root")
+    if not root.exists() and not _keeps_all_frames(boxes):
+        raise DataError(
+            f"data root {root} does not exist; name the folder of the videos with --data-root, or make a store that "
+            "needs none with `motionbox extract --clips`"
+        )
     return boxes, root
+
+
+def _keeps_all_frames(store: Store) -> bool:
+    table = store.clips()
+    names, counts = (table.column(name).to_pylist() for name in ("clip_id", "num_frames"))
+    return all(store.has_clip(name) for name, count in zip(names, counts, strict=True) if count)
 
 
 def _how_to_make(dataset: str, path: Path) -> str:

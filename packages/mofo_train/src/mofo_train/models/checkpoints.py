@@ -28,7 +28,7 @@ from mofo_train.models.vit import SIZES, sinusoid_table
 State = dict[str, Tensor]
 Layout = Literal["ours", "videomae", "huggingface"]
 CLASSIFIER_PARTS = ("fc_norm.", "head.", "inside_mca.", "outside_mca.")
-_CONTAINERS = ("model", "module", "state_dict")
+_CONTAINERS = ("model", "module", "state_dict", "model_state")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
 # Parameters of MOFO's released classifier that its forward pass never uses.
 _UNUSED = re.compile(r"^(soft_att_local|soft_att_global|patch_yab)\.")
@@ -81,13 +81,23 @@ def load_checkpoint(path: str | Path) -> State:
         CheckpointError: The file is missing, unreadable or unsafe, or holds no VideoMAE weights.
     """
     path = Path(path)
-    state = _unwrap(_read(path), path)
+    state = read_named_weights(path)
     state = _from_huggingface(state) if any(key.startswith("videomae.") for key in state) else _from_videomae(state)
     state = _without_positions(state, path)
     if "encoder.patch_embed.proj.weight" not in state:
         shown = ", ".join(list(state)[:3]) or "nothing"
         raise CheckpointError(f"{path} must hold the weights of a VideoMAE model, got entries like {shown}")
     return state
+
+
+def read_named_weights(path: str | Path) -> State:
+    """Read a checkpoint of any program under its own names, without the wrappers around them.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable or unsafe, or holds no named weights.
+    """
+    path = Path(path)
+    return _unwrap(_read(path), path)
 
 
 def load_into(

@@ -3,7 +3,8 @@
 MOFO section 2.3: after the encoder, multi-cross attention (MCA) lets the tokens inside the box (queries) look at those
 outside (keys and values); their mean is classified. Boxes differ in size from clip to clip, so the two sets are ragged.
 All that works token by token (norms, projections, MLP) runs on the packed inside and outside tokens of the whole batch
-without any padding; only the attention itself pads, in `_NUM_GROUPS` groups of clips with similar boxes.
+without any padding; only the attention itself pads, in `_NUM_GROUPS` groups of clips with similar boxes. Since only the
+mean is classified, the MLP's second layer runs on means.
 """
 
 from __future__ import annotations
@@ -29,90 +30,57 @@ _HEAD_INIT_SCALE = 0.001
 
 @dataclass(frozen=True)
 class Ragged:
-    """A subset of the tokens of each clip, packed.
+    """Rows of several clips, packed one clip after the other.
 
     Attributes:
-        index: int64 (n,) positions in the batch's flattened B*N tokens, clip by clip, in token order.
-        clip: int64 (n,) the clip of each.
-        starts: int64 (B,) where each clip's tokens start in `index`.
-        counts: int64 (B,) how many each clip has.
+        counts: int64 (g,) rows of each clip, on the rows' device.
+        sizes: The same numbers, on the host.
     """
 
-    index: Tensor
-    clip: Tensor
-    starts: Tensor
     counts: Tensor
+    sizes: tuple[int, ...]
 
-    @classmethod
-    def of(cls, chosen: Tensor) -> Ragged:
-        """Pack the `True` tokens of bool (B, N)."""
-        counts = chosen.sum(1)
-        index = chosen.flatten().nonzero().squeeze(1)
-        return cls(index, index // chosen.shape[1], counts.cumsum(0) - counts, counts)
+    @property
+    def num_rows(self) -> int:
+        """Rows of all clips."""
+        return sum(self.sizes)
 
-    def mean(self, packed: Tensor) -> Tensor:
-        """Average packed tokens (n, dim) by clip -> float32 (B, dim); zero for a clip that has none."""
-        total = packed.new_zeros(len(self.counts), packed.shape[1], dtype=torch.float32)
-        total = total.index_add(0, self.clip, packed.to(torch.float32))
-        return total / self.counts.clamp(min=1)[:, None]
+    @property
+    def longest(self) -> int:
+        """Rows of the clip that has most."""
+        return max(self.sizes)
 
+    def split(self, num_parts: int) -> list[Ragged]:
+        """Cut into parts of neighbouring clips."""
+        counts = self.counts.tensor_split(num_parts)
+        places = torch.arange(len(self.sizes)).tensor_split(num_parts)
+        return [
+            Ragged(part, tuple(self.sizes[place] for place in where.tolist()))
+            for part, where in zip(counts, places, strict=True)
+        ]
 
-def ragged_attention(query: Tensor, queries: Ragged, key: Tensor, value: Tensor, keys: Ragged) -> Tensor:
-    """Attend, clip by clip, from each clip's queries to its own keys.
+    def pad(self, packed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Lay packed (n, width) rows out as (g, longest, width), and say which are real; None when all are.
 
-    Clips are sorted by their number of queries and cut into a few groups; a group pads to its longest. The keys are
-    the clips' other tokens, so their number falls where that of the queries rises and both paddings stay small.
+        Clips of equal size are a view. `index_select`, here and below, because the backward pass of plain indexing is
+        several times slower on a CPU.
+        """
+        shape = (len(self.sizes), self.longest, packed.shape[1])
+        if min(self.sizes) == self.longest:
+            return packed.reshape(shape), None
+        step = torch.arange(self.longest, device=packed.device)
+        real = step < self.counts[:, None]
+        index = ((self.counts.cumsum(0) - self.counts)[:, None] + step).where(real, torch.zeros_like(step))
+        return packed.index_select(0, index.flatten()).reshape(shape), real
 
-    Args:
-        query: (n, heads, d) packed queries.
-        queries: Which clip they belong to.
-        key: (m, heads, d) packed keys.
-        value: (m, heads, d) packed values.
-        keys: Which clip they belong to; every clip with queries has at least one.
-
-    Returns:
-        (n, heads, d) in the order of `query`.
-    """
-    order = queries.counts.argsort()
-    chunks = order.tensor_split(min(_NUM_GROUPS, len(order)))
-    longest = torch.stack([torch.stack([queries.counts[c].amax(), keys.counts[c].amax()]) for c in chunks]).tolist()
-    out = []
-    places = torch.zeros_like(queries.index)  # Where each packed query stands in the groups' padded results.
-    num_before = 0
-    for clips, (num_queries, num_keys) in zip(chunks, longest, strict=True):
-        if num_queries == 0:
-            continue
-        query_index, query_real = _padding(queries, clips, num_queries)
-        key_index, key_real = _padding(keys, clips, num_keys)
-        # A clip without queries may also lack keys; letting its padding be seen keeps its unused rows finite.
-        visible = key_real | ~key_real.any(1, keepdim=True)
-        attended = F.scaled_dot_product_attention(
-            _take(query, query_index),
-            _take(key, key_index),
-            _take(value, key_index),
-            attn_mask=None if len(clips) == 1 else visible[:, None, None, :],
-        )
-        out.append(attended.transpose(1, 2).flatten(0, 1))
-        places[query_index[query_real]] = num_before + query_real.flatten().nonzero().squeeze(1)
-        num_before += query_real.numel()
-    if not out:  # Nobody asks: keep the keys' weights in the graph all the same, with zero gradients.
-        return query + 0.0 * (key.sum() + value.sum())
-    return torch.cat(out).index_select(0, places)
-
-
-def _padding(subset: Ragged, clips: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Return (g, length) places in the packed tokens of each of the clips, and which of them are real."""
-    step = torch.arange(length, device=clips.device)
-    real = step < subset.counts[clips, None]
-    return (subset.starts[clips, None] + step).where(real, torch.zeros_like(step)), real
-
-
-def _take(packed: Tensor, index: Tensor) -> Tensor:
-    """Pick packed (n, heads, d) by (g, length) -> (g, heads, length, d).
-
-    `index_select`, here and below, because the backward pass of plain indexing is several times slower on a CPU.
-    """
-    return packed.index_select(0, index.flatten()).reshape(*index.shape, *packed.shape[1:]).transpose(1, 2)
+    def unpad(self, padded: Tensor) -> Tensor:
+        """Undo `pad`: (g, longest, width) -> (n, width)."""
+        flat = padded.flatten(0, 1)
+        if min(self.sizes) == self.longest:
+            return flat
+        shift = torch.arange(len(self.sizes), device=flat.device) * self.longest - (self.counts.cumsum(0) - self.counts)
+        shift = shift.repeat_interleave(self.counts, output_size=self.num_rows)
+        return flat.index_select(0, torch.arange(self.num_rows, device=flat.device) + shift)
 
 
 class CrossAttention(nn.Module):
@@ -131,17 +99,75 @@ class CrossAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, dim)
 
-    def forward(self, x: Tensor, x_set: Ragged, y: Tensor, y_set: Ragged) -> Tensor:
-        """Attend from packed x (n, dim) to packed y (m, dim) -> (n, dim)."""
-        query = F.linear(x, self.q.weight, self.q_bias).reshape(len(x), *self.heads)
+    def forward(self, x: Tensor, asking: Ragged, y: Tensor, answering: Ragged) -> Tensor:
+        """Attend, clip by clip, from packed x (n, dim) to packed y (m, dim) -> (n, dim).
+
+        Neighbouring clips form a few groups, and a group pads to its longest; where clips are sorted by their number
+        of queries, and the keys are a clip's other tokens, both paddings stay small. Every clip has a key.
+        """
+        query = F.linear(x, self.q.weight, self.q_bias)
+        num_groups = min(_NUM_GROUPS, len(asking.sizes))
+        sets = list(zip(asking.split(num_groups), answering.split(num_groups), strict=True))
+        queries = torch.split(query, [mine.num_rows for mine, _ in sets])
+        tokens = torch.split(y, [others.num_rows for _, others in sets])
+        out = []
+        for part, other, (mine, others) in zip(queries, tokens, sets, strict=True):
+            if mine.num_rows == 0:
+                continue
+            attend = self._attend_unprojected if self._few_queries(y, mine, others) else self._attend
+            out.append(attend(part, mine, other, others))
+        if not out:  # Nobody asks: keep the weights of keys and values in the graph, with zero gradients.
+            return cast(Tensor, self.proj(query + 0.0 * (self.kv.weight.sum() + self.v_bias.sum())))
+        return cast(Tensor, self.proj(torch.cat(out)))
+
+    def _few_queries(self, y: Tensor, asking: Ragged, answering: Ragged) -> bool:
+        """Say whether leaving keys and values unprojected takes fewer operations than projecting them.
+
+        Per clip with n queries and m keys: 4 (n dim^2 + n m heads dim) against 4 (m dim^2 + n m dim), counting only
+        what differs. Fused kernels for devices want narrow heads, so this is for the CPU.
+        """
+        dim = y.shape[1]
+        num_clips = len(asking.sizes)
+        queries, keys = asking.longest, answering.num_rows / num_clips
+        extra = (self.heads[0] - 1) * queries * keys
+        return y.device.type == "cpu" and queries * dim + extra < keys * dim
+
+    def _attend(self, query: Tensor, asking: Ragged, y: Tensor, answering: Ragged) -> Tensor:
+        """Attend from packed queries (n, width) to packed tokens (m, dim) of a group -> (n, width)."""
         pair = F.linear(y, self.kv.weight, torch.cat([torch.zeros_like(self.q_bias), self.v_bias]))
-        key, value = pair.reshape(len(y), 2, *self.heads).unbind(1)
-        out = ragged_attention(query, x_set, key, value, y_set)
-        return cast(Tensor, self.proj(out.flatten(1)))
+        padded, _ = asking.pad(query)
+        pairs, real = answering.pad(pair)
+        key, value = pairs.unflatten(2, (2, *self.heads)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-untyped-call]
+        out = F.scaled_dot_product_attention(
+            padded.unflatten(2, self.heads).transpose(1, 2),  # type: ignore[no-untyped-call]
+            key,
+            value,
+            attn_mask=None if real is None else real[:, None, None, :],
+        )
+        return asking.unpad(out.transpose(1, 2).flatten(2))
+
+    def _attend_unprojected(self, query: Tensor, asking: Ragged, y: Tensor, answering: Ragged) -> Tensor:
+        """Do the same without keys and values: q (W_k y) = (q W_k) y, and the weighted mean of W_v y is W_v of y's.
+
+        All heads then share the tokens as keys and values and are further queries of one head.
+        """
+        to_key, to_value = self.kv.weight.unflatten(0, (2, *self.heads)).unbind(0)  # type: ignore[no-untyped-call]
+        towards = torch.einsum("nhe,hed->nhd", query.unflatten(1, self.heads), to_key)  # type: ignore[no-untyped-call]
+        padded, _ = asking.pad(towards.flatten(1))
+        tokens, real = answering.pad(y)
+        out = F.scaled_dot_product_attention(
+            padded.unflatten(2, (self.heads[0], -1)).flatten(1, 2)[:, None],  # type: ignore[no-untyped-call]
+            tokens[:, None],
+            tokens[:, None],
+            attn_mask=None if real is None else real[:, None, None, :],
+            scale=self.heads[1] ** -0.5,
+        )
+        means = asking.unpad(out.reshape(padded.shape)).unflatten(1, (self.heads[0], -1))  # type: ignore[no-untyped-call]
+        return torch.einsum("nhd,hed->nhe", means, to_value).flatten(1) + self.v_bias
 
 
 class MultiCrossAttention(nn.Module):
-    """One transformer block whose queries and keys are different tokens; both pass the same first norm."""
+    """One transformer block whose queries and keys are different tokens, then the mean over the queries."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -150,22 +176,45 @@ class MultiCrossAttention(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, tokens: Tensor, query_set: Ragged, key_set: Ragged) -> Tensor:
-        """Update the query tokens.
+    def forward(self, tokens: Tensor, asking: Tensor, answering: Tensor) -> Tensor:
+        """Let tokens attend to others of their clip and average what becomes of them.
+
+        The mean of a linear layer is the linear layer of the mean: the MLP's second layer sees one vector per clip.
 
         Args:
-            tokens: (B*N, dim) all tokens of the batch.
-            query_set: Which of them ask.
-            key_set: Which of them answer.
+            tokens: (B, N, dim) all tokens of the clips.
+            asking: bool (B, N), which of them are queries.
+            answering: bool (B, N), which are keys and values; at least one in each clip.
 
         Returns:
-            (n, dim) the updated query tokens, packed.
+            (B, dim) the mean of the updated queries; zero for a clip that has none.
         """
-        normed = self.norm1(tokens)
-        x = tokens.index_select(0, query_set.index)
-        asking, answering = normed.index_select(0, query_set.index), normed.index_select(0, key_set.index)
-        x = x + self.attn(asking, query_set, answering, key_set)
-        return cast(Tensor, x + self.mlp(self.norm2(x)))
+        counts = torch.stack([asking.sum(1), answering.sum(1)])
+        order = counts[0].argsort()
+        counts = counts[:, order]
+        queries, keys = (Ragged(mine, tuple(sizes)) for mine, sizes in zip(counts, counts.tolist(), strict=True))
+        clip, place = asking[order].nonzero().unbind(1)
+        key_clip, key_place = answering[order].nonzero().unbind(1)
+        clip = order[clip]
+        index = torch.cat([clip * tokens.shape[1] + place, order[key_clip] * tokens.shape[1] + key_place])
+        taken = tokens.flatten(0, 1).index_select(0, index)
+        x, _ = torch.split(taken, [queries.num_rows, keys.num_rows])
+        mine, others = torch.split(self.norm1(taken), [queries.num_rows, keys.num_rows])
+        x = x + self.attn(mine, queries, others, keys)
+        hidden = self.mlp.act(self.mlp.fc1(self.norm2(x)))
+        member = clip == torch.arange(len(tokens), device=clip.device)[:, None]
+        mean = _mean(x, member) + self.mlp.fc2(_mean(hidden, member))
+        return cast(Tensor, mean * member.any(1, keepdim=True))
+
+
+def _mean(packed: Tensor, member: Tensor) -> Tensor:
+    """Average packed tokens (n, width) by clip, given their membership bool (B, n) -> float32 (B, width).
+
+    A matrix product: sums in a fixed order on every device.
+    """
+    with torch.autocast(packed.device.type, enabled=False):
+        total = member.to(packed.dtype) @ packed
+    return total.to(torch.float32) / member.sum(1, keepdim=True).clamp(min=1)
 
 
 class Classifier(nn.Module):
@@ -244,23 +293,24 @@ class Classifier(nn.Module):
         """
         if inside is None:
             return tokens.mean(1)
-        flat = tokens.flatten(0, 1)
-        inner, outer = Ragged.of(inside), Ragged.of(~inside)
+        outside = ~inside
+        some_inside, some_outside = inside.any(1, keepdim=True), outside.any(1, keepdim=True)
         if self.inside_mca is None:
-            fused = self._weighted_mean(flat, inner, outer)
+            fused = _weighted_mean(tokens, inside)
         else:
-            answers = outer if bool(outer.counts.all()) else Ragged.of(~inside | ~(~inside).any(1, keepdim=True))
-            fused = inner.mean(self.inside_mca(flat, inner, answers))
+            fused = self.inside_mca(tokens, inside, outside | ~some_outside)
             if self.outside_mca is not None:
-                answers = inner if bool(inner.counts.all()) else Ragged.of(inside | ~inside.any(1, keepdim=True))
-                fused = fused + outer.mean(self.outside_mca(flat, outer, answers))
-        return fused.where(inner.counts[:, None] > 0, tokens.mean(1)).to(tokens.dtype)
+                fused = fused + self.outside_mca(tokens, outside, inside | ~some_inside)
+        return fused.where(some_inside, tokens.mean(1)).to(tokens.dtype)
 
-    def _weighted_mean(self, flat: Tensor, inner: Ragged, outer: Ragged) -> Tensor:
-        inner_mean = inner.mean(flat.index_select(0, inner.index))
-        outer_mean = outer.mean(flat.index_select(0, outer.index))
-        both = (inner_mean + _OUTSIDE_WEIGHT * outer_mean) / 2
-        return both.where(outer.counts[:, None] > 0, inner_mean)
+
+def _weighted_mean(tokens: Tensor, inside: Tensor) -> Tensor:
+    """Average (B, N, dim) by membership (B, N): (inside + outside / 2) / 2, or inside where nothing is outside."""
+    parts = torch.stack([inside, ~inside], 1)
+    counts = parts.sum(2, keepdim=True)
+    with torch.autocast(tokens.device.type, enabled=False):
+        inner, outer = (torch.bmm(parts.to(tokens.dtype), tokens) / counts.clamp(min=1)).unbind(1)
+    return ((inner + _OUTSIDE_WEIGHT * outer) / 2).where(counts[:, 1] > 0, inner)
 
 
 def _init_normal(module: nn.Module) -> None:

@@ -42,6 +42,13 @@ _NUM_LISTED = 20
 @click.option(
     "--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", help="What computes the flow."
 )
+@click.option(
+    "--clips",
+    is_flag=False,
+    flag_value="h264",
+    type=click.Choice(["none", "h264", "jpeg"]),
+    help="Keep the frames in colour for training, short side 256.  [h264 where no form is named]",
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
 @click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
 @click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that work beside the CPU workers.")
@@ -66,6 +73,7 @@ def extract(
     overrides: tuple[str, ...],
     flow: str | None,
     save: tuple[str, ...],
+    clips: str | None,
     backend: str,
     workers: int | None,
     executor: str,
@@ -88,6 +96,8 @@ def extract(
         values["flow.method"] = flow
     if spans is not None:
         values["frames.spans"] = spans
+    if clips is not None:
+        values["store.clips"] = clips
     config = load_config(preset, config_path, values)
     if "flow" in save and config.store.flow == "none":
         config = load_config(preset, config_path, values | {"store.flow": "float16"})
@@ -208,12 +218,15 @@ def _summarise(store: Path, run: Run) -> int:
     with open_store(store, run=run.run_id) as opened:
         clips = opened.clips()
         frames = opened.info["num_frame_rows"]
+        kept = opened.info.get("training_clips", {"form": "none"})
     statuses = clips.column("status").to_pylist()
     counts = {name: statuses.count(name) for name in ("ok", "partial", "no_motion", "failed")}
     click.echo(
         f"{len(statuses):,} clips, {frames:,} frame boxes in {store}: "
         + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     )
+    if kept["form"] != "none":
+        click.echo(f"training clips ({kept['form']}): {kept['num_clips']:,}, {kept['num_bytes'] / 2**20:,.1f} MiB")
     bad = [
         (clip_id, status, reason)
         for clip_id, status, reason in zip(

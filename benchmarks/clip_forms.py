@@ -1,6 +1,6 @@
 """Compare ways to keep training clips: bytes, reads per second and core, quality.
 
-`python packages/motionbox/benchmarks/clip_forms.py VIDEO... [--seconds 4]` prints a Markdown table. A read is 16 frames
+`python benchmarks/clip_forms.py VIDEO... [--seconds 4]` prints a Markdown table. A read is 16 frames
 spread over the clip at random, cropped to 224x224 and resized to 224x224; time is processor time of one thread. The
 baselines decode the source: `source, PIL` as training code usually does it (every frame to a PIL image, PIL crop and
 resize), `source, PyAV` as fast as PyAV can (only the wanted frames are converted).
@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.clips import read_clip_frames, write_clip
+from motionbox.clip_coder import write_clip
+from motionbox.clips import read_clip_frames
 from motionbox.frames import ColourFrame
 from motionbox.video import probe, read_colour_frames
 

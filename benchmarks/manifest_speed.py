@@ -1,6 +1,6 @@
 """Time `load_manifest` on annotation files of the official sizes, generated into a temporary folder.
 
-`python packages/motionbox/benchmarks/manifest_speed.py` writes 89,977 EPIC-KITCHENS-100 rows of 700 videos and 220,847
+`python benchmarks/manifest_speed.py` writes 89,977 EPIC-KITCHENS-100 rows of 700 videos and 220,847
 Something-Something V2 records with their (empty) media files, and prints rows, seconds and processor seconds.
 """
 

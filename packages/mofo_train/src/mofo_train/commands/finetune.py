@@ -1,0 +1,48 @@
+"""`mofo-train finetune`: a classifier from pretrained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEFAULT_RECIPE = "synthetic_finetune_tiny_mca"
+
+
+@click.command(name="finetune")
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Name of a recipe, or a TOML file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. model.fusion=mca.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from; the same as model.init.")
+@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    init: Path | None,
+    store: Path | None,
+    data_root: Path | None,
+    out: Path | None,
+) -> None:
+    """Finetune a classifier; the same command resumes. The weights kept are chosen on held-out training clips.
+
+    On several devices: torchrun --nproc-per-node N -m mofo_train finetune ...
+    """
+    from mofo_train.config import load_recipe
+    from mofo_train.data.sources import open_clips
+    from mofo_train.distributed import ranks_of_this_run
+    from mofo_train.finetune import finetune
+    from mofo_train.finetune_config import FinetuneConfig
+
+    changes = overrides if init is None else (*overrides, f"model.init='{init}'")
+    config = load_recipe(FinetuneConfig, recipe, changes)
+    reader = open_clips(config.data, store, data_root)
+    out = out or Path("runs") / Path(recipe).stem
+    with ranks_of_this_run() as ranks:
+
+        def say(line: str) -> None:
+            if ranks.is_first:
+                click.echo(line)
+
+        best = finetune(config, reader, out, ranks, say=say)
+        say(f"done: {best}")

@@ -1,0 +1,76 @@
+"""`mofo-train saliency`: where classifiers look, beside the motion box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(name="saliency")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="Folder `best/step-...` of a finetuning; give two to see them side by side.",
+)
+@click.option("--title", "titles", multiple=True, help="Name of each checkpoint in the picture.  [its run's folder]")
+@click.option("--method", type=click.Choice(["gradcam", "rollout"]), default="gradcam", show_default=True)
+@click.option("--block", type=click.IntRange(min=1), help="Block of Grad-CAM, from 1.  [5, or the last of fewer]")
+@click.option("--clip", "clip_id", help="Clip of the picture.  [the first]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the test split.")
+@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for figures and pictures.")
+def command(
+    checkpoints: tuple[Path, ...],
+    titles: tuple[str, ...],
+    method: Any,
+    block: int | None,
+    clip_id: str | None,
+    limit: int | None,
+    store: Path | None,
+    data_root: Path | None,
+    out: Path,
+) -> None:
+    """Measure how much of a classifier's saliency lies inside the motion box, and draw one clip."""
+    import csv
+    import json
+
+    import torch
+
+    from mofo_train.errors import ConfigError, DataError
+    from mofo_train.saliency import draw_saliency
+    from mofo_train.testing import saliency_of_checkpoint
+
+    names = list(titles) or [path.resolve().parent.parent.name for path in checkpoints]
+    if len(names) != len(checkpoints) or len(set(names)) != len(names):
+        raise ConfigError(f"--title must be given once for each checkpoint, all different, got {names!r}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shown, rows, summary = {}, [], {}
+    for name, checkpoint in zip(names, checkpoints, strict=True):
+        sources = {"store": store, "data_root": data_root}
+        found = saliency_of_checkpoint(checkpoint, device, method=method, block=block, limit=limit, **sources)
+        shares = []
+        for clip in found:
+            rows.append([name, clip.clip_id, f"{clip.share:.6f}", f"{clip.area_share:.6f}"])
+            shares.append((clip.share, clip.area_share))
+            if name not in shown and clip_id in (None, clip.clip_id):
+                shown[name] = clip
+        known = [(share, area) for share, area in shares if share == share]  # NaN: an empty map
+        if not known or name not in shown:
+            raise DataError(f"clip must be a readable clip of the test split with a saliency map, got {clip_id!r}")
+        share, area = (sum(values) / len(known) for values in zip(*known, strict=True))
+        empty = len(shares) - len(known)
+        summary[name] = {"share_inside": share, "area_share": area, "num_clips": len(known), "num_empty_maps": empty}
+        click.echo(f"{name}: {share:.1%} of the saliency inside the box, {area:.1%} of the tokens ({len(known)} clips)")
+    out.mkdir(parents=True, exist_ok=True)
+    record = {"method": method, "block": block, "models": summary}
+    (out / "saliency.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with (out / "saliency.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["model", "clip_id", "share_inside", "area_share"], *rows])
+    draw_saliency(shown, out / "saliency.png")
+    click.echo(f"written: {out / 'saliency.json'}, {out / 'saliency.csv'}, {out / 'saliency.png'}")

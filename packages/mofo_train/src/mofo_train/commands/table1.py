@@ -1,0 +1,82 @@
+"""`mofo-train table1`: every row of Table 1, or of an ablation, from data to table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="table1")
+@click.option("--dataset", type=click.Choice(["synthetic", "ssv2", "epic100"]), default="synthetic", show_default=True)
+@click.option("--recipe", help="A table's recipe, e.g. synthetic_ablation_mask.  [<dataset>_table1]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. seeds=5.")
+@click.option(
+    "--profile",
+    type=click.Choice(["full", "smoke"]),
+    default="full",
+    show_default=True,
+    help="smoke: minutes, only to see that every stage works.",
+)
+@click.option(
+    "--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [generated, or stores/<dataset>]"
+)
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<recipe>-<profile>]")
+@click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
+def command(
+    dataset: str,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    profile: str,
+    store: Path | None,
+    data_root: Path | None,
+    out: Path | None,
+    only_plan: bool,
+) -> int:
+    """Pretrain, finetune and test every row with every seed; the same command resumes, done stages are skipped.
+
+    The default generates its data. For ssv2 and epic100 the plan is printed first. On several devices:
+    torchrun --nproc-per-node N -m mofo_train table1 ...
+    """
+    from mofo_train.config import load_recipe
+    from mofo_train.distributed import ranks_of_this_run
+    from mofo_train.errors import DataError, ExitCode
+    from mofo_train.table1 import TableConfig, generate_data, generated_stores, run_table
+    from mofo_train.table_plan import make_plan
+
+    name = recipe or f"{dataset}_table1"
+    table = load_recipe(TableConfig, name, overrides).at(profile)
+    folder = out or Path("runs") / f"{Path(name).stem}-{profile}"
+    generated = table.dataset == "synthetic" and store is None
+    if generated:
+        stores = generated_stores(table, folder)
+    else:
+        stores = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
+        if len(stores) > 1:
+            raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
+    with ranks_of_this_run() as ranks:
+
+        def say(line: str) -> None:
+            if ranks.is_first:
+                click.echo(line)
+
+        if only_plan or not generated:
+            plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
+            for line in plan.lines():
+                say(line)
+            if only_plan:
+                return ExitCode.OK
+            if plan.missing:
+                raise DataError(f"data of {table.dataset} must be there, got: {plan.missing}")
+        if generated:
+            if ranks.is_first:
+                generate_data(table, folder, say)
+            ranks.gather(None)  # the others wait
+        result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
+        if ranks.is_first:
+            stem = "table1" if name.endswith("table1") else Path(name).stem
+            paths = result.write(folder, stem)
+            click.echo(result.markdown())
+            click.echo("written: " + ", ".join(str(path) for path in paths))
+    return ExitCode.OK

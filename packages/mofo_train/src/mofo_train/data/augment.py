@@ -1,0 +1,164 @@
+"""Augmentation of a training clip: RandAugment, random crop, mirror and erasing, all frames alike; boxes follow.
+
+The operations and their strengths are those of timm's policy `rand-m7-n4-mstd0.5-inc1`, which VideoMAE finetunes with;
+pixels and boxes are moved by torchvision's functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as tv
+
+from mofo_train.data.transforms import Crop, crop_boxes, crop_frames
+from mofo_train.finetune_config import AugmentConfig
+from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
+
+_MAX_LEVEL = 10.0
+_OP_PROBABILITY = 0.5
+_CROP_TRIES = 10
+_ERASE_AREA = (0.02, 1 / 3)
+_ERASE_ASPECT = (0.3, 1 / 0.3)
+_FILL = [round(255 * value) for value in IMAGENET_MEAN]
+Colour = Callable[[Tensor, float, float], Tensor]
+
+# Operation -> (frames uint8 (T, 3, H, W), strength in [0, 1], sign) -> frames. Strength 1 is timm's level 10.
+_COLOUR_OPS: dict[str, Colour] = {
+    "autocontrast": lambda x, _, __: tv.autocontrast(x),
+    "equalize": lambda x, _, __: tv.equalize(x),
+    "invert": lambda x, _, __: tv.invert(x),
+    "posterize": lambda x, strength, _: tv.posterize(x, 4 - int(strength * 4)),
+    "solarize": lambda x, strength, _: tv.solarize(x, 256 - int(strength * 256)),
+    "solarize_add": lambda x, strength, _: _solarize_add(x, int(strength * 110)),
+    "color": lambda x, strength, sign: tv.adjust_saturation(x, max(0.1, 1 + sign * 0.9 * strength)),
+    "contrast": lambda x, strength, sign: tv.adjust_contrast(x, max(0.1, 1 + sign * 0.9 * strength)),
+    "brightness": lambda x, strength, sign: tv.adjust_brightness(x, max(0.1, 1 + sign * 0.9 * strength)),
+    "sharpness": lambda x, strength, sign: tv.adjust_sharpness(x, max(0.1, 1 + sign * 0.9 * strength)),
+}
+_MOVING_OPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+_OPS = (*_COLOUR_OPS, *_MOVING_OPS)
+_MAX_ROTATION_DEGREES = 30.0
+_MAX_SHEAR = 0.3
+_MAX_TRANSLATION = 0.45
+
+
+def augment_clip(
+    pixels: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    config: AugmentConfig,
+    out_px: int,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Make one training view of a clip.
+
+    Erasing leaves the boxes alone: it hides content and does not move it.
+
+    Args:
+        pixels: uint8 (T, H, W, 3) RGB.
+        boxes: float32 (T, 4) xyxy pixels.
+        config: What to do.
+        out_px: Side of the model's frames.
+        rng: Source of all randomness.
+
+    Returns:
+        uint8 (3, T, out_px, out_px) and float32 (T, 4) xyxy pixels of these frames; an empty box is all zero.
+    """
+    frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    moved = torch.from_numpy(boxes)
+    for _ in range(config.rand_ops):
+        if rng.random() < _OP_PROBABILITY:
+            level = rng.normal(config.rand_magnitude, config.rand_magnitude_std)
+            strength = min(max(level, 0.0), _MAX_LEVEL) / _MAX_LEVEL
+            name = _OPS[rng.integers(len(_OPS))]
+            frames, moved = apply_op(name, frames, moved, strength, 1.0 if rng.random() < 0.5 else -1.0)
+    height, width = frames.shape[-2:]
+    crop = random_crop(width, height, config.crop_area, config.crop_aspect, rng)
+    view = crop_frames(frames.permute(0, 2, 3, 1), crop, out_px)
+    placed = torch.from_numpy(crop_boxes(moved.numpy(), crop, out_px))
+    if rng.random() < config.flip_probability:
+        view = view.flip(-1)
+        mirrored = placed[:, [2, 1, 0, 3]] * placed.new_tensor([-1, 1, -1, 1]) + placed.new_tensor(
+            [out_px, 0, out_px, 0]
+        )
+        placed = mirrored.where((placed[:, 2:] > placed[:, :2]).all(1, keepdim=True), placed)
+    if rng.random() < config.erase_probability:
+        _erase(view, rng)
+    return view, placed
+
+
+def apply_op(name: str, frames: Tensor, boxes: Tensor, strength: float, sign: float) -> tuple[Tensor, Tensor]:
+    """Apply one operation of RandAugment to all frames and boxes.
+
+    Args:
+        name: Which one.
+        frames: uint8 (T, 3, H, W).
+        boxes: float32 (T, 4) xyxy pixels.
+        strength: 0 to 1.
+        sign: 1 or -1, the direction, or more or less of a colour.
+
+    Returns:
+        The frames, and around each moved box the upright one, cut at the frame; a box moved out of it becomes empty.
+    """
+    if name in _COLOUR_OPS:
+        return _COLOUR_OPS[name](frames, strength, sign), boxes
+    height, width = frames.shape[-2:]
+    angle, translate, shear = 0.0, [0.0, 0.0], [0.0, 0.0]
+    if name == "rotate":
+        angle = sign * strength * _MAX_ROTATION_DEGREES
+    elif name.startswith("shear"):
+        shear[name == "shear_y"] = sign * math.degrees(math.atan(strength * _MAX_SHEAR))
+    else:
+        translate[name == "translate_y"] = sign * strength * _MAX_TRANSLATION * (height if name[-1] == "y" else width)
+    tensor = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+    moved = tv.affine(tensor, angle, translate, 1.0, shear)
+    mode = tv.InterpolationMode.BILINEAR
+    out = tv.affine(frames, angle, translate, 1.0, shear, interpolation=mode, fill=_FILL)
+    return out, tv.clamp_bounding_boxes(moved, clamping_mode="soft").as_subclass(Tensor)
+
+
+def random_crop(
+    width: int, height: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
+) -> Crop:
+    """Draw a crop by area and aspect, aspect log-uniform (Inception's); the whole frame's centre where none fits.
+
+    Args:
+        width: Width of the frame.
+        height: Height of the frame.
+        area: Smallest and largest share of the frame's area.
+        aspect: Narrowest and widest width / height.
+        rng: Source of randomness.
+    """
+    for _ in range(_CROP_TRIES):
+        target = rng.uniform(*area) * width * height
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return Crop(int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h)
+    w, h = min(width, round(height * aspect[1])), min(height, round(width / aspect[0]))
+    return Crop((width - w) // 2, (height - h) // 2, w, h)
+
+
+def _solarize_add(frames: Tensor, amount: int) -> Tensor:
+    raised = (frames.to(torch.int16) + amount).clamp(max=255).to(torch.uint8)
+    return raised.where(frames < 128, frames)
+
+
+def _erase(view: Tensor, rng: np.random.Generator) -> None:
+    """Replace a rectangle of all frames (3, T, S, S) by noise with the mean and spread of natural images, in place."""
+    side = view.shape[-1]
+    for _ in range(_CROP_TRIES):
+        target = rng.uniform(*_ERASE_AREA) * side * side
+        ratio = math.exp(rng.uniform(math.log(_ERASE_ASPECT[0]), math.log(_ERASE_ASPECT[1])))
+        h, w = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if w < side and h < side:
+            y, x = int(rng.integers(side - h + 1)), int(rng.integers(side - w + 1))
+            noise = torch.from_numpy(rng.standard_normal((3, view.shape[1], h, w), dtype=np.float32))
+            mean, std = (torch.tensor(value).view(3, 1, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+            view[..., y : y + h, x : x + w] = ((noise * std + mean) * 255).clamp(0, 255).to(torch.uint8)
+            return

@@ -1,0 +1,134 @@
+"""Views of test clips: segments in time times crops in space, boxes moved along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mofo_train.data.clips import dense_frames, segment_frames
+from mofo_train.data.dataset import ClipReader
+from mofo_train.data.decode import ClipUnreadableError
+from mofo_train.data.transforms import Crop, crop_boxes, crop_frames
+from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
+
+_END = 1 - 1e-9
+
+
+@dataclass(frozen=True)
+class ViewedClip:
+    """A test clip, all its views.
+
+    Attributes:
+        clip: Index of the clip in its reader.
+        frames: uint8 (V, 3, T, S, S); V = 0 where the clip cannot be read.
+        boxes: float32 (V, T, 4) xyxy pixels of these frames.
+        problem: Why it cannot be read, or empty.
+    """
+
+    clip: int
+    frames: Tensor
+    boxes: Tensor
+    problem: str = ""
+
+
+def view_frames(num_frames: int, clip_frames: int, segments: int, stride: int | None) -> list[NDArray[np.int64]]:
+    """Choose the frames of each view in time.
+
+    Args:
+        num_frames: Frames of the clip.
+        clip_frames: Frames of a view.
+        segments: Views.
+        stride: Distance of the frames of dense views, spread evenly from the clip's beginning to its end (one view:
+            its middle); None = one frame of each of `clip_frames` parts, at a different place of the part in each view
+            (one view: the middle; two, as in VideoMAE: the beginning and the middle).
+
+    Returns:
+        `segments` arrays, int64 (clip_frames,).
+    """
+    if stride is None:
+        places = [0.5] if segments == 1 else [view / segments for view in range(segments)]
+        return [segment_frames(num_frames, clip_frames, np.full(clip_frames, place)) for place in places]
+    spots = [0.5] if segments == 1 else [view / (segments - 1) for view in range(segments)]
+    return [dense_frames(num_frames, clip_frames, stride, min(spot, _END)) for spot in spots]
+
+
+def view_crops(width: int, height: int, crops: int) -> list[Crop]:
+    """Place square crops of the short side evenly along the long side; one crop lies in the middle."""
+    short, spare = min(width, height), abs(width - height)
+    places = [0.5] if crops == 1 else [view / (crops - 1) for view in range(crops)]
+    offsets = [round(place * spare) for place in places]
+    return [Crop(o, 0, short, short) if width >= height else Crop(0, o, short, short) for o in offsets]
+
+
+class ViewedClips(Dataset[ViewedClip]):
+    """All views of each clip of a reader; a clip that cannot be read says why instead of raising."""
+
+    def __init__(
+        self, reader: ClipReader, model: ClassifierConfig, data: FinetuneDataConfig, views: ViewsConfig
+    ) -> None:
+        self._reader = reader
+        self._model = model
+        self._stride = data.stride_frames if data.sampling == "dense" else None
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, clip: int) -> ViewedClip:
+        side, length = self._model.image_px, self._model.num_frames
+        in_time = view_frames(self._reader.num_frames(clip), length, self._views.segments, self._stride)
+        wanted = np.unique(np.concatenate(in_time))
+        try:
+            pixels, boxes = self._reader.read(clip, wanted)
+        except ClipUnreadableError as error:
+            return ViewedClip(
+                clip, torch.empty(0, 3, length, side, side, dtype=torch.uint8), torch.empty(0, length, 4), str(error)
+            )
+        frames, moved = [], []
+        for crop in view_crops(pixels.shape[2], pixels.shape[1], self._views.crops):
+            view, placed = crop_frames(torch.from_numpy(pixels), crop, side), crop_boxes(boxes, crop, side)
+            for chosen in in_time:
+                rows = np.searchsorted(wanted, chosen)
+                frames.append(view[:, rows])
+                moved.append(torch.from_numpy(placed[rows]))
+        return ViewedClip(clip, torch.stack(frames), torch.stack(moved))
+
+
+class FixedBatches(Sampler[list[int]]):
+    """Batches of clips in a fixed order, dealt out to the ranks whole: what is in a batch does not depend on them."""
+
+    def __init__(self, num_clips: int, batch_clips: int, *, rank: int = 0, world_size: int = 1) -> None:
+        starts = range(rank * batch_clips, num_clips, batch_clips * world_size)
+        self._batches = [list(range(start, min(start + batch_clips, num_clips))) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches)
+
+
+def create_view_loader(clips: ViewedClips, batches: FixedBatches, *, num_workers: int) -> DataLoader[ViewedClip]:
+    """Create the loader; a batch is a list of `ViewedClip`."""
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=_as_list,
+        num_workers=num_workers,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="forkserver" if num_workers else None,
+    )
+
+
+def _as_list(clips: list[ViewedClip]) -> list[ViewedClip]:
+    return clips
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,128 @@
+"""What every training stage does alike: claim its folder, count bad clips, stop when asked to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from pydantic import BaseModel
+
+from mofo_train.config import config_digest
+from mofo_train.errors import CheckpointError, DataError, MofoTrainError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""`run.precision` -> number format."""
+_BAD_CLIPS_SHOWN = 5
+_MIN_CLIPS_FOR_SHARE = 100
+_SEED_STRIDE = 1_000_003
+
+
+class DivergedError(MofoTrainError):
+    """The loss or a gradient is no longer a number."""
+
+
+def stop_diverged(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
+    """Raise DivergedError that names the step and the clips of its batch."""
+    raise DivergedError(
+        f"loss and gradients must be finite, got {what} in step {step}; clips of the batch: "
+        f"{', '.join(dict.fromkeys(clip_ids))}; the weights are those before the step: lower optim.base_lr, or take "
+        "precision bf16 or fp32"
+    )
+
+
+def claim_folder(out: Path, config: BaseModel, *, write: bool) -> None:
+    """Write the recipe into the folder of a run, or check that the recipe there is the same.
+
+    Raises:
+        CheckpointError: The folder holds a run of another recipe; nothing is overwritten.
+    """
+    digest, recipe = config_digest(config), out / "recipe.json"
+    if recipe.exists() and json.loads(recipe.read_text(encoding="utf-8"))["digest"] != digest:
+        raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
+    if write and not recipe.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        values = {"digest": digest, "config": config.model_dump(mode="json")}
+        recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def step_seed(seed: int, place: int) -> int:
+    """Return the seed of everything random in one micro-batch of one rank, `place` counting these from the start."""
+    return (seed * _SEED_STRIDE + place) % 2**63
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+@dataclass
+class BadClips:
+    """Clips that could not be read.
+
+    Attributes:
+        max_share: Larger shares stop the run.
+        num_read: Clips asked for.
+        num_bad: Of these, unreadable.
+        reasons: Clip id -> why.
+    """
+
+    max_share: float
+    num_read: int = 0
+    num_bad: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def count(self, num_good: int, bad: Sequence[tuple[str, str]], say: Callable[[str], None]) -> None:
+        """Book a batch, and name the first few bad clips.
+
+        Raises:
+            DataError: Too many are bad.
+        """
+        self.num_read += num_good + len(bad)
+        self.num_bad += len(bad)
+        for clip_id, reason in bad:
+            if clip_id not in self.reasons:
+                self.reasons[clip_id] = reason
+                if len(self.reasons) <= _BAD_CLIPS_SHOWN:
+                    say(f"skipped clip {clip_id}: {reason}")
+        if self.num_bad > self.max_share * max(self.num_read, _MIN_CLIPS_FOR_SHARE):
+            first = next(iter(self.reasons.values()), "see the log")
+            raise DataError(
+                f"unreadable clips must be at most {self.max_share:.1%} (data.max_bad_share), got {self.num_bad} of "
+                f"{self.num_read} read; the first: {first}"
+            )
+
+
+@dataclass
+class StopRequest:
+    """Whether someone asked the run to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into a flag that a loop reads between steps; the second one stops at once."""
+    request = StopRequest()
+
+    def stop(*_: object) -> None:
+        if request.requested:
+            raise KeyboardInterrupt
+        request.requested = True
+        sys.stderr.write("stopping after this step ...\n")
+
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    previous = [signal.signal(kind, stop) for kind in kinds]
+    try:
+        yield request
+    finally:
+        for kind, handler in zip(kinds, previous, strict=True):
+            signal.signal(kind, handler)
