@@ -45,7 +45,7 @@ def epic(testdata: Path, tmp_path: Path) -> Path:
 
 
 def test_epic_kitchens(epic: Path, tmp_path: Path, capsys) -> None:
-    assert extract("epic100", epic, tmp_path / "s", "--split", "train", "--save", "flow") == 0
+    assert extract("epic100", epic, tmp_path / "s", "--split", "train", "--save", "flow", "--clips", "jpeg") == 0
     shown = capsys.readouterr()
     assert "EPIC_100_train.csv: 2 of 67,217 clips" in shown.err
     assert "EPIC_100_validation.csv: the official file" in shown.err
@@ -66,6 +66,7 @@ def test_epic_kitchens(epic: Path, tmp_path: Path, capsys) -> None:
         assert (boxes[:, :2] < boxes[:, 2:]).all()
     flow = store.flow("P01_06_90", [10, 11])
     assert flow.shape == (2, 256, 456, 2)
+    assert store.clip_frames("P01_06_90", [10, 11]).shape == (2, 256, 456, 3)
     assert motionbox("report", tmp_path / "s", "-o", tmp_path / "report.html") == 0
     assert "P01_06_92" in (tmp_path / "report.html").read_text()
 
