@@ -65,7 +65,13 @@ def test_table_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path:
         return lambda *_: pair.flow + offset * shift
 
     monkeypatch.setattr(
-        bench, "engines", lambda: {"near": flow_of(0.1), "far": flow_of(2.0), bench.REFERENCE: flow_of(0.0)}
+        bench, "engines", lambda: {bench.DEFAULT: flow_of(0.1), "far": flow_of(2.0), bench.REFERENCE: flow_of(0.0)}
+    )
+    monkeypatch.setattr(bench, "agreement_clips", lambda _: [])
+    monkeypatch.setattr(
+        bench,
+        "clip_box_ious",
+        lambda _clips, engines, reference, **_: {n: [1.0, float(n == reference)] for n in engines},
     )
     monkeypatch.setattr(bench, "truth_pairs", lambda _: [pair])
     monkeypatch.setattr(bench, "timed_pairs", lambda _: [("drawn", pair.frame0, pair.frame1)])
@@ -76,8 +82,9 @@ def test_table_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path:
     rows = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
     }
-    assert rows["near"][-2:] == ["0.0500", "100.0%"]
-    assert rows["far"][-2:] == ["1.0000", "0.0%"]
+    assert rows[bench.DEFAULT][-3:] == ["0.0500", "100.0%", "1.000 (1.000)"]
+    assert rows["far"][-3:] == ["1.0000", "0.0%", "0.500 (0.000)"]
+    assert rows[bench.REFERENCE][-1] == ""
     assert rows["translation x1"] == ["0.050", "1.000", "0.000"]
     assert "<!-- bench flow: begin -->" in lines
 
