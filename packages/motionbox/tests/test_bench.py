@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from motionbox import bench
 from motionbox.commands.bench import command
-from motionbox.errors import InputError
+from motionbox.errors import FlowError, InputError
 from motionbox.truth import truth_pairs, warped_pair
 
 
@@ -99,3 +99,30 @@ def test_drawn_frames_are_timed_without_test_data(tmp_path: Path) -> None:
     pairs = bench.timed_pairs(tmp_path)
     assert [frame0.shape for _, frame0, _ in pairs] == [(256, 456)] * 3
     assert all((frame0 != frame1).any() for _, frame0, frame1 in pairs)
+
+
+def test_bench_of_the_gpu_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("motionbox.flow._missing_for_cuda", lambda: "PyTorch finds no CUDA device")
+    result = CliRunner().invoke(command, ["--backend", "cuda"], standalone_mode=False)
+    assert isinstance(result.exception, FlowError)
+    assert str(result.exception).startswith("backend cuda cannot run here: PyTorch finds no CUDA device")
+
+
+def test_bench_of_the_gpu_measures_consecutive_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench_gpu = pytest.importorskip("motionbox.bench_gpu", reason="needs the extra gpu")
+    measured = []
+
+    def measure(frames: np.ndarray, repeats: int) -> list[object]:
+        measured.append((frames.shape, frames.dtype, repeats))
+        row = bench_gpu.GpuBenchRow
+        return [row("frames to flow", 1234.5, "pairs/s"), row("kernel: warp", 2e9, "pixels/s", 0.5, 0.25)]
+
+    monkeypatch.setattr("motionbox.flow._missing_for_cuda", lambda: None)
+    monkeypatch.setattr(bench_gpu, "bench_gpu", measure)
+    result = CliRunner().invoke(
+        command, ["--backend", "cuda", "--rounds", "2", "--testdata", str(tmp_path)], standalone_mode=False
+    )
+    assert result.exception is None
+    assert measured == [((16, 256, 456), np.uint8, 2)]
+    assert "| frames to flow | 1,234 pairs/s |  |  |" in result.output
+    assert "| kernel: warp | 2e+09 pixels/s | 50% | 25% |" in result.output

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.box_agreement import NUM_FRAMES, agreement_clips, clip_box_ious
+from motionbox.box_agreement import agreement_clips, clip_box_ious
 from motionbox.config import FlowConfig
 from motionbox.flow import create_flow_estimator
 
 
 def test_same_flow_gives_the_same_boxes_and_other_flow_others(tmp_path: Path) -> None:
-    clips = agreement_clips(tmp_path)
-    assert [len(clip.frames) for clip in clips] == [NUM_FRAMES] * 3
+    clips = agreement_clips(tmp_path, 6)
+    assert [len(clip.frames) for clip in clips] == [6] * 3
     dis = create_flow_estimator(FlowConfig(method="dis"))
 
     def of_a_corner(frame0: npt.NDArray[Any], _frame1: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -27,8 +27,8 @@ def test_same_flow_gives_the_same_boxes_and_other_flow_others(tmp_path: Path) ->
 
 
 def test_clips_are_the_first_frames_of_the_videos(testdata: Path) -> None:
-    clips = {clip.name: clip for clip in agreement_clips(testdata)}
+    clips = {clip.name: clip for clip in agreement_clips(testdata, 2)}
     assert len(clips) == len(list((testdata / "clips").iterdir()))
     epic = clips["epic_P01_06_90_456x256_60_h264"]
-    assert (epic.info.width, epic.info.height, len(epic.frames)) == (456, 256, NUM_FRAMES)
+    assert (epic.info.width, epic.info.height, len(epic.frames)) == (456, 256, 2)
     assert epic.frames[0].time_seconds == 0

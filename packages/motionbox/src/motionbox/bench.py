@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,19 @@ def timed_pairs(testdata: Path | None, num_pairs: int = 2) -> list[tuple[str, Gr
         return pairs
     drawn = [warped_pair(kind, width=456, height=256) for kind in ("translation", "rotation", "zoom")]
     return [(f"{pair.name} 456x256", pair.frame0, pair.frame1) for pair in drawn]
+
+
+def consecutive_frames(testdata: Path | None, num_frames: int = 257) -> tuple[str, Grey]:
+    """Return the name and uint8 (N, H, W) frames of the first test video, or of a drawn motion where there is none."""
+    from motionbox.video import read_frames
+
+    name, short_side_px = TIMED_CLIPS[0]
+    path = testdata / "clips" / name if testdata is not None else None
+    if path is not None and path.is_file():
+        frames = islice(read_frames(path, short_side_px=short_side_px), num_frames)
+        return path.stem, np.stack([frame.grey for frame in frames])
+    drawn = [warped_pair("translation", width=456, height=256, amount=0.1 * k).frame1 for k in range(16)]
+    return "drawn translation", np.stack(drawn)
 
 
 def measure(

@@ -22,8 +22,8 @@ from motionbox.truth import WARPS, warped_pair
 
 FlowFunction = Callable[[npt.NDArray[Any], npt.NDArray[Any]], Flow]
 
-NUM_FRAMES = 21
-"""Frames of a clip that count: the flow of 20 pairs."""
+NUM_FRAMES = 61
+"""Frames of a clip that count. The box of a short clip hangs on single frames: with 21 the figures mean little."""
 _DRAWN_FPS = 25.0
 _DRAWN_SIZE_WH = (320, 240)
 
@@ -56,8 +56,8 @@ class _Estimator:
         return self.function(frame0, frame1)
 
 
-def agreement_clips(testdata: Path | None) -> list[AgreementClip]:
-    """Return the first `NUM_FRAMES` frames of every video of `testdata`/clips, or drawn clips where there are none."""
+def agreement_clips(testdata: Path | None, num_frames: int = NUM_FRAMES) -> list[AgreementClip]:
+    """Return the first `num_frames` frames of every video of `testdata`/clips, or drawn clips where there are none."""
     from motionbox.datasets.folder import find_media
     from motionbox.video import probe, read_frames
 
@@ -66,26 +66,26 @@ def agreement_clips(testdata: Path | None) -> list[AgreementClip]:
     clips = []
     for name in find_media(folder) if folder is not None and folder.is_dir() else ():
         path = folder / name  # type: ignore[operator]  # not None where there are names
-        frames = tuple(islice(read_frames(path, short_side_px=short_side_px), NUM_FRAMES))
+        frames = tuple(islice(read_frames(path, short_side_px=short_side_px), num_frames))
         clips.append(AgreementClip(path.stem, probe(path), frames))
-    return clips or [_drawn_clip(kind) for kind in WARPS]
+    return clips or [_drawn_clip(kind, num_frames) for kind in WARPS]
 
 
-def _drawn_clip(kind: str) -> AgreementClip:
+def _drawn_clip(kind: str, num_frames: int) -> AgreementClip:
     """Draw a clip of a texture in front of which a square with another texture moves."""
     width, height = _DRAWN_SIZE_WH
     frames = []
-    for k in range(NUM_FRAMES):
+    for k in range(num_frames):
         grey = warped_pair(kind, width=width, height=height, amount=0.05 * k).frame1.copy()
-        x, y = 60 + 3 * k, 70 + k
-        grey[y : y + 90, x : x + 90] = warped_pair(kind, width=90, height=90, amount=0.3 * k, seed=1).frame1
+        x, y = 60 + 2 * k, 70 + k
+        grey[y : y + 80, x : x + 80] = warped_pair(kind, width=80, height=80, amount=0.3 * k, seed=1).frame1
         frames.append(Frame(k, k / _DRAWN_FPS, grey))
     info = VideoInfo(
         width=width,
         height=height,
         fps=_DRAWN_FPS,
-        duration_seconds=NUM_FRAMES / _DRAWN_FPS,
-        num_frames_hint=NUM_FRAMES,
+        duration_seconds=num_frames / _DRAWN_FPS,
+        num_frames_hint=num_frames,
         codec="drawn",
         container="drawn",
         rotation_degrees=0,
