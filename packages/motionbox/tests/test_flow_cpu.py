@@ -86,7 +86,7 @@ print(*(sum(kernel.stats.cache_hits.values()) for kernel in kernels), hash(flow.
 
 
 def run_once(cache: Path, *, edited: str = "") -> list[str]:
-    """Run `CALL_ONCE` in a process of its own; return cache hits and a hash of the flow. `edited` is added to `_simd.py`."""
+    """Run `CALL_ONCE` in a process of its own: cache hits and a hash of the flow; `edited` is added to `_simd.py`."""
     package = cache / "src" / "motionbox"
     if not package.is_dir():
         shutil.copytree(Path(_compile.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
