@@ -12,6 +12,7 @@ import numba
 from numba.core.caching import FunctionCache
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 
 
 @cache
@@ -34,18 +35,17 @@ class _KernelCache(FunctionCache):
 
 
 def part(function: _Function) -> _Function:
-    """Compile a function that only kernels call."""
-    return cast(_Function, numba.njit(fastmath=True, error_model="numpy", nogil=True)(function))
+    """Compile a function that only kernels call, into each of its callers.
 
-
-def inlined(function: _Function) -> _Function:
-    """Compile a function into each of its callers: for short ones that take or return tuples of vectors."""
-    return cast(_Function, numba.njit(fastmath=True, error_model="numpy", nogil=True, forceinline=True)(function))
+    A call would find the part's own machine code in the process that compiled it, and the kernel's copy in a process
+    that read the kernel from disk; the two round differently.
+    """
+    return cast(_Function, numba.njit(**_OPTIONS, forceinline=True)(function))
 
 
 def kernel(function: _Function) -> _Function:
     """Compile a function that Python calls; keep the machine code on disk where numba finds a writable folder."""
-    compiled: Any = part(function)
+    compiled: Any = numba.njit(**_OPTIONS)(function)
     try:
         compiled._cache = _KernelCache(function)  # type: ignore[no-untyped-call]  # what `cache=True` does
     except RuntimeError:  # neither the package, nor NUMBA_CACHE_DIR, nor the user's cache folder is writable

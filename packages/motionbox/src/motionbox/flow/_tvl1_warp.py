@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.flow._compile import inlined, kernel, part
+from motionbox.flow._compile import kernel, part
 from motionbox.flow._simd import (
     add_taps,
     add_window,
@@ -108,7 +108,7 @@ def make_taps(
                 taps[row, x, channel] = planes[channel, row, x]
 
 
-@inlined
+@part
 def _cubic_weights(t: Any, a: Any) -> Any:
     """Return the weights of the pixels at -1, 0, 1, 2 for a position `t` in [0, 1) after pixel 0."""
     one = splat(np.float32(1))
@@ -119,13 +119,13 @@ def _cubic_weights(t: Any, a: Any) -> Any:
     return first, second, one - first - second - after, after
 
 
-@inlined
+@part
 def _store_weights(weights: Any, scratch: Floats, start: int) -> None:
     for k in range(4):
         store(scratch, start + 16 * k, weights[k])
 
 
-@inlined
+@part
 def _shifted_weights(weights: Any, shift: Any) -> Any:
     """Return the weights of five pixels: those of four, one pixel further on in the lanes where `shift` is 1, not 0."""
     keep = splat(np.float32(1)) - shift
@@ -138,7 +138,7 @@ def _shifted_weights(weights: Any, shift: Any) -> Any:
     )
 
 
-@inlined
+@part
 def _interpolate(sx: Any, sy: Any, cubic_a: Any, planes: Floats, taps: Floats, scratch: Floats, corner: Ints) -> Any:
     """Return I, Ix and Iy at the positions (sx, sy) of 16 pixels side by side.
 
