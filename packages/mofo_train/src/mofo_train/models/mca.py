@@ -23,7 +23,8 @@ from mofo_train.models.vit import NORM_EPSILON, ClipShape, Encoder, VitSize, pat
 Fusion = Literal["mean", "weighted_mean", "mca", "mca_two_way"]
 FUSIONS: tuple[str, ...] = get_args(Fusion)
 _MCA_HEADS = 3
-_NUM_GROUPS = 4
+# Attention runs this often whatever the batch: up to 8 clips never pad, larger batches pad among neighbours in size.
+_NUM_GROUPS = 8
 _OUTSIDE_WEIGHT = 0.5
 _HEAD_INIT_SCALE = 0.001
 
