@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from motionbox import bench
 from motionbox.commands.bench import command
-from motionbox.errors import InputError
+from motionbox.errors import FlowError, InputError
 from motionbox.truth import truth_pairs, warped_pair
 
 
@@ -65,7 +65,13 @@ def test_table_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path:
         return lambda *_: pair.flow + offset * shift
 
     monkeypatch.setattr(
-        bench, "engines", lambda: {"near": flow_of(0.1), "far": flow_of(2.0), bench.REFERENCE: flow_of(0.0)}
+        bench, "engines", lambda: {bench.DEFAULT: flow_of(0.1), "far": flow_of(2.0), bench.REFERENCE: flow_of(0.0)}
+    )
+    monkeypatch.setattr(bench, "agreement_clips", lambda _: [])
+    monkeypatch.setattr(
+        bench,
+        "clip_box_ious",
+        lambda _clips, engines, reference, **_: {n: [1.0, float(n == reference)] for n in engines},
     )
     monkeypatch.setattr(bench, "truth_pairs", lambda _: [pair])
     monkeypatch.setattr(bench, "timed_pairs", lambda _: [("drawn", pair.frame0, pair.frame1)])
@@ -76,8 +82,9 @@ def test_table_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path:
     rows = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
     }
-    assert rows["near"][-2:] == ["0.0500", "100.0%"]
-    assert rows["far"][-2:] == ["1.0000", "0.0%"]
+    assert rows[bench.DEFAULT][-3:] == ["0.0500", "100.0%", "1.000 (1.000)"]
+    assert rows["far"][-3:] == ["1.0000", "0.0%", "0.500 (0.000)"]
+    assert rows[bench.REFERENCE][-1] == ""
     assert rows["translation x1"] == ["0.050", "1.000", "0.000"]
     assert "<!-- bench flow: begin -->" in lines
 
@@ -92,3 +99,30 @@ def test_drawn_frames_are_timed_without_test_data(tmp_path: Path) -> None:
     pairs = bench.timed_pairs(tmp_path)
     assert [frame0.shape for _, frame0, _ in pairs] == [(256, 456)] * 3
     assert all((frame0 != frame1).any() for _, frame0, frame1 in pairs)
+
+
+def test_bench_of_the_gpu_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("motionbox.flow._missing_for_cuda", lambda: "PyTorch finds no CUDA device")
+    result = CliRunner().invoke(command, ["--backend", "cuda"], standalone_mode=False)
+    assert isinstance(result.exception, FlowError)
+    assert str(result.exception).startswith("backend cuda cannot run here: PyTorch finds no CUDA device")
+
+
+def test_bench_of_the_gpu_measures_consecutive_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench_gpu = pytest.importorskip("motionbox.bench_gpu", reason="needs the extra gpu")
+    measured = []
+
+    def measure(frames: np.ndarray, repeats: int) -> list[object]:
+        measured.append((frames.shape, frames.dtype, repeats))
+        row = bench_gpu.GpuBenchRow
+        return [row("frames to flow", 1234.5, "pairs/s"), row("kernel: warp", 2e9, "pixels/s", 0.5, 0.25)]
+
+    monkeypatch.setattr("motionbox.flow._missing_for_cuda", lambda: None)
+    monkeypatch.setattr(bench_gpu, "bench_gpu", measure)
+    result = CliRunner().invoke(
+        command, ["--backend", "cuda", "--rounds", "2", "--testdata", str(tmp_path)], standalone_mode=False
+    )
+    assert result.exception is None
+    assert measured == [((16, 256, 456), np.uint8, 2)]
+    assert "| frames to flow | 1,234 pairs/s |  |  |" in result.output
+    assert "| kernel: warp | 2e+09 pixels/s | 50% | 25% |" in result.output

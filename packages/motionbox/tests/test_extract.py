@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from motionbox.cli import cli, main
 from motionbox.commands.extract import parse_overrides
-from motionbox.errors import InputError
+from motionbox.errors import InputError, StoreError
 from motionbox.store import open_store
 
 
@@ -56,6 +56,50 @@ def test_a_folder_of_frame_folders(folders: Path, tmp_path: Path, capsys) -> Non
     boxes = store.frame_boxes("one").astype(int)
     centres = (boxes[2:10, 0] + boxes[2:10, 2]) / 2
     assert np.all(np.abs(centres - (4 + 3 * np.arange(2, 10) + 8)) < 10)  # the boxes follow the square
+
+
+def segments(root: Path) -> Path:
+    """A data set of one long frame folder with two annotated segments."""
+    root.mkdir()
+    frame_folder(root, "long", 24 * 5)
+    (root / "annotations.csv").write_text(
+        "path,video_id,clip_id,start_seconds,stop_seconds,frame_fps\nlong,long,a,5.2,6.6,5\nlong,long,b,13.4,14.2,5\n"
+    )
+    return root
+
+
+def test_spans_add_rows_and_leave_the_clips_alone(tmp_path: Path, capsys) -> None:
+    root = segments(tmp_path / "data")
+    seen = {}
+    for name, options in {
+        "narrow": ("--set", "frames.span_margin_seconds=0"),
+        "default": (),
+        "all": ("--spans", "all"),
+    }.items():
+        code, _, err = extract(root, tmp_path / name, *options, "--workers", "0", capsys=capsys)
+        assert code == 0, err
+        with open_store(tmp_path / name) as store:
+            clips = store.clips()
+            assert clips.column("num_frames").to_pylist() == [7, 4]
+            boxes = [store.frame_boxes(clip).tolist() for clip in ("a", "b")]
+            rows = store.video_rows("long")
+            seen[name] = (len(rows), boxes)
+            times = rows["time_seconds"].to_numpy()
+            assert (np.diff(times) > 0).all()
+            with pytest.raises(StoreError, match="video_id must be a finished video"):
+                store.video_rows("short")
+    # blocks of 4 s at 5 frames per second: {1, 3}; with a margin of 1 s block 3 begins at 12.4, so still {1, 3}
+    assert [count for count, _ in seen.values()] == [40, 40, 120]
+    assert seen["narrow"][1] == seen["default"][1] == seen["all"][1]
+
+
+def test_spans_make_another_run_only_where_they_change_something(folders: Path, tmp_path: Path, capsys) -> None:
+    root = segments(tmp_path / "data")
+    assert extract(root, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 0
+    code, _, err = extract(root, tmp_path / "s", "--spans", "all", "--workers", "0", capsys=capsys)
+    assert (code, "frames.spans: 'annotated' -> 'all'" in err) == (2, True)
+    for options in ((), ("--spans", "all"), ("--set", "frames.span_margin_seconds=3")):  # clips here are whole videos
+        assert extract(folders / "one", tmp_path / "w", *options, "--workers", "0", capsys=capsys)[0] == 0
 
 
 def test_one_frame_folder_and_one_video(folders: Path, tmp_path: Path, write_video, capsys) -> None:

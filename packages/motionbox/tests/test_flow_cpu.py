@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from motionbox.flow import TVL1Params, compute_flow
-from motionbox.flow._simd import kernel, load, store
+from motionbox.flow import TVL1Params, _compile, compute_flow
+from motionbox.flow._compile import kernel
+from motionbox.flow._simd import load, store
 from motionbox.flow._tvl1_cpu import NumbaTVL1Estimator
 from motionbox.flow.tvl1 import pyramid_sizes
 from motionbox.truth import warped_pair
@@ -75,22 +77,34 @@ def test_pyramid_sizes_are_those_of_opencv() -> None:
 
 CALL_ONCE = """
 import numpy as np
-from motionbox.flow import _tvl1_kernels, compute_flow
+from motionbox.flow import _tvl1_kernels, _tvl1_warp, compute_flow
 compute_flow(np.zeros((32, 40), np.uint8), np.zeros((32, 40), np.uint8))
-kernels = (_tvl1_kernels.resize, _tvl1_kernels.make_taps, _tvl1_kernels.solve_level)
+kernels = (_tvl1_warp.resize, _tvl1_warp.make_taps, _tvl1_kernels.solve_level)
 print(*(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
 """
 
 
+def hits_of_a_process(cache: Path, *, edited: str = "") -> list[str]:
+    """Run `CALL_ONCE` in a process of its own and return the cache hits; `edited` is appended to `_simd.py`."""
+    package = cache / "src" / "motionbox"
+    if not package.is_dir():
+        shutil.copytree(Path(_compile.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "flow" / "_simd.py").open("a") as source:
+        source.write(edited)
+    paths = [str(package.parent), *sys.path]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(paths)}
+    result = subprocess.run(
+        [sys.executable, "-c", CALL_ONCE], env=environment, capture_output=True, text=True, check=True
+    )
+    return result.stdout.split()
+
+
 @pytest.mark.slow
-def test_a_second_process_does_not_compile(tmp_path: Path) -> None:
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    hits = [
-        subprocess.run([sys.executable, "-c", CALL_ONCE], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    assert hits[0].stdout.split() == ["0", "0", "0"]
-    assert hits[1].stdout.split() == ["1", "1", "1"]
+def test_only_a_process_with_other_sources_compiles_again(tmp_path: Path) -> None:
+    assert hits_of_a_process(tmp_path) == ["0", "0", "0"]
+    assert hits_of_a_process(tmp_path) == ["1", "1", "1"]
+    # The kernels are in other files than this one, which numba by itself would not notice.
+    assert hits_of_a_process(tmp_path, edited="# changed\n") == ["0", "0", "0"]
 
 
 def test_kernels_compile_without_a_cache_where_nothing_is_writable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +160,48 @@ def test_video_and_single_pairs_give_the_same() -> None:
     estimator = NumbaTVL1Estimator(TVL1Params())
     for frame0, frame1 in pairwise(frames):
         np.testing.assert_array_equal(estimator(frame0, frame1), compute_flow(frame0, frame1))
+
+
+@pytest.mark.parametrize("size", [(320, 240), (32, 24)])
+@pytest.mark.parametrize("kind", ["truth", "noise", "far", "outside"])
+def test_initial_flow_gives_what_it_gives_opencv(size: tuple[int, int], kind: str) -> None:
+    pair = warped_pair("translation", width=size[0], height=size[1])
+    noise = np.random.default_rng(0).normal(size=pair.flow.shape).astype(np.float32)
+    initial = {"truth": pair.flow, "noise": 5 * noise, "far": np.full_like(noise, 15), "outside": 200 * noise}[kind]
+    params = TVL1Params(num_scales=1, num_warps=1, outer_iterations=1)
+    flow = compute_flow(pair.frame0, pair.frame1, params=params, initial=initial)
+    reference = compute_flow(pair.frame0, pair.frame1, params=params, initial=initial, backend="opencv")
+    distance = np.hypot(*np.moveaxis(flow - reference, 2, 0))
+    assert distance.mean() < 0.0005
+    assert distance.max() < 0.005
+
+
+def test_initial_flow_passes_through_the_pyramid_as_in_opencv(testdata: Path) -> None:
+    frames = [read_grey(testdata / "clips" / "epic_P01_06_90_456x256_60_h264.mp4", index, 128) for index in (0, 2, 4)]
+    initial = compute_flow(frames[0], frames[1])
+    flow = compute_flow(frames[1], frames[2], initial=initial)
+    assert_agrees(flow, compute_flow(frames[1], frames[2], initial=initial, backend="opencv"))
+
+
+def test_fixed_iterations_are_all_done() -> None:
+    # With epsilon 0 nothing is checked and sweeps work in place: the numbers must be those of one iteration at a time.
+    pair = warped_pair("zoom", width=80, height=60)
+    params = TVL1Params(num_scales=1, num_warps=1, outer_iterations=1, median_size=1, inner_iterations=19, epsilon=0)
+    estimator = NumbaTVL1Estimator(params)
+    flow = estimator(pair.frame0, pair.frame1)
+    assert estimator.num_iterations().tolist() == [[19]]
+    checked = TVL1Params.model_validate(params.model_dump() | {"epsilon": 1e-9})
+    np.testing.assert_allclose(flow, compute_flow(pair.frame0, pair.frame1, params=checked), atol=1e-6)
+
+
+def test_cache_key_depends_on_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("_simd.py", "_median.py"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(_compile, "files", lambda _: tmp_path)
+    digest = _compile.sources_digest.__wrapped__
+    before = digest()
+    assert digest() == before
+    (tmp_path / "_simd.py").write_text("2")
+    changed = digest()
+    (tmp_path / "_median.py").rename(tmp_path / "_other.py")
+    assert len({before, changed, digest()}) == 3

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from motionbox.flow._compile import kernel
 from motionbox.flow._median import CHOOSE_MIDDLE, MIDDLE, SORT5, median_filter
-from motionbox.flow._simd import kernel
 
 
 @kernel

@@ -174,7 +174,8 @@ def test_overlapping_spans_become_one_and_gaps_stay():
     assert spans(("b", 5, 6), ("a", 3, 4), ("b", 0, 2), ("b", 1, 3)) == [("b", 0, 3), ("b", 5, 6), ("a", 3, 4)]
     assert spans(("a", 1, 2), ("a", 3, 4), margin=0.5) == [("a", 0.5, 4.5)]
     assert spans(("a", 0.2, 2), margin=0.5) == [("a", 0, 2.5)]
-    assert spans(("a", None, None), ("a", 3, 4), ("b", 2, None)) == [("a", 0, None), ("b", 2, None)]
+    assert spans(("a", 3, 4), ("a", None, None), ("b", 2, None)) == [("a", None, None), ("b", 2, None)]
+    assert spans(("a", 0, 1), ("a", None, 2), ("a", 5, 6), margin=1) == [("a", None, 3), ("a", 4, 7)]
     with pytest.raises(ValueError, match="margin_seconds must be at least 0"):
         spans(("a", 0, 1), margin=-1)
 

@@ -59,6 +59,17 @@ def test_overlapping_segments_are_processed_once() -> None:
     assert pieces == [(0, 3, 2), (25, 26, 1)]
 
 
+def test_margin_takes_in_the_blocks_beside_a_clip_and_all_takes_every_block() -> None:
+    def blocks(**options: object) -> list[tuple[int | None, int | None, int]]:
+        units = plan([("v", 4.5, 7.8), ("v", 30.0, 31.0)], VideoHint(2400, 60.0), max_frames=4096, **options)
+        return [(p.first_block, p.stop_block, p.num_clips) for unit in units for p in unit.pieces]
+
+    assert blocks() == [(1, 2, 1), (7, 8, 1)]
+    assert blocks(margin_seconds=0.3) == [(1, 3, 1), (7, 8, 1)]
+    assert blocks(margin_seconds=1.0) == [(0, 3, 1), (7, 8, 1)]
+    assert blocks(spans="all", margin_seconds=1.0) == [(None, None, 2)]
+
+
 def test_header_without_a_length_gives_one_open_piece() -> None:
     (unit,) = plan([("v", None, None)], VideoHint(None, 25.0))
     assert (unit.pieces[0].first_block, unit.pieces[0].stop_block) == (None, None)

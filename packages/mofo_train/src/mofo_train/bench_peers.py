@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mofo_train.data.transforms import multi_scale_crop
 from mofo_train.models import MaskedAutoencoder
+from mofo_train.models.linear import linear
 from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.models.vit import Attention, Block
@@ -47,14 +48,15 @@ class OriginalSchedule(nn.Module):
         x = x[~mask].reshape(batch, -1, dim)
         for block in model.encoder.blocks:
             x = _block(cast(Block, block), x)
-        x = model.encoder_to_decoder(model.encoder.norm(x))
+        x = F.linear(model.encoder.norm(x), model.encoder_to_decoder.weight)
         positions = model.positions.expand(batch, -1, -1).type_as(x).clone().detach()
         dim = x.shape[2]
         hidden = positions[mask].reshape(batch, -1, dim)
         x = torch.cat([x + positions[~mask].reshape(batch, -1, dim), model.mask_token + hidden], dim=1)
         for block in model.decoder.blocks:
             x = _block(cast(Block, block), x)
-        prediction = model.decoder.head(model.decoder.norm(x[:, -hidden.shape[1] :]))
+        head = model.decoder.head
+        prediction = F.linear(model.decoder.norm(x[:, -hidden.shape[1] :]), head.weight, head.bias)
         return prediction, self._targets(frames, mask)
 
     @torch.no_grad()
@@ -72,7 +74,8 @@ class OriginalSchedule(nn.Module):
 
 def _block(block: Block, x: Tensor) -> Tensor:
     x = x + _attention(block.attn, block.norm1(x))
-    return cast(Tensor, x + block.mlp(block.norm2(x)))
+    hidden = F.gelu(F.linear(block.norm2(x), block.mlp.fc1.weight, block.mlp.fc1.bias))
+    return x + F.linear(hidden, block.mlp.fc2.weight, block.mlp.fc2.bias)
 
 
 def _attention(attention: Attention, x: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ def _attention(attention: Attention, x: Tensor) -> Tensor:
     query = query * (dim // attention.num_heads) ** -0.5
     weights = (query @ key.transpose(-2, -1)).softmax(dim=-1)
     out = (weights @ value).transpose(1, 2).reshape(batch, tokens, -1)
-    return cast(Tensor, attention.proj(out))
+    return F.linear(out, attention.proj.weight, attention.proj.bias)
 
 
 def original_step(model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], float]:
@@ -186,9 +189,9 @@ def loop_over_clips(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) 
     rows = []
     for row, chosen in zip(tokens, inside, strict=True):
         x, y = row[chosen], row[~chosen]
-        query = F.linear(block.norm1(x), attention.q.weight, attention.q_bias).reshape(len(x), *attention.heads)
+        query = linear(block.norm1(x), attention.q.weight, attention.q_bias).reshape(len(x), *attention.heads)
         bias = torch.cat([torch.zeros_like(attention.q_bias), attention.v_bias])
-        key, value = F.linear(block.norm1(y), attention.kv.weight, bias).reshape(len(y), 2, *attention.heads).unbind(1)
+        key, value = linear(block.norm1(y), attention.kv.weight, bias).reshape(len(y), 2, *attention.heads).unbind(1)
         query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))
         out = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
         x = x + attention.proj(out.flatten(1))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mofo_train.models.linear import linear
+
 _MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 _BACKWARD_AND_FORWARD = 3
 
@@ -98,14 +100,14 @@ def training_flops(model: nn.Module, frames: Tensor, mask: Tensor) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the device's rate on a large matrix product, operations per second (best of three)."""
+    """Measure the device's rate on the models' own product of large matrices, operations per second (best of three)."""
     side = _MATRIX_SIDE[device.type]
     one = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):
         _wait(device)
         start = time.perf_counter()
-        one @ one
+        linear(one, one)
         _wait(device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.box_agreement import agreement_clips, clip_box_ious
 from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import Flow, create_flow_estimator
 from motionbox.truth import TruthPair, truth_pairs, warped_pair
@@ -34,8 +36,11 @@ TIMED_CLIPS = (
     ("handobj_pour_coffee_720p30_h264.mp4", 240),
 )
 """Test videos that are timed, and the short side they are shrunk to: 456x256 and 427x240."""
+DEFAULT = "motionbox, default"
 SLOW_ENGINES = ("scikit-image TV-L1",)
 """Engines that are timed in the first round only."""
+NO_BOXES = (REFERENCE, *SLOW_ENGINES)
+"""Engines that are too slow to make the boxes of whole clips with."""
 
 # One iteration on one pixel: what `_iterate_row` computes, loads and stores at least.
 VECTOR_OPERATIONS = 43
@@ -54,6 +59,7 @@ class EngineResult:
         endpoint_errors_px: Mean end-point error per truth pair, by its name.
         mean_difference_px: Mean distance to OpenCV's DualTVL1 over the timed pairs.
         share_within: Share of pixels within 0.1 px of it.
+        box_ious: IoU of each clip's box with that of the default set; empty for engines in `NO_BOXES`.
     """
 
     name: str
@@ -61,6 +67,7 @@ class EngineResult:
     endpoint_errors_px: dict[str, float] = field(default_factory=dict)
     mean_difference_px: float = float("nan")
     share_within: float = float("nan")
+    box_ious: list[float] = field(default_factory=list)
 
     @property
     def median_ms(self) -> float:
@@ -71,7 +78,7 @@ class EngineResult:
 def engines() -> dict[str, FlowFunction]:
     """Return the engines by name; scikit-image's only where it is installed."""
     sets = {
-        "motionbox, default": TVL1Params(),
+        DEFAULT: TVL1Params(),
         "motionbox, fast": TVL1Params.fast(),
         "motionbox, draft": TVL1Params.draft(),
         "motionbox, opencv-cuda": TVL1Params(variant="opencv-cuda"),
@@ -128,6 +135,19 @@ def timed_pairs(testdata: Path | None, num_pairs: int = 2) -> list[tuple[str, Gr
     return [(f"{pair.name} 456x256", pair.frame0, pair.frame1) for pair in drawn]
 
 
+def consecutive_frames(testdata: Path | None, num_frames: int = 257) -> tuple[str, Grey]:
+    """Return the name and uint8 (N, H, W) frames of the first test video, or of a drawn motion where there is none."""
+    from motionbox.video import read_frames
+
+    name, short_side_px = TIMED_CLIPS[0]
+    path = testdata / "clips" / name if testdata is not None else None
+    if path is not None and path.is_file():
+        frames = islice(read_frames(path, short_side_px=short_side_px), num_frames)
+        return path.stem, np.stack([frame.grey for frame in frames])
+    drawn = [warped_pair("translation", width=456, height=256, amount=0.1 * k).frame1 for k in range(16)]
+    return "drawn translation", np.stack(drawn)
+
+
 def measure(
     testdata: Path | None, *, rounds: int = 3, report: Callable[[str], None] = lambda _: None
 ) -> list[EngineResult]:
@@ -148,6 +168,9 @@ def measure(
                 error = truth.endpoint_error(function(truth.frame0, truth.frame1))
                 results[name].endpoint_errors_px[truth.name] = error
         flows = _time_all(functions, pairs, results, rounds, report)
+        quick = {name: function for name, function in functions.items() if name not in NO_BOXES}
+        for name, ious in clip_box_ious(agreement_clips(testdata), quick, DEFAULT, report=report).items():
+            results[name].box_ious = ious
     for name, result in results.items():
         distances = [
             np.hypot(*np.moveaxis(flow - reference, 2, 0))
@@ -270,12 +293,13 @@ def to_markdown(results: list[EngineResult], floor: Floor, truths: list[str]) ->
     lines = [
         f"Machine: {machine()}.",
         "",
-        "| engine | ms per pair | pairs/s per core | x OpenCV | mean distance to OpenCV, px | within 0.1 px |",
-        "|---|---|---|---|---|---|",
+        "| engine | ms per pair | pairs/s per core | x OpenCV | mean distance to OpenCV, px | within 0.1 px "
+        "| clip-box IoU to default, mean (lowest) |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {r.name} | {r.median_ms:.1f} | {1e3 / r.median_ms:.1f} | {reference.median_ms / r.median_ms:.1f} "
-        f"| {r.mean_difference_px:.4f} | {r.share_within:.1%} |"
+        f"| {r.mean_difference_px:.4f} | {r.share_within:.1%} | {_box_cell(r.box_ious)} |"
         for r in results
     ]
     lines += ["", "Mean end-point error in pixels where the flow is known:", ""]
@@ -293,6 +317,10 @@ def to_markdown(results: list[EngineResult], floor: Floor, truths: list[str]) ->
         f"{floor.other_ms:.1f} ms.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _box_cell(ious: list[float]) -> str:
+    return f"{statistics.mean(ious):.3f} ({min(ious):.3f})" if ious else ""
 
 
 def truth_names(testdata: Path | None) -> list[str]:

@@ -98,6 +98,15 @@ def bench_gpu(
         return _measure(frames, params, engine, repeats)
 
 
+def to_markdown(rows: list[GpuBenchRow]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = ["| what | rate | share of copy rate | share of multiply-add rate |", "|---|---|---|---|"]
+    for row in rows:
+        shares = ("" if share is None else f"{share:.0%}" for share in (row.memory_share, row.arithmetic_share))
+        lines.append(f"| {row.name} | {row.rate:,.4g} {row.unit} | " + " | ".join(shares) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _measure(
     frames: npt.NDArray[np.uint8], params: TVL1Params, engine: TVL1BatchEngine, repeats: int
 ) -> list[GpuBenchRow]:

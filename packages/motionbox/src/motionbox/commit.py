@@ -31,6 +31,7 @@ from motionbox.durable import (
 )
 from motionbox.errors import StoreError
 from motionbox.failpoints import failpoint
+from motionbox.flow_store import FlowWriter
 from motionbox.layout import BLOCKS_FILE, CLIPS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
 
 FRAMES_SCHEMA = pa.schema(
@@ -80,12 +81,14 @@ class UnitResult:
         maps: uint8 (N, h, w) motion maps, each in the upper left corner; None when the config keeps none.
         clips: Clip blocks (see `clips`) of the rows of `blocks`, whose `clip_offset` and `clip_bytes` say where; None
             when the config keeps none.
+        flow: Holds the unit's flows, most of them on disk already; None when the config keeps none.
     """
 
     frames: pa.Table
     blocks: pa.Table
     maps: npt.NDArray[np.uint8] | None
     clips: bytes | None = None
+    flow: FlowWriter | None = None
 
     @property
     def num_failed_videos(self) -> int:
@@ -110,7 +113,7 @@ def commit_unit(run: RunPaths, unit_id: str, result: UnitResult, **facts: Any) -
         OSError: The disk is full or broken; nothing was published.
         StoreError: What was read back is not what was written; nothing was published.
     """
-    attempt_id = uuid.uuid4().hex
+    attempt_id = uuid.uuid4().hex if result.flow is None else result.flow.attempt.name
     directory = run.attempt(unit_id, attempt_id)
     published = False
     try:
@@ -155,6 +158,7 @@ def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, An
         files.update(_maps_files(result.maps))
     if result.clips is not None:
         files[CLIPS_FILE] = result.clips
+    flow_entries = {} if result.flow is None else result.flow.finish()
     directories = {directory}
     for name, data in files.items():
         path = directory / name
@@ -164,7 +168,7 @@ def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, An
     failpoint("attempt.fsync_directory")
     for path in sorted(directories, key=lambda p: len(p.parts), reverse=True):
         fsync_directory(path)
-    return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
+    return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()} | flow_entries
 
 
 def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:

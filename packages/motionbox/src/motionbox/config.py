@@ -33,10 +33,15 @@ class FramesConfig(_Section):
         duplicate_ratio: A frame repeats the one before (30 fps footage stored at 60 fps) where its mean absolute
             difference to it is below this share of the differences around it, see `frames.find_duplicates`; flow skips
             such frames. 0 turns the check off.
+        spans: Which frames of a video are processed: `annotated`: those of its clips; `all`: every one. Clips and their
+            boxes are the same either way, `Store.video_rows` shows the rest.
+        span_margin_seconds: `annotated` clips are widened by this on both sides, then to whole blocks (see `plan`).
     """
 
     short_side_px: int = Field(256, ge=16, le=4096)
     duplicate_ratio: float = Field(0.25, ge=0, lt=1)
+    spans: Literal["annotated", "all"] = "annotated"
+    span_margin_seconds: float = Field(1.0, ge=0)
 
 
 class TVL1Params(_Section):
@@ -130,6 +135,9 @@ class StoreConfig(_Section):
             Stored as 255 * sqrt(value / map_full_scale).
         static_energy: A clip whose motion energy (mean of the motion map, pixels per frame step and pixel) is below
             this in nine frames of ten stands still: what moves is the noise of its compression.
+        flow: Keep the flow itself, in the working size: `float16`, `uint8` (an order of magnitude smaller) or `none`.
+        flow_bound_px: Displacement that `uint8` holds at most; larger ones saturate, smaller ones are off by at most
+            1/254 of it.
         clips: Keep the frames in colour, short side at most `clips.SHORT_SIDE_PX`, for training: `h264` (few bytes),
             `jpeg` (reads faster) or `none`. Part of the digest only where not `none`.
     """
@@ -138,6 +146,8 @@ class StoreConfig(_Section):
     map_scale: int = Field(8, ge=1, le=64)
     map_full_scale: float = Field(2.0, gt=0)
     static_energy: float = Field(0.002, ge=0)
+    flow: Literal["none", "float16", "uint8"] = "none"
+    flow_bound_px: float = Field(20.0, gt=0)
     clips: Literal["none", "h264", "jpeg"] = "none"
 
 
@@ -265,9 +275,19 @@ class ExtractConfig(_Section):
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON of all values (the preset's name is not one of them)."""
         values = self.model_dump(mode="json", exclude={"preset"})
-        if self.store.clips == "none":  # a store from before there were clips has the same content: it can be resumed
-            del values["store"]["clips"]
+        _drop_idle(values)
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _drop_idle(values: dict[str, Any]) -> None:
+    """Take away what shapes nothing in a store under the other values."""
+    if values["frames"]["spans"] == "all":
+        del values["frames"]["span_margin_seconds"]
+    if values["store"]["flow"] != "uint8":
+        del values["store"]["flow_bound_px"]
+    for name in ("flow", "clips"):  # a store from before there were such has the same content: it can be resumed
+        if values["store"][name] == "none":
+            del values["store"][name]
 
 
 def preset_names() -> list[str]:

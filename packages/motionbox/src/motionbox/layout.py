@@ -16,6 +16,7 @@ FRAMES_FILE = "frames.parquet"
 BLOCKS_FILE = "blocks.parquet"
 MAPS_DIRECTORY = "motion.zarr"
 MAPS_ARRAY = "maps"
+FLOW_DIRECTORY = "flow.zarr"
 CLIPS_FILE = "clips.bin"
 
 

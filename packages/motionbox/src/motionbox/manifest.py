@@ -226,8 +226,8 @@ def merge_spans(table: pa.Table, margin_seconds: float = 0.0) -> pa.Table:
         margin_seconds: Every span is widened by this on both sides; spans that then touch or overlap become one.
 
     Returns:
-        Columns video_id, path, start_seconds, stop_seconds (null: to the video's end) and frame_fps, by video in order
-        of first appearance, then by time.
+        Columns video_id, path, start_seconds (null: from the video's beginning), stop_seconds (null: to its end) and
+        frame_fps, by video in order of first appearance, then by time.
 
     Raises:
         ValueError: `margin_seconds` is negative.
@@ -237,12 +237,13 @@ def merge_spans(table: pa.Table, margin_seconds: float = 0.0) -> pa.Table:
     videos = pc.unique(table["video_id"])
     video = pc.index_in(table["video_id"], value_set=videos).to_numpy().astype(np.int64)
     start = np.maximum(pc.fill_null(table["start_seconds"], 0.0).to_numpy() - margin_seconds, 0.0)
+    start[table["start_seconds"].is_null().to_numpy()] = -np.inf
     stop = pc.fill_null(table["stop_seconds"], np.inf).to_numpy() + margin_seconds
     order = np.lexsort((start, video))
     video, start, stop = video[order], start[order], stop[order]
     first_of_span = []
     stops: list[float] = []
-    reach, current = -1.0, -1
+    reach, current = -np.inf, -1
     for row, (number, low, high) in enumerate(zip(video.tolist(), start.tolist(), stop.tolist(), strict=True)):
         if number != current or low > reach:
             first_of_span.append(row)
@@ -251,12 +252,13 @@ def merge_spans(table: pa.Table, margin_seconds: float = 0.0) -> pa.Table:
         elif high > reach:
             reach = stops[-1] = high
     rows = order[first_of_span]
+    begins = start[first_of_span]
     ends = pa.array(stops, pa.float64(), mask=np.isinf(stops))
     return pa.table(
         {
             "video_id": table["video_id"].take(rows),
             "path": table["path"].take(rows),
-            "start_seconds": pa.array(start[first_of_span], pa.float64()),
+            "start_seconds": pa.array(begins, pa.float64(), mask=np.isinf(begins)),
             "stop_seconds": ends,
             "frame_fps": table["frame_fps"].take(rows),
         }

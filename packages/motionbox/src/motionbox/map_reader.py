@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from motionbox.layout import MAPS_ARRAY, MAPS_DIRECTORY, RunPaths
-
-if TYPE_CHECKING:
-    import zarr
-
-_OPEN_ARRAYS = 16
+from motionbox.unit_arrays import UnitArrays
 
 
 class MapReader:
-    """Reads motion maps of committed units; keeps the arrays used last open. Loads Zarr when the first map is read."""
+    """Reads motion maps of committed units."""
 
     def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:
         """Take the run's paths and its units: unit id and attempt id, by unit number."""
-        self._paths = paths
-        self._units = units
-        self._arrays: OrderedDict[int, zarr.Array[Any]] = OrderedDict()
+        self._arrays = UnitArrays(paths, units)
 
     def read(self, places: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.uint8]:
         """Return the maps of frames.
@@ -44,17 +36,6 @@ class MapReader:
             frames = np.flatnonzero(places[:, 0] == unit)
             indices = places[frames, 1]
             low, high = int(indices.min()), int(indices.max()) + 1
-            stored = np.asarray(self._array(unit)[low:high, :height, :width])
+            stored = np.asarray(self._arrays.get(unit, MAPS_DIRECTORY, MAPS_ARRAY)[low:high, :height, :width])
             result[frames] = stored[indices - low]
         return result
-
-    def _array(self, number: int) -> zarr.Array[Any]:
-        if number not in self._arrays:
-            import zarr
-
-            unit_id, attempt_id = self._units[number]
-            group = zarr.open_group(self._paths.attempt(unit_id, attempt_id) / MAPS_DIRECTORY, mode="r")
-            self._arrays[number] = cast("zarr.Array[Any]", group[MAPS_ARRAY])
-            while len(self._arrays) > _OPEN_ARRAYS:
-                self._arrays.popitem(last=False)
-        return self._arrays[number]

@@ -1,7 +1,8 @@
 """One work unit end to end: frames -> flow -> motion maps -> raw frame boxes. Pure functions: no Ray, no store.
 
 Everything is computed block by block (see `plan`): a block sees its own frames, `CONTEXT_SECONDS` before them and the
-frames shortly after, so its numbers do not depend on the unit that it is in.
+frames shortly after, so its numbers do not depend on the unit that it is in. Flows that are to be kept leave with each
+block, through the writer that the caller gives; everything else is returned.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from motionbox.config import ExtractConfig
 from motionbox.contours import detect_frame
 from motionbox.errors import ClipError, Reason
 from motionbox.flow import FlowEstimator
+from motionbox.flow_store import CodedFlow, FlowCoder, FlowWriter
 from motionbox.frames import Frame, VideoInfo, find_duplicates, mean_difference
 from motionbox.motion import MotionAccumulator, quantise_map, shrink_map
 from motionbox.plan import CONTEXT_SECONDS, Piece, Unit
@@ -84,6 +86,8 @@ class _Rows:
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in FRAMES_SCHEMA.names})
     blocks: list[dict[str, Any]] = field(default_factory=list)
     maps: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    flow: FlowWriter | None = None
+    num_kept: int = 0
     clips: list[bytes] = field(default_factory=list)
 
     @property
@@ -100,6 +104,12 @@ class _BlockResult:
     origin: npt.NDArray[np.uint8]
     map_index: npt.NDArray[np.int32]
     maps: list[npt.NDArray[np.uint8]]
+    flows: list[CodedFlow]
+
+    @property
+    def num_kept(self) -> int:
+        """Return the number of flows that something is stored of."""
+        return max(len(self.maps), len(self.flows))
 
 
 def process_unit(
@@ -111,6 +121,7 @@ def process_unit(
     *,
     skip: Mapping[str, tuple[Reason, str]] | None = None,
     on_progress: Callable[[str, int], None] | None = None,
+    flow_writer: FlowWriter | None = None,
 ) -> UnitResult:
     """Compute the raw frame boxes and motion maps of a unit, and code its training clips.
 
@@ -122,14 +133,18 @@ def process_unit(
         estimator: Computes flow.
         skip: Quarantined videos: video id -> reason and message that their rows get.
         on_progress: Called before each piece and after each block with the video id and the frames done so far.
+        flow_writer: Takes the flows as they come; given where, and only where, `store.flow` keeps them.
 
     Returns:
         The unit's rows; what is wrong with a single video is a row, too.
 
     Raises:
         PieceFault: Decoding a video crashed or hung.
+        OSError: The flows cannot be written.
     """
-    rows = _Rows()
+    if (flow_writer is None) != (config.store.flow == "none"):
+        raise ValueError(f"flow_writer must be given exactly where store.flow keeps flow, got {flow_writer!r}")
+    rows = _Rows(flow=flow_writer)
     report = on_progress or (lambda _video_id, _num_frames: None)
     for piece in unit.pieces:
         report(piece.video_id, rows.num_frames)
@@ -180,6 +195,8 @@ class BlockProcessor:
         self._config = config
         self._estimator = estimator
         self._recent: dict[tuple[float, float], npt.NDArray[np.float32]] = {}
+        form = config.store.flow
+        self._coder = None if form == "none" else FlowCoder(form, config.store.flow_bound_px)
 
     def process(self, block: Block) -> _BlockResult:
         """Return the rows of a block's own frames."""
@@ -219,6 +236,7 @@ class BlockProcessor:
             origin=np.full(count, LAST, np.uint8),
             map_index=np.full(count, -1, np.int32),
             maps=[],
+            flows=[],
         )
 
     def _detect(
@@ -244,6 +262,8 @@ class BlockProcessor:
             previous = self._flow(block.frames[distinct[k]], block.frames[distinct[pair]], previous)
             motion = accumulator.push(previous)
             if k in needed:
+                if self._coder is not None:
+                    result.flows.append(self._coder.code(previous))
                 found[k] = self._row(motion, result)
         return found
 
@@ -268,7 +288,7 @@ class BlockProcessor:
         if store.motion_maps:
             result.maps.append(quantise_map(shrink_map(motion, store.map_scale), store.map_full_scale))
         display = scale_boxes(box, (width, height), self._display_wh)
-        return display, detection.energy, detection.confidence, len(result.maps) - 1
+        return display, detection.energy, detection.confidence, result.num_kept - 1
 
     def _assign(
         self,
@@ -295,8 +315,11 @@ class BlockProcessor:
 def _append(
     rows: _Rows, piece: Piece, info: VideoInfo, block: Block, result: _BlockResult, clips: PieceClips | None
 ) -> None:
-    offset = len(rows.maps)
+    offset = rows.num_kept
+    rows.num_kept += result.num_kept
     rows.maps.extend(result.maps)
+    if rows.flow is not None:
+        rows.flow.add(offset, result.flows)
     columns = rows.columns
     columns["video_id"].extend([piece.video_id] * len(result.times))
     columns["time_seconds"].extend(result.times.tolist())
@@ -340,12 +363,14 @@ def _append_clip(rows: _Rows, block: Block, clips: PieceClips | None) -> dict[st
 
 
 def block_digest(info: VideoInfo, result: _BlockResult, clip: bytes) -> bytes:
-    """Return the 16-byte BLAKE2 digest of a block's content: size, times, boxes, energies, maps and coded frames."""
+    """Return the 16-byte BLAKE2 digest of a block's content: every value, flow and coded frame."""
     digest = hashlib.blake2b(f"{info.width}x{info.height}".encode(), digest_size=16)
     for array in (result.times, result.boxes, result.energy, result.confidence, result.origin, result.map_index):
         digest.update(np.ascontiguousarray(array).tobytes())
     for stored in result.maps:
         digest.update(repr(stored.shape).encode() + stored.tobytes())
+    for flow in result.flows:
+        digest.update(repr(flow.size_hw).encode() + flow.digest)
     digest.update(clip)
     return digest.digest()
 
@@ -378,6 +403,7 @@ def _to_result(rows: _Rows, config: ExtractConfig) -> UnitResult:
         blocks,
         _pad_maps(rows.maps) if config.store.motion_maps else None,
         None if config.store.clips == "none" else b"".join(rows.clips),
+        rows.flow,
     )
 
 

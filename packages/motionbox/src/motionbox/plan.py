@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+
+from motionbox.manifest import merge_spans
 
 BLOCK_SECONDS = 4.0
 CONTEXT_SECONDS = 1.0
@@ -175,6 +177,7 @@ class _Video:
     path: str
     frame_fps: float | None
     spans: list[tuple[float | None, float | None]] = field(default_factory=list)
+    clip_stops: list[float | None] = field(default_factory=list)
 
 
 def plan_units(
@@ -183,6 +186,8 @@ def plan_units(
     data_root: Path,
     probe: Probe,
     *,
+    spans: Literal["annotated", "all"] = "annotated",
+    margin_seconds: float = 0.0,
     max_frames: int | None = None,
     probe_min_bytes: int = PROBE_MIN_BYTES,
 ) -> pa.Table:
@@ -193,6 +198,8 @@ def plan_units(
         inputs: From `scan_inputs`.
         data_root: Directory that the paths are relative to.
         probe: Reads a header; None when it cannot. Called for large files only.
+        spans: `annotated`: the blocks that clips touch; `all`: whole videos.
+        margin_seconds: Clips are widened by this on both sides, for `annotated`.
         max_frames: Most frames (estimated) of one unit; None: `MAX_UNIT_FRAMES`, less for a small data set, so that
             several workers find work and progress shows.
         probe_min_bytes: Files up to this size are taken for short videos, unprobed.
@@ -200,7 +207,7 @@ def plan_units(
     Returns:
         `PLAN_SCHEMA`, one row per piece, in the order of the manifest's videos; a unit's rows are adjacent.
     """
-    videos = _collect(manifest)
+    videos = _collect(manifest, None if spans == "all" else margin_seconds)
     by_path = {entry.path: entry for entry in inputs}
     large = [v.path for v in videos.values() if by_path[v.path].kind == "file"]
     large = [path for path in dict.fromkeys(large) if by_path[path].num_bytes > probe_min_bytes]
@@ -227,13 +234,18 @@ def units_of(plan: pa.Table) -> list[Unit]:
     return [Unit(unit_id, tuple(parts)) for unit_id, parts in pieces.items()]
 
 
-def _collect(manifest: pa.Table) -> dict[str, _Video]:
-    columns = (
-        manifest.column(name).to_pylist() for name in ("video_id", "path", "frame_fps", "start_seconds", "stop_seconds")
-    )
+def _collect(manifest: pa.Table, margin_seconds: float | None) -> dict[str, _Video]:
+    """Return the videos with the spans to process; whole videos where the margin is None."""
+    columns = (manifest.column(name).to_pylist() for name in ("video_id", "path", "frame_fps", "stop_seconds"))
     videos: dict[str, _Video] = {}
-    for video_id, path, frame_fps, start, stop in zip(*columns, strict=True):
-        videos.setdefault(video_id, _Video(path, frame_fps)).spans.append((start, stop))
+    for video_id, path, frame_fps, stop in zip(*columns, strict=True):
+        videos.setdefault(video_id, _Video(path, frame_fps)).clip_stops.append(stop)
+    if margin_seconds is None:
+        for video in videos.values():
+            video.spans.append((None, None))
+        return videos
+    for row in merge_spans(manifest, margin_seconds).to_pylist():
+        videos[row["video_id"]].spans.append((row["start_seconds"], row["stop_seconds"]))
     return videos
 
 
@@ -274,7 +286,7 @@ def _pieces(
             for first, stop, frames in _split(whole, hint, max_frames)
         ]
         counts = [0] * len(pieces)
-        for _, stop_seconds in video.spans:
+        for stop_seconds in video.clip_stops:
             counts[_piece_at(pieces, stop_seconds)] += 1
         for piece, count in zip(pieces, counts, strict=True):
             yield replace(piece, num_clips=count, frame_fps=video.frame_fps)

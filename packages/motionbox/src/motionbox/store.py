@@ -1,4 +1,4 @@
-"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr for motion maps, PyAV for pixels.
+"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr for maps and flow, PyAV for pixels.
 
 A `Store` shows one snapshot of one run. A snapshot never changes, so a reader sees the same data however long it is
 open, also while an extraction runs.
@@ -23,9 +23,12 @@ from motionbox.clip_reader import ClipReader
 from motionbox.clips import SHORT_SIDE_PX
 from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
+from motionbox.flow_reader import read_flow
 from motionbox.frames import working_size
 from motionbox.layout import RunPaths, check_store, read_json, run_paths
 from motionbox.map_reader import MapReader
+from motionbox.unit_arrays import UnitArrays
+from motionbox.video_rows import read_video_rows
 
 _PRIVATE_COLUMNS = ("first_row", "map_width", "map_height", "first_clip_block", "num_clip_blocks")
 
@@ -89,6 +92,7 @@ class Store:
         self._maps = _open_array(self._directory / "maps.npy")
         self._confidences = _open_array(self._directory / "confidences.npy")
         self._map_reader = MapReader(paths, self.info["units"])
+        self._unit_arrays = UnitArrays(paths, self.info["units"])
         self._clip_reader = ClipReader(paths, self.info["units"])
         self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
         self._first_clip_block = self._num_clip_blocks = np.zeros(self._table.num_rows, np.int64)
@@ -187,6 +191,52 @@ class Store:
         row = self._row(clip_id)
         height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
         return self._map_reader.read(self._maps[self._frame_rows(clip_id)], height, width)
+
+    def flow(
+        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return a clip's flow, float32 (T, h, w, 2): u and v in pixels of the working size per frame step.
+
+        A frame's flow goes to the next distinct frame, or to the one `flow.step_seconds` later. A repeated frame has
+        that of the frame it repeats, the last frame of a video that of the frame before; without flow it is zeros.
+
+        Args:
+            clip_id: The clip.
+            frame_indices: (T,) positions among the rows of `frame_times`; None: all of them.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no flow.
+            ValueError: A position lies outside.
+        """
+        config = self.config()
+        if config.store.flow == "none":
+            raise StoreError(
+                f'run {self.run_id} of store {self.path} keeps no flow (store.flow = "none"); '
+                "`motionbox extract --save flow` makes a run that does"
+            )
+        row = self._row(clip_id)
+        places = self._maps[self._frame_rows(clip_id)]
+        if frame_indices is not None:
+            wanted = np.asarray(frame_indices, np.int64)
+            if wanted.ndim != 1 or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(places)):
+                raise ValueError(
+                    f"frame_indices must be some of 0 to {len(places) - 1}, got {frame_indices!r}; {clip_id}"
+                )
+            places = places[wanted]
+        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        width, height = working_size(width, height, config.frames.short_side_px) if width else (0, 0)
+        return read_flow(self._unit_arrays, places, (height, width), config.store.flow, config.store.flow_bound_px)
+
+    def video_rows(self, video_id: str) -> pa.Table:
+        """Return every processed frame of a video, also those outside of clips (`frames.spans`), in order of time.
+
+        Columns: time_seconds, x1, y1, x2, y2 (raw box before stabilising, half-open display pixels, null: none),
+        energy, confidence and origin, see docs/store.md.
+
+        Raises:
+            StoreError: The snapshot has no frames of such a video, or a file is damaged.
+        """
+        return read_video_rows(self._paths, self.info["units"], video_id)
 
     def has_clip(self, clip_id: str) -> bool:
         """Return whether the store keeps all frames of a clip in colour (`motionbox extract --clips`).

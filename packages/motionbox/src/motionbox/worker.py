@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +26,7 @@ from motionbox.plan import Unit
 
 if TYPE_CHECKING:
     from motionbox.flow import FlowEstimator
+    from motionbox.flow_store import FlowWriter
     from motionbox.pipeline import FrameSource
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -105,9 +108,17 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
     sign = _SignOfLife(task.sign_of_life, check)
     try:
         source, estimator = _tools(task.config, task.backend)
-        result = process_unit(
-            task.unit, task.config, task.data_root, source, estimator, skip=task.skip, on_progress=sign.give
-        )
+        with _flow_writer(task) as flow:
+            result = process_unit(
+                task.unit,
+                task.config,
+                task.data_root,
+                source,
+                estimator,
+                skip=task.skip,
+                on_progress=sign.give,
+                flow_writer=flow,
+            )
         seconds = time.perf_counter() - started
         commit_unit(task.paths, task.unit.unit_id, result, seconds=round(seconds, 3), backend=estimator.name)
         failpoint("unit.acknowledge")
@@ -129,6 +140,22 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
         return Acknowledgement(task.unit.unit_id, fault=Fault(Reason.INTERNAL, what, sign.video_id))
     finally:
         sign.remove()
+
+
+@contextlib.contextmanager
+def _flow_writer(task: Task) -> Iterator[FlowWriter | None]:
+    """Give what takes the flows of an attempt, None where none are kept; what it wrote is removed after an error."""
+    from motionbox.flow_store import FlowWriter
+
+    if task.config.store.flow == "none":
+        yield None
+        return
+    writer = FlowWriter(task.paths.attempt(task.unit.unit_id, uuid.uuid4().hex), task.config.store.flow)
+    try:
+        yield writer
+    except BaseException:
+        writer.discard()
+        raise
 
 
 @lru_cache(maxsize=1)

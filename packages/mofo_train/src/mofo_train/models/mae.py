@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mofo_train.models.linear import Linear
 from mofo_train.models.vit import (
     NORM_EPSILON,
     Block,
@@ -38,7 +39,7 @@ class Decoder(nn.Module):
             [Block(size.decoder_dim, size.decoder_num_heads) for _ in range(size.decoder_depth)]
         )
         self.norm = nn.LayerNorm(size.decoder_dim, eps=NORM_EPSILON)
-        self.head = nn.Linear(size.decoder_dim, clip.tubelet_values)
+        self.head = Linear(size.decoder_dim, clip.tubelet_values)
 
     def forward(self, x: Tensor, num_hidden: int) -> Tensor:
         """Predict the tubelet values of the last `num_hidden` of the tokens (B, N, decoder dim)."""
@@ -62,7 +63,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = Decoder(size, clip)
         self.encoder.apply(_init_xavier)
         self.decoder.apply(_init_xavier)
-        self.encoder_to_decoder = nn.Linear(size.dim, size.decoder_dim, bias=False)
+        self.encoder_to_decoder = Linear(size.dim, size.decoder_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.decoder_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.decoder_dim), persistent=False)

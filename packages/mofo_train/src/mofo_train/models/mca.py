@@ -14,10 +14,10 @@ from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from mofo_train.masks import tubelets_inside_boxes
+from mofo_train.models.linear import Linear, Mlp, linear
 from mofo_train.models.vit import NORM_EPSILON, ClipShape, Encoder, VitSize, patchify
 
 Fusion = Literal["mean", "weighted_mean", "mca", "mca_two_way"]
@@ -93,11 +93,11 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = (num_heads, dim // num_heads)
         width = dim // num_heads * num_heads
-        self.q = nn.Linear(dim, width, bias=False)
-        self.kv = nn.Linear(dim, 2 * width, bias=False)
+        self.q = Linear(dim, width, bias=False)
+        self.kv = Linear(dim, 2 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, dim)
+        self.proj = Linear(width, dim)
 
     def forward(self, x: Tensor, asking: Ragged, y: Tensor, answering: Ragged) -> Tensor:
         """Attend, clip by clip, from packed x (n, dim) to packed y (m, dim) -> (n, dim).
@@ -105,7 +105,7 @@ class CrossAttention(nn.Module):
         Neighbouring clips form a few groups, and a group pads to its longest; where clips are sorted by their number
         of queries, and the keys are a clip's other tokens, both paddings stay small. Every clip has a key.
         """
-        query = F.linear(x, self.q.weight, self.q_bias)
+        query = linear(x, self.q.weight, self.q_bias)
         num_groups = min(_NUM_GROUPS, len(asking.sizes))
         sets = list(zip(asking.split(num_groups), answering.split(num_groups), strict=True))
         queries = torch.split(query, [mine.num_rows for mine, _ in sets])
@@ -134,7 +134,7 @@ class CrossAttention(nn.Module):
 
     def _attend(self, query: Tensor, asking: Ragged, y: Tensor, answering: Ragged) -> Tensor:
         """Attend from packed queries (n, width) to packed tokens (m, dim) of a group -> (n, width)."""
-        pair = F.linear(y, self.kv.weight, torch.cat([torch.zeros_like(self.q_bias), self.v_bias]))
+        pair = linear(y, self.kv.weight, torch.cat([torch.zeros_like(self.q_bias), self.v_bias]))
         padded, _ = asking.pad(query)
         pairs, real = answering.pad(pair)
         key, value = pairs.unflatten(2, (2, *self.heads)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-untyped-call]
@@ -239,7 +239,7 @@ class Classifier(nn.Module):
         self.inside_mca = MultiCrossAttention(size.dim) if fusion in ("mca", "mca_two_way") else None
         self.outside_mca = MultiCrossAttention(size.dim) if fusion == "mca_two_way" else None
         self.fc_norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
-        self.head = nn.Linear(size.dim, num_classes)
+        self.head = Linear(size.dim, num_classes)
         self.apply(_init_normal)
         with torch.no_grad():
             self.head.weight.mul_(_HEAD_INIT_SCALE)

@@ -14,9 +14,10 @@ from typing import cast
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name that PyTorch's own documentation uses)
 from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from mofo_train.models.linear import Linear, Mlp, linear
 
 NORM_EPSILON = 1e-6
 
@@ -156,7 +157,7 @@ class TubeletEmbedding(nn.Module):
     def forward(self, tubelets: Tensor) -> Tensor:
         """Embed tubelets (B, n, values), as `patchify` orders them, to (B, n, dim)."""
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
-        return F.linear(tubelets, weight, self.proj.bias)
+        return linear(tubelets, weight, self.proj.bias)
 
 
 class Attention(nn.Module):
@@ -165,25 +166,28 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
         """Attend from the last `num_queries` tokens (all when None) of (B, N, dim) to all tokens."""
         dim = x.shape[2]
         no_bias = torch.zeros_like(self.v_bias)
         if num_queries is None:
-            qkv = F.linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))
-            query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-untyped-call]
+            qkv = linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))
+            query, key, value = (self._by_head(part) for part in qkv.chunk(3, dim=2))
         else:
-            query = F.linear(x[:, -num_queries:], self.qkv.weight[:dim], self.q_bias)
-            query = query.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
-            pair = F.linear(x, self.qkv.weight[dim:], torch.cat([no_bias, self.v_bias]))
-            key, value = pair.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-untyped-call]
+            query = self._by_head(linear(x[:, -num_queries:], self.qkv.weight[:dim], self.q_bias))
+            pair = linear(x, self.qkv.weight[dim:], torch.cat([no_bias, self.v_bias]))
+            key, value = (self._by_head(part) for part in pair.chunk(2, dim=2))
         out = F.scaled_dot_product_attention(query, key, value)
         return cast(Tensor, self.proj(out.transpose(1, 2).flatten(2)))
+
+    def _by_head(self, part: Tensor) -> Tensor:
+        """View (B, N, dim) as (B, heads, N, dim / heads)."""
+        return cast(Tensor, part.unflatten(2, (self.num_heads, -1)).transpose(1, 2))  # type: ignore[no-untyped-call]
 
 
 class Block(nn.Module):

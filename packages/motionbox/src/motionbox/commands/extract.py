@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.config import DEFAULT_PRESET, load_config, preset_names
+from motionbox.config import DEFAULT_PRESET, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ _NUM_LISTED = 20
 @click.option("--dataset", type=click.Choice(_DATASETS), default="folder", show_default=True, help="Kind of data set.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
 @click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
+@click.option(
+    "--spans", type=click.Choice(["annotated", "all"]), help="Process annotated segments or whole videos.  [annotated]"
+)
 @click.option("--split", help="Only this split of the data set.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
 @click.option(
@@ -33,6 +36,9 @@ _NUM_LISTED = 20
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
 @click.option("--flow", type=click.Choice(["tvl1", "dis"]), help="Flow method.")
+@click.option(
+    "--save", type=click.Choice(["flow"]), multiple=True, help="Keep the flow too: float16, or as store.flow says."
+)
 @click.option(
     "--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", help="What computes the flow."
 )
@@ -61,10 +67,12 @@ def extract(
     store: Path | None,
     split: str | None,
     limit: int | None,
+    spans: str | None,
     preset: str,
     config_path: Path | None,
     overrides: tuple[str, ...],
     flow: str | None,
+    save: tuple[str, ...],
     clips: str | None,
     backend: str,
     workers: int | None,
@@ -86,14 +94,19 @@ def extract(
     values = parse_overrides(overrides)
     if flow is not None:
         values["flow.method"] = flow
+    if spans is not None:
+        values["frames.spans"] = spans
     if clips is not None:
         values["store.clips"] = clips
     config = load_config(preset, config_path, values)
+    if "flow" in save and config.store.flow == "none":
+        config = load_config(preset, config_path, values | {"store.flow": "float16"})
     _check_backend(config.flow.method, backend)
     root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
     manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing)
     store = store or Path("stores") / dataset
     prepare_store(store)
+    config = _settle_spans(config, manifest)
     with store_lock(store, force=force):
         run = _run(store, dataset, root, manifest, config, new_run=new_run)
         num_workers = 0 if executor == "serial" else workers if workers is not None else _num_cores(ray_address)
@@ -147,15 +160,29 @@ def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *,
     return manifest
 
 
-def _run(store: Path, dataset: str, root: Path, manifest: Any, config: Any, *, new_run: bool) -> Run:
+def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
+    """Return the config with the spans' defaults where every clip is a whole video: the other values do the same."""
+    if manifest.column("start_seconds").null_count + manifest.column("stop_seconds").null_count < 2 * manifest.num_rows:
+        return config
+    defaults = {name: FramesConfig.model_fields[name].default for name in ("spans", "span_margin_seconds")}
+    return config.model_copy(update={"frames": config.frames.model_copy(update=defaults)})
+
+
+def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool) -> Run:
     from motionbox.plan import plan_units, scan_inputs
     from motionbox.runs import RunInputs, open_or_create_run
     from motionbox.sources import HintProber
 
     inputs = scan_inputs(root, manifest.column("path").to_pylist())
     parts = RunInputs(dataset, root, manifest, inputs, config)
+    spans, margin = config.frames.spans, config.frames.span_margin_seconds
     with HintProber() as probe:
-        return open_or_create_run(store, parts, lambda: plan_units(manifest, inputs, root, probe), new_run=new_run)
+        return open_or_create_run(
+            store,
+            parts,
+            lambda: plan_units(manifest, inputs, root, probe, spans=spans, margin_seconds=margin),
+            new_run=new_run,
+        )
 
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:

@@ -8,7 +8,8 @@ from llvmlite import ir
 from numba import types
 
 from motionbox.flow import _simd
-from motionbox.flow._simd import emitter, keep_lanes, load, maximum, minimum, part, store
+from motionbox.flow._compile import part
+from motionbox.flow._simd import emitter, keep_lanes, load, maximum, minimum, store
 
 _PAD = 16
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from motionbox.flow._simd import kernel, load, store
+from motionbox.flow._compile import kernel
+from motionbox.flow._simd import load, store
 
 NUM_CHAINS = 10
 

@@ -2,14 +2,13 @@
 
 `F32x16` lives in one AVX-512 register; LLVM splits it where registers are narrower (two AVX2, four NEON). Kernels are
 written as arithmetic on values of this type: `load`, `store`, `splat`, the operators `+ - * /` and the functions below.
-numba's disk cache watches the file of a kernel only: after an edit here delete the `__pycache__` of this package.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import llvmlite.binding
 import numba.extending
@@ -25,22 +24,6 @@ _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _INT_VECTOR = ir.VectorType(ir.IntType(32), LANES)
 _FAST = ("fast",)
 _HAS_AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def part(function: _Function) -> _Function:
-    """Compile a function that only kernels call."""
-    return cast(_Function, numba.njit(fastmath=True, error_model="numpy", nogil=True)(function))
-
-
-def kernel(function: _Function) -> _Function:
-    """Compile a function that Python calls; keep the machine code on disk where numba finds a writable folder."""
-    try:
-        compiled = numba.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package, nor NUMBA_CACHE_DIR, nor the user's cache folder is writable
-        return part(function)
-    return cast(_Function, compiled)
 
 
 def emitter(typing: Callable[..., Any]) -> Callable[..., Any]:
@@ -310,6 +293,20 @@ def sum_lanes(_typing: Any, _x: Any) -> Any:
     return types.float32(f32x16), code
 
 
+@emitter
+def span_lanes(_typing: Any, _x: Any) -> Any:
+    """Return the least and the greatest lane as a pair of float32."""
+    pair = types.UniTuple(types.float32, 2)
+
+    def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ends = [
+            _call(builder, f"llvm.vector.reduce.{name}.v16f32", ir.FloatType(), [args[0]]) for name in ("fmin", "fmax")
+        ]
+        return context.make_tuple(builder, sig.return_type, ends)
+
+    return pair(f32x16), code
+
+
 def _load_part(context: Any, builder: Any, array_type: Any, array: Any, index: Any, count: int) -> Any:
     kind = ir.VectorType(ir.FloatType(), count)
     value = builder.load(_pointer(context, builder, array_type, array, index, kind))
@@ -350,6 +347,34 @@ def add_taps(_typing: Any, taps: Any, _first: Any, _stride: Any, weights: Any, _
         return context.get_dummy_value()
 
     return types.none(taps, types.intp, types.intp, weights, types.intp, out), code
+
+
+@emitter
+def add_window(_typing: Any, plane: Any, _at: Any, _stride: Any, across: Any, down: Any) -> Any:
+    """Return 16 pixels, each the sum of a window of 5 x 5 weighted by `across` and `down`, tuples of five vectors.
+
+    Lane k weighs `plane[at + r * stride + c + k]` by `across[c]` and `down[r]`.
+    """
+
+    def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        columns, rows = cgutils.unpack_tuple(builder, args[3]), cgutils.unpack_tuple(builder, args[4])
+        total: Any = None
+        for r, row_weight in enumerate(rows):
+            line: Any = None
+            for c, weight in enumerate(columns):
+                at = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, r)))
+                at = builder.add(at, ir.Constant(at.type, c))
+                value = emit_load(context, builder, sig.args[0], args[0], at)
+                line = _multiply_add(builder, value, weight, line)
+            total = _multiply_add(builder, line, row_weight, total)
+        return total
+
+    return f32x16(plane, types.intp, types.intp, across, down), code
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    product = builder.fmul(a, b, flags=_FAST)
+    return product if total is None else builder.fadd(total, product, flags=_FAST)
 
 
 @_emitter_of_literals

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from motionbox.config import TVL1Params
 from motionbox.flow import Flow, Frame, check_frames
-from motionbox.flow._tvl1_kernels import NUM_FIELDS, PAD, TAP_MARGIN, make_taps, resize, solve_level
+from motionbox.flow._tvl1_kernels import NUM_FIELDS, solve_level
+from motionbox.flow._tvl1_warp import PAD, make_taps, resize, taps_size_hw
 from motionbox.flow.tvl1 import TVL1Plan, make_plan
 
 Floats = npt.NDArray[np.float32]
@@ -57,9 +58,8 @@ class _Workspace:
         ]
         self._pyramid0 = _Pyramid(self._levels)
         self._pyramid1 = _Pyramid(self._levels)
-        self._taps = [
-            _aligned((level.height + 2 * TAP_MARGIN, level.width + 2 * TAP_MARGIN, 4)) for level in self._levels
-        ]
+        sizes = [taps_size_hw(level.width, level.height) for level in self._levels]
+        self._planes, self._taps = [_aligned((3, *size)) for size in sizes], [_aligned((*size, 4)) for size in sizes]
         self._lines = _aligned((max(5 * self._levels[0].stride, 192),))
         self._corner = np.zeros(32, np.int32)
         self.num_iterations = np.zeros((len(self._levels), plan.num_warps), np.int32)
@@ -111,14 +111,15 @@ class _Workspace:
 
     def _solve(self, index: int) -> int:
         plan, level = self.plan, self._levels[index]
-        image1, taps = self._pyramid1.images[index], self._taps[index]
-        make_taps(image1, level.width, level.height, level.stride, plan.zero_border, taps)
+        image1, planes, taps = self._pyramid1.images[index], self._planes[index], self._taps[index]
+        make_taps(image1, level.width, level.height, level.stride, plan.zero_border, planes, taps)
         return solve_level(
             level.state,
             level.stride,
             level.width,
             level.height,
             self._pyramid0.images[index],
+            planes,
             taps,
             plan.num_warps,
             plan.num_rounds,

@@ -1,4 +1,4 @@
-"""The compiled kernels of TV-L1 on the CPU: resizing, warping, the fixed-point iteration.
+"""The compiled kernels of TV-L1 on the CPU: the fixed-point iteration, and a level as a whole.
 
 Layout. A level of width W has rows of S floats: 16 zeros, W pixels, zeros. `state` holds the fields of a row one after
 the other, rows -1 to H: so that what an iteration touches is close together. Its fields, for flow u = (u1, u2):
@@ -19,152 +19,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.flow._compile import kernel, part
 from motionbox.flow._median import median_filter
 from motionbox.flow._simd import (
-    add_taps,
-    floor,
     keep_lanes,
-    kernel,
-    lane_numbers,
     load,
-    load_channel,
     maximum,
     minimum,
     norm,
-    part,
     reciprocal,
-    select_above,
     shift_left,
     shift_right,
     splat,
     store,
-    store_int,
     sum_lanes,
 )
+from motionbox.flow._tvl1_warp import GRADIENT_X, GRADIENT_Y, INVERSE, PAD, RHO, warp_row
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
-PAD = 16
 NUM_FIELDS = 16
-TAP_MARGIN = 5
+_FLOW, _DUAL, _OTHER_FLOW, _OTHER_DUAL = 4, 6, 10, 12
 MAX_BLOCK = 8
 FORECAST_SHARE = 0.8
 USUAL_RATIO = 0.8
-_GRADIENT_X, _GRADIENT_Y, _INVERSE, _RHO = 0, 1, 2, 3
-_FLOW, _DUAL, _OTHER_FLOW, _OTHER_DUAL = 4, 6, 10, 12
-_FLOAT_EPSILON = np.float32(1.1920929e-07)
-
-
-@kernel
-def resize(
-    src: Floats,
-    src_start: int,
-    src_stride: int,
-    rows: Ints,
-    row_weights: Floats,
-    dst: Floats,
-    dst_start: int,
-    dst_stride: int,
-    columns: Ints,
-    column_weights: Floats,
-    width: int,
-    factor: float,
-    line: Floats,
-) -> None:
-    """Resize bilinearly: row y is between source rows `rows[y]` and `rows[y] + 1`, columns alike; times `factor`."""
-    scale = np.float32(factor)
-    out_width = len(columns)
-    for y in range(len(rows)):
-        top = src_start + rows[y] * src_stride
-        weight = splat(row_weights[y])
-        for x in range(0, width, 16):
-            upper = load(src, top + x)
-            store(line, x, upper + weight * (load(src, top + src_stride + x) - upper))
-        out = dst[dst_start + y * dst_stride : dst_start + y * dst_stride + out_width]
-        for x in range(out_width):
-            column = np.uint32(columns[x])
-            left = line[column]
-            out[x] = scale * (left + column_weights[x] * (line[column + np.uint32(1)] - left))
-
-
-@kernel
-def make_taps(image: Floats, width: int, height: int, stride: int, zero_border: bool, taps: Floats) -> None:
-    """Interleave a frame with its centred gradient, (I, Ix, Iy, 0) per pixel, and pad it for the warping."""
-    for row in range(taps.shape[0]):
-        y = min(max(row - TAP_MARGIN, 0), height - 1)
-        middle = (y + 1) * stride + PAD
-        upper, lower = (max(y - 1, 0) + 1) * stride + PAD, (min(y + 1, height - 1) + 1) * stride + PAD
-        for x in range(width):
-            out = taps[row, TAP_MARGIN + x]
-            out[0] = image[middle + x]
-            out[1] = np.float32(0.5) * (image[middle + min(x + 1, width - 1)] - image[middle + max(x - 1, 0)])
-            out[2] = np.float32(0.5) * (image[lower + x] - image[upper + x])
-        if zero_border:
-            if row < TAP_MARGIN or row >= height + TAP_MARGIN:
-                taps[row] = 0
-        else:
-            taps[row, :TAP_MARGIN] = taps[row, TAP_MARGIN]
-            taps[row, TAP_MARGIN + width :] = taps[row, TAP_MARGIN + width - 1]
-
-
-@part
-def _cubic_weights(t: Any, a: Any, weights: Floats, start: int) -> Any:
-    one = splat(np.float32(1))
-    s = one - t
-    after = a * t * t * s  # symmetric to the first weight
-    first = a * s * s * t
-    second = one + t * t * ((a + splat(np.float32(2))) * t - (a + splat(np.float32(3))))
-    store(weights, start, first)
-    store(weights, start + 16, second)
-    store(weights, start + 32, one - first - second - after)
-    store(weights, start + 48, after)
-
-
-@part
-def _warp_row(
-    state: Floats,
-    row: int,
-    stride: int,
-    flow: int,
-    y: int,
-    width: int,
-    height: int,
-    image0: Floats,
-    taps: Floats,
-    taps_stride: int,
-    cubic_a: Any,
-    taut: Any,
-    weights: Floats,
-    corner: Ints,
-    warped: Floats,
-) -> None:
-    inverse_taut = splat(np.float32(1)) / taut
-    a = splat(cubic_a)
-    for i in range((width + 15) // 16):
-        x = PAD + 16 * i
-        u1 = load(state, row + flow * stride + x) * inverse_taut
-        u2 = load(state, row + (flow + 1) * stride + x) * inverse_taut
-        low = splat(np.float32(-3))
-        sx = minimum(maximum(lane_numbers() + splat(np.float32(16 * i)) + u1, low), splat(np.float32(width + 2)))
-        sy = minimum(maximum(splat(np.float32(y)) + u2, low), splat(np.float32(height + 2)))
-        left, top = floor(sx), floor(sy)
-        _cubic_weights(sx - left, a, weights, 0)
-        _cubic_weights(sy - top, a, weights, 64)
-        store_int(corner, 0, left)
-        store_int(corner, 16, top)
-        for lane in range(16):
-            first = (corner[16 + lane] + (TAP_MARGIN - 1)) * taps_stride + 4 * (corner[lane] + (TAP_MARGIN - 1))
-            add_taps(taps, first, taps_stride, weights, lane, warped)
-        gradient_x, gradient_y = load_channel(warped, 1), load_channel(warped, 2)
-        square = gradient_x * gradient_x + gradient_y * gradient_y
-        inverse = select_above(square, splat(_FLOAT_EPSILON), splat(np.float32(0)) - taut * taut / square)
-        rho = load_channel(warped, 0) - gradient_x * u1 - gradient_y * u2 - load(image0, (y + 1) * stride + x)
-        count = width - 16 * i
-        store(state, row + _GRADIENT_X * stride + x, keep_lanes(gradient_x * inverse_taut, count))
-        store(state, row + _GRADIENT_Y * stride + x, keep_lanes(gradient_y * inverse_taut, count))
-        store(state, row + _INVERSE * stride + x, keep_lanes(inverse, count))
-        store(state, row + _RHO * stride + x, keep_lanes(rho, count))
 
 
 @part
@@ -183,10 +62,10 @@ def _primal(
 ) -> Any:
     """Return the new flow of 16 pixels, the old one, and p11 and p21 as the next pixels' left neighbours."""
     u1, u2 = load(state, row + flow * stride + x), load(state, row + (flow + 1) * stride + x)
-    gradient_x = load(state, row + _GRADIENT_X * stride + x)
-    gradient_y = load(state, row + _GRADIENT_Y * stride + x)
-    rho = load(state, row + _RHO * stride + x) + gradient_x * u1 + gradient_y * u2
-    step = maximum(minimum(rho * load(state, row + _INVERSE * stride + x), limit), splat(np.float32(0)) - limit)
+    gradient_x = load(state, row + GRADIENT_X * stride + x)
+    gradient_y = load(state, row + GRADIENT_Y * stride + x)
+    rho = load(state, row + RHO * stride + x) + gradient_x * u1 + gradient_y * u2
+    step = maximum(minimum(rho * load(state, row + INVERSE * stride + x), limit), splat(np.float32(0)) - limit)
     p, p_above = row + dual * stride + x, above + dual * stride + x
     p11, p21 = load(state, p), load(state, p + 2 * stride)
     div1 = p11 - shift_right(left1, p11) + load(state, p + stride) - load(state, p_above + stride)
@@ -284,6 +163,8 @@ def _sweep(
 @part
 def _block(error: float, previous: float, threshold: float, remaining: int) -> int:
     """Return how many iterations to do in the next sweep: most of what a geometric forecast says remains."""
+    if threshold == 0:
+        return min(MAX_BLOCK, remaining)
     if not threshold < error < np.inf:
         return 1
     ratio = error / previous if error < previous < np.inf else USUAL_RATIO
@@ -349,7 +230,7 @@ def _iterate(
                 block = _block(error, previous, threshold, num_iterations - done)
             # A sweep that may have to be repeated must not write where it reads.
             target = fields
-            if block > 1 and not sparse_checks:
+            if block > 1 and not sparse_checks and threshold > 0:
                 target = (_FLOW + _OTHER_FLOW - fields[0], _DUAL + _OTHER_DUAL - fields[1])
             _sweep(state, stride, fields, target, width, height, limit, tau, block, errors)
             if sparse_checks:
@@ -378,6 +259,7 @@ def solve_level(
     width: int,
     height: int,
     image0: Floats,
+    planes: Floats,
     taps: Floats,
     num_warps: int,
     num_rounds: int,
@@ -398,8 +280,7 @@ def solve_level(
     `counts` receives the number of iterations of every warping.
     """
     size = NUM_FIELDS * stride
-    taps_stride = taps.shape[1] * 4
-    flat_taps = taps.reshape(-1)
+    flat_planes = planes.reshape(-1)
     limit = splat(np.float32(l_t * taut * taut))
     tau = splat(np.float32(taut * theta))
     threshold = epsilon * epsilon * taut * taut * width * height
@@ -408,7 +289,7 @@ def solve_level(
     fields = (_FLOW, _DUAL)
     for warp in range(num_warps):
         for y in range(height):
-            _warp_row(
+            warp_row(
                 state,
                 (y + 1) * size,
                 stride,
@@ -417,13 +298,12 @@ def solve_level(
                 width,
                 height,
                 image0,
-                flat_taps,
-                taps_stride,
+                flat_planes,
+                taps,
                 np.float32(cubic_a),
                 splat(np.float32(taut)),
-                lines[:128],
+                lines,
                 corner,
-                lines[128:192],
             )
         fields, counts[warp] = _iterate(
             state,
