@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from motionbox import box_scores
+from motionbox.annotations import AnnotatedVideo
 from motionbox.box_scores import ScoreRow, clip_table, markdown_table, score_store
 from motionbox.errors import InputError
 from motionbox.evaluate import AnnotatedClip, ClipScore
@@ -26,8 +27,24 @@ class FakeStore:
 
     def clips(self):
         rows = [
-            {"clip_id": "a", "num_frames": 3, "width": 100, "height": 50, "fps": 10.0, "confidence": 0.5},
-            {"clip_id": "broken", "num_frames": 0, "width": None, "height": None, "fps": None, "confidence": None},
+            {
+                "clip_id": "a",
+                "video_id": "P01_01",
+                "num_frames": 3,
+                "width": 100,
+                "height": 50,
+                "fps": 10.0,
+                "confidence": 0.5,
+            },
+            {
+                "clip_id": "broken",
+                "video_id": "P01/P01_02.MP4",
+                "num_frames": 0,
+                "width": None,
+                "height": None,
+                "fps": None,
+                "confidence": None,
+            },
         ]
         return pa.Table.from_pylist(rows)
 
@@ -62,6 +79,32 @@ def test_annotated_frames_are_found_by_time(tmp_path):
     assert rows[-1].scores[0].frame_iou == 1
     rows, _ = score_store(tmp_path, [every_second])
     assert rows[-1].scores[0].frame_iou == pytest.approx((1 + 1 / 3) / 2)
+
+
+def video(numbers, boxes=BOXES, video_id="P01_01") -> AnnotatedVideo:
+    return AnnotatedVideo(video_id, np.array(numbers), np.array(boxes) / [100, 50, 100, 50])
+
+
+def test_annotated_videos_are_scored_on_the_frames_within_each_clip(tmp_path):
+    # Number n is at n / 60 s: 300 is the first frame of clip "a", 306 the second; 298 and 330 are outside.
+    boxes = np.array([[50, 0, 99, 50], BOXES[0], BOXES[1], [50, 0, 99, 50]])
+    rows, missing = score_store(tmp_path, [video([298, 300, 306, 330], boxes)])
+    assert missing == 0
+    assert rows[-1].clip_ids == ["a"]
+    np.testing.assert_allclose(rows[-1].frame_ious[0], [1, 1])
+    assert rows[-1].scores[0].frame_iou == 1
+
+
+def test_rate_of_annotated_videos_is_epics_own_or_given(tmp_path):
+    rows, _ = score_store(tmp_path, [video([255, 260], BOXES[[1, 2]])], fps=50.0)
+    np.testing.assert_allclose(rows[-1].frame_ious[0], [1, 1])
+    with pytest.raises(InputError, match="at least one clip"):
+        score_store(tmp_path, [video([255, 260], BOXES[[1, 2]])])  # at 60 per second they are before the clip
+
+
+def test_videos_without_a_scored_clip_are_counted(tmp_path):
+    videos = [video([300, 306, 312]), video([300, 306, 312], video_id="P01_02"), video([1], BOXES[:1], "P09_01")]
+    assert score_store(tmp_path, videos)[1] == 2
 
 
 def test_no_common_clip_is_an_error_that_names_clips(tmp_path):
@@ -103,5 +146,36 @@ def test_command_scores_a_store(tmp_path):
     assert result.return_value == 0
     assert "| store | 1.000 (1.00 to 1.00)" in result.output
     assert "| a | 0.08" in result.output
+    plot = tmp_path / "plot.png"
+    result = CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path), "--plot", str(plot)])
+    assert f"plot: {plot}" in result.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"end in \.png"):
+        CliRunner().invoke(
+            command, [str(tmp_path), "--boxes", str(path), "--plot", "x.svg"], standalone_mode=False,
+            catch_exceptions=False,
+        )  # fmt: skip
     path.write_text(json.dumps({"a": frames, "gone": frames}))
     assert CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path)], standalone_mode=False).return_value == 3
+
+
+def test_command_says_when_visors_numbers_are_not_epics(tmp_path):
+    from click.testing import CliRunner
+
+    from motionbox.commands.evaluate import command
+
+    hand = {"id": "h", "name": "left hand", "segments": [[[0, 0], [384, 0], [384, 432]]]}
+    name = "P01_01_frame_0000000300.jpg"
+    frame = {"image": {"name": name, "video": "P01_01"}, "annotations": [hand]}
+    path = tmp_path / "P01_01.json"
+    path.write_text(json.dumps({"video_annotations": [frame]}))
+    result = CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path)], standalone_mode=False)
+    assert "| store | 1.000" in result.output
+    assert "taken for EPIC's" in result.stderr
+    mapping = tmp_path / "frame_mapping.json"
+    mapping.write_text(json.dumps({"P01_01": {name: "frame_0000000312.jpg"}}))
+    result = CliRunner().invoke(
+        command, [str(tmp_path), "--boxes", str(path), "--frame-mapping", str(mapping)], standalone_mode=False
+    )
+    assert "| store | 0.000" in result.output
+    assert result.stderr == ""

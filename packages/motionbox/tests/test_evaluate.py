@@ -131,6 +131,7 @@ def test_reads_the_authors_form(tmp_path):
         ('{"a": [{"name": "1.jpg"}]}', "clip 'a', frame 1 must hold labels"),
         ('{"a": [{"name": "x.jpg", "labels": []}]}', "clip 'a', frame 1"),
         ('{"a": 3}', "clip 'a'"),
+        ('{"video_annotations": []}', "VISOR's videos"),
     ],
 )
 def test_files_of_another_form_are_refused(tmp_path, content, message):

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from motionbox import boxes as bx
+from motionbox.annotations import AnnotatedVideo
+from motionbox.datasets.epic100 import official_rate
 from motionbox.errors import InputError
 from motionbox.evaluate import (
     METRICS,
@@ -14,11 +20,13 @@ from motionbox.evaluate import (
     ClipScore,
     Interval,
     boxes_at,
+    frame_ious,
     score_clip,
     summarise,
     trivial_boxes,
 )
-from motionbox.store import open_store
+from motionbox.export import mofo_stem
+from motionbox.store import Store, open_store
 
 _TITLES = {
     "frame_iou": "frame IoU",
@@ -40,6 +48,7 @@ class ScoreRow:
         scores: One per clip.
         confidences: Clip confidence, one per clip; empty where the method knows none.
         milliseconds: Time per frame of all steps after flow, one per clip; empty where it was not measured.
+        frame_ious: IoU of every annotated frame, float64 (T,) per clip; empty where it is not kept.
     """
 
     name: str
@@ -47,6 +56,7 @@ class ScoreRow:
     scores: list[ClipScore] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
+    frame_ious: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
     def add(self, clip_id: str, score: ClipScore) -> None:
         """Add one clip."""
@@ -58,17 +68,20 @@ class ScoreRow:
         return summarise(self.scores)
 
 
-def score_store(path: Path, truths: Iterable[AnnotatedClip], *, fps: float | None = None) -> tuple[list[ScoreRow], int]:
+def score_store(
+    path: Path, truths: Iterable[AnnotatedClip | AnnotatedVideo], *, fps: float | None = None
+) -> tuple[list[ScoreRow], int]:
     """Score a store's boxes, and boxes that do not look at the video beside them.
 
     Args:
         path: The store.
-        truths: Annotated clips, in display pixels; frame number n stands at (n - 1) / fps seconds.
-        fps: Rate of the annotated frames, None: each clip's own.
+        truths: Annotated clips, in display pixels; frame number n stands at (n - 1) / fps seconds. Or annotated videos:
+            each of their clips is scored on the annotated frames within it, frame number n at n / fps seconds.
+        fps: Rate of the annotated frames, None: each clip's own, and EPIC's official rate for videos.
 
     Returns:
-        One row per trivial method and one for the store; how many annotated clips could not be scored, because the
-        store lacks them, they failed or they have no box.
+        One row per trivial method and one for the store; how many annotated clips and videos could not be scored,
+        because the store lacks them, they failed or they have no box.
 
     Raises:
         InputError: Not one annotated clip can be scored.
@@ -78,24 +91,63 @@ def score_store(path: Path, truths: Iterable[AnnotatedClip], *, fps: float | Non
     missing = 0
     with open_store(path) as store:
         clips = {row["clip_id"]: row for row in store.clips().to_pylist()}
+        by_video: dict[str, list[dict[str, Any]]] = {}
+        for row in clips.values():
+            by_video.setdefault(mofo_stem(row["video_id"]), []).append(row)
         for truth in truths:
-            clip = clips.get(truth.clip_id)
-            if clip is None or not clip["num_frames"] or not bx.has_box(truth.boxes).any():
-                missing += 1
-                continue
-            size = (clip["width"], clip["height"])
-            times = store.frame_times(truth.clip_id)
-            wanted = times[0] + (truth.numbers - 1) / (fps or clip["fps"])
-            found = boxes_at(times, store.frame_boxes(truth.clip_id), wanted)
-            for name, boxes in {**trivial_boxes(truth.boxes, *size), "store": found}.items():
-                rows.setdefault(name, ScoreRow(name)).add(truth.clip_id, score_clip(boxes, truth.boxes, *size))
-            rows["store"].confidences.append(clip["confidence"])
+            if isinstance(truth, AnnotatedClip):
+                scenes = [_clip_scene(store, clips.get(truth.clip_id), truth, fps)]
+            else:
+                scenes = [_video_scene(store, clip, truth, fps) for clip in by_video.get(truth.video_id, [])]
+            known = [scene for scene in scenes if scene is not None]
+            missing += not known
+            for scene in known:
+                _score_scene(rows, scene)
     if not rows:
         raise InputError(
             f"store {path} must hold at least one clip that the boxes file annotates, got none; clip ids of the store "
             f"begin with {', '.join(sorted(clips)[:3]) or 'nothing'}"
         )
     return list(rows.values()), missing
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A clip's row, its boxes in the annotated frames, (T, 4), and the true ones, (T, 4), both in display pixels."""
+
+    clip: dict[str, Any]
+    predicted: npt.NDArray[Any]
+    truth: npt.NDArray[Any]
+
+
+def _clip_scene(store: Store, clip: dict[str, Any] | None, truth: AnnotatedClip, fps: float | None) -> _Scene | None:
+    if clip is None or not clip["num_frames"] or not bx.has_box(truth.boxes).any():
+        return None
+    times = store.frame_times(truth.clip_id)
+    wanted = times[0] + (truth.numbers - 1) / (fps or clip["fps"])
+    return _Scene(clip, boxes_at(times, store.frame_boxes(truth.clip_id), wanted), truth.boxes)
+
+
+def _video_scene(store: Store, clip: dict[str, Any], truth: AnnotatedVideo, fps: float | None) -> _Scene | None:
+    """Take the annotated frames within a clip, half a frame step of the annotation beyond its ends included."""
+    if not clip["num_frames"]:
+        return None
+    rate = fps or official_rate(truth.video_id)
+    times, wanted = store.frame_times(clip["clip_id"]), truth.numbers / rate
+    within = (wanted >= times[0] - 0.5 / rate) & (wanted <= times[-1] + 0.5 / rate)
+    true_boxes = truth.boxes_px(clip["width"], clip["height"])[within]
+    if not bx.has_box(true_boxes).any():
+        return None
+    return _Scene(clip, boxes_at(times, store.frame_boxes(clip["clip_id"]), wanted[within]), true_boxes)
+
+
+def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:
+    size = (scene.clip["width"], scene.clip["height"])
+    for name, boxes in {**trivial_boxes(scene.truth, *size), "store": scene.predicted}.items():
+        row = rows.setdefault(name, ScoreRow(name))
+        row.add(scene.clip["clip_id"], score_clip(boxes, scene.truth, *size))
+        row.frame_ious.append(frame_ious(boxes, scene.truth))
+    rows["store"].confidences.append(scene.clip["confidence"])
 
 
 def markdown_table(rows: Sequence[ScoreRow]) -> str:

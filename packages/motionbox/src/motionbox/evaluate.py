@@ -91,7 +91,7 @@ def score_clip(predicted: AnyArray, truth: AnyArray, width: int, height: int) ->
     scored = bx.has_box(truth)
     if not scored.any():
         raise ValueError("truth must have a box in at least one frame, got none")
-    ious = bx.iou(predicted[scored], truth[scored])
+    ious = frame_ious(predicted, truth)
     covered = bx.area(bx.intersection(predicted[scored], truth[scored])) / bx.area(truth[scored])
     return ClipScore(
         frame_iou=float(ious.mean()),
@@ -101,6 +101,12 @@ def score_clip(predicted: AnyArray, truth: AnyArray, width: int, height: int) ->
         clip_iou=float(bx.iou(bx.clip_box(predicted), bx.clip_box(truth))),
         jitter=_jitter(predicted, truth, float(np.hypot(width, height))),
     )
+
+
+def frame_ious(predicted: AnyArray, truth: AnyArray) -> npt.NDArray[np.float64]:
+    """Return the IoU of every frame that has a true box, float64 (num_scored,); arguments as in `score_clip`."""
+    scored = bx.has_box(np.asarray(truth))
+    return np.asarray(bx.iou(np.asarray(predicted)[scored], np.asarray(truth)[scored]), np.float64)
 
 
 def _jitter(predicted: AnyArray, truth: AnyArray, diagonal_px: float) -> float:
@@ -195,14 +201,35 @@ def read_boxes(path: Path) -> dict[str, AnnotatedClip]:
     Raises:
         InputError: The file is missing or not of this form; says where.
     """
+    return parse_clips(load_json(path), path)
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: It is missing or not JSON.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"boxes file {path} does not exist") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"boxes file {path} must be readable JSON: {error}") from None
+
+
+def parse_clips(content: Any, path: Path) -> dict[str, AnnotatedClip]:
+    """Take clips out of the content of a boxes file; see `read_boxes`.
+
+    Raises:
+        InputError: The content is not of this form; says where in `path`.
+    """
     if not isinstance(content, Mapping):
         raise InputError(f"boxes file {path} must be an object of clip id -> frames, got {type(content).__name__}")
+    if "video_annotations" in content:
+        raise InputError(
+            f"boxes file {path} must annotate clips, got VISOR's videos; `motionbox evaluate` scores those"
+        )
     return {str(clip_id): _read_clip(str(clip_id), frames, path) for clip_id, frames in content.items()}
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -6,8 +7,10 @@ import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
 
+from motionbox.annotations import read_annotations
+from motionbox.box_scores import score_store
 from motionbox.commands.extract import command as extract
-from motionbox.datasets.epic100 import find_videos
+from motionbox.datasets.epic100 import find_videos, official_rate
 from motionbox.errors import InputError
 from motionbox.manifest import load_manifest
 from motionbox.store import Store, open_store
@@ -243,3 +246,32 @@ def test_boxes_from_frame_files_equal_those_from_an_mp4(official, testdata, tmp_
         assert (len(boxes), len(other.frame_boxes(clip_id))) == (num_by_number, num_by_time)
         assert np.allclose(times[:num_by_time], other.frame_times(clip_id), atol=1e-3)
         assert np.abs(boxes[:num_by_time].astype(int) - other.frame_boxes(clip_id)).max() <= 2
+
+
+def test_official_rate_follows_the_videos_name():
+    assert (official_rate("P01_01"), official_rate("P01_101")) == (60.0, 50.0)
+    with pytest.raises(InputError, match="such as P01_01, got 'kitchen'"):
+        official_rate("kitchen")
+
+
+def test_boxes_annotated_by_frame_number_meet_the_stores_frames(official, testdata, tmp_path):
+    """A store against its own boxes, written as VISOR writes polygons: exact, and not when the numbers are shifted."""
+    store = extracted(mini_root(official, testdata, tmp_path), tmp_path / "store")
+    sizes = {row["clip_id"]: (row["width"], row["height"]) for row in store.clips().to_pylist()}
+
+    def scored(shift: int) -> list[float]:
+        frames = []
+        for clip_id, (width, height) in sizes.items():
+            for time_seconds, box in zip(store.frame_times(clip_id), store.frame_boxes(clip_id).tolist(), strict=True):
+                x1, y1, x2, y2 = np.array(box) * np.array([1920 / width, 1080 / height] * 2)
+                hand = {"id": "a", "name": "left hand", "segments": [[[x1, y1], [x2, y1], [x2, y2], [x1, y2]]]}
+                name = f"P01_06_frame_{round(time_seconds * 60) + shift:010d}.jpg"
+                frames.append({"image": {"name": name, "video": "P01_06"}, "annotations": [hand]})
+        path = tmp_path / "P01_06.json"
+        path.write_text(json.dumps({"video_annotations": frames[::3]}))
+        rows, missing = score_store(store.path, read_annotations(path))
+        assert (missing, rows[-1].clip_ids) == (0, ["P01_06_90", "P01_06_92"])
+        return [score.frame_iou for score in rows[-1].scores]
+
+    assert min(scored(0)) > 0.999
+    assert max(scored(2)) < 0.95

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from motionbox.errors import ExitCode
+from motionbox.errors import ExitCode, InputError
 
 
 @click.command(help="Score the boxes of a store against annotated hand and object boxes.")
@@ -16,22 +16,45 @@ from motionbox.errors import ExitCode
     "boxes_file",
     type=click.Path(path_type=Path),
     required=True,
-    help="JSON in the form of Something-Else (and of `motionbox synth`), or the authors' form.",
+    help="JSON of Something-Else (and of `motionbox synth`), of MOFO's authors, of VISOR, or of EPIC's hand-object "
+    "detections; or a folder of such files.",
 )
 @click.option(
-    "--fps", type=click.FloatRange(min=0, min_open=True), help="Rate of the annotated frames.  [the clip's own]"
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Rate of the annotated frames.  [the clip's own; EPIC videos: 60, or 50 for PXX_1YY]",
+)
+@click.option(
+    "--frame-mapping", type=click.Path(path_type=Path), help="VISOR's frame_mapping.json: EPIC's numbers of its frames."
 )
 @click.option("--per-clip", is_flag=True, help="Also list every clip.")
-def command(store: Path, boxes_file: Path, fps: float | None, per_clip: bool) -> int:
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw the IoU of frames and clips into this .png.")
+def command(
+    store: Path, boxes_file: Path, fps: float | None, frame_mapping: Path | None, per_clip: bool, plot: Path | None
+) -> int:
     """Run the command; see the options."""
+    from motionbox.annotations import AnnotatedVideo, read_annotations
     from motionbox.box_scores import clip_table, markdown_table, score_store
-    from motionbox.evaluate import read_boxes
 
-    rows, missing = score_store(store, read_boxes(boxes_file).values(), fps=fps)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise InputError(f"--plot must end in .png, got {str(plot)!r}")
+    truths = read_annotations(boxes_file, frame_mapping=frame_mapping)
+    if any(isinstance(truth, AnnotatedVideo) and not truth.renumbered for truth in truths):
+        click.echo("VISOR's frame numbers are taken for EPIC's; --frame-mapping corrects those that differ", err=True)
+    rows, missing = score_store(store, truths, fps=fps)
     click.echo(f"{len(rows[0].scores)} clips of {store} against {boxes_file}")
     click.echo(markdown_table(rows))
     if per_clip:
         click.echo(clip_table(rows))
+    if plot is not None:
+        from motionbox.record import write_file
+        from motionbox.score_plot import score_plot
+
+        write_file(plot, iter([score_plot(rows)]), 1)
+        click.echo(f"plot: {plot}")
     if missing:
-        click.echo(f"not scored: {missing} annotated clips that the store lacks, that failed or have no box", err=True)
+        click.echo(
+            f"not scored: {missing} annotated clips or videos that the store lacks, that failed or have no box",
+            err=True,
+        )
     return ExitCode.FAILED_CLIPS if missing else ExitCode.OK

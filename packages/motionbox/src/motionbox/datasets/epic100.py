@@ -9,6 +9,7 @@ manifest's `start_seconds` and `stop_seconds` select exactly the files `start_fr
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ _MEDIA_FOLDERS = ("", "EPIC-KITCHENS/")
 _SPAN_COLUMNS = ("narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "start_frame")
 _LABEL_COLUMNS = ("narration", "verb", "verb_class", "noun", "noun_class")
 _MAX_FRAME_DISAGREEMENT = 2
+_FIFTY_FPS_IDS = "^P[0-9]+_[0-9]{3}$"
 
 
 def load_epic100(root: Path) -> pa.Table:
@@ -67,6 +69,17 @@ def load_epic100(root: Path) -> pa.Table:
     return build_table(_locate(table, root), labels)
 
 
+def official_rate(video_id: str) -> float:
+    """Return the rate that a video's frame numbers count with: 60, or 50 for `PXX_1YY`.
+
+    Raises:
+        InputError: It is not the name of a video of EPIC-KITCHENS-100.
+    """
+    if re.fullmatch("P[0-9]+_[0-9]{2,3}", video_id) is None:
+        raise InputError(f"video_id must be a video of EPIC-KITCHENS-100 such as P01_01, got {video_id!r}")
+    return 50.0 if re.fullmatch(_FIFTY_FPS_IDS, video_id) else 60.0
+
+
 def _read_split(path: Path, split: str) -> pa.Table:
     raw = read_csv_text(path)
     labelled = split != "test"
@@ -74,7 +87,7 @@ def _read_split(path: Path, split: str) -> pa.Table:
     columns = {name: raw[name] for name in ("narration_id", "participant_id", "video_id")}
     columns |= {f"{end}_seconds": _seconds(raw, f"{end}_timestamp", path) for end in ("start", "stop")}
     columns |= {f"{end}_frame": _whole_numbers(raw, f"{end}_frame", path) for end in ("start", "stop")}
-    columns["rate"] = pc.if_else(pc.match_substring_regex(raw["video_id"], "^P[0-9]+_[0-9]{3}$"), 50.0, 60.0)
+    columns["rate"] = pc.if_else(pc.match_substring_regex(raw["video_id"], _FIFTY_FPS_IDS), 50.0, 60.0)
     for end in ("start", "stop"):
         expected = pc.max_element_wise(1, pc.floor(pc.multiply(columns[f"{end}_seconds"], columns["rate"])))
         off = pc.greater(pc.abs(pc.subtract(expected, columns[f"{end}_frame"])), _MAX_FRAME_DISAGREEMENT)
