@@ -1,8 +1,9 @@
 import json
-import multiprocessing
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -123,29 +124,26 @@ def test_a_half_made_run_is_not_one(tmp_path: Path) -> None:
     assert [paths.root for paths in run_paths(tmp_path / "store")] == [run.paths.root]
 
 
-def _try_lock(store: Path, answers: "multiprocessing.Queue[str]") -> None:
-    try:
-        with store_lock(store):
-            answers.put("held")
-    except StoreError as error:
-        answers.put(str(error))
+def _lock_in_another_process(store: Path) -> str:
+    code = (
+        "import sys; from pathlib import Path; from motionbox.errors import StoreError; "
+        "from motionbox.lock import store_lock\n"
+        "try:\n    with store_lock(Path(sys.argv[1])): print('held')\n"
+        "except StoreError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(store)], capture_output=True, text=True, check=True)
+    return result.stdout.strip()
 
 
 def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path) -> None:
     prepare_store(tmp_path)
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
     assert lock_holder(tmp_path) is None
     with store_lock(tmp_path):
         assert f"process {os.getpid()}" in str(lock_holder(tmp_path))
-        child = context.Process(target=_try_lock, args=(tmp_path, answers))
-        child.start()
-        message = answers.get(timeout=60)
-        child.join()
+        message = _lock_in_another_process(tmp_path)
         assert f"in use by process {os.getpid()}" in message
         assert "--force" in message
         with store_lock(tmp_path, force=True):
             pass
     assert lock_holder(tmp_path) is None
-    _try_lock(tmp_path, answers)
-    assert answers.get(timeout=60) == "held"
+    assert _lock_in_another_process(tmp_path) == "held"
