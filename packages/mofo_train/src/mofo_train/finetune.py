@@ -24,7 +24,7 @@ from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.config import config_digest
 from mofo_train.data.augment import augment_clip
 from mofo_train.data.clips import dense_frames, segment_frames
-from mofo_train.data.dataset import Batch, ClipReader, ResumableSampler, Sample, TrainingClips, create_loader
+from mofo_train.data.dataset import Batch, ClipReader, Sample, TrainingClips, create_loader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import DataError, Interrupted
 from mofo_train.evaluate import classify_clips, percent
@@ -42,6 +42,7 @@ from mofo_train.stage import (
     BadClips,
     StopRequest,
     claim_folder,
+    create_sampler,
     duration,
     step_seed,
     stop_diverged,
@@ -246,20 +247,8 @@ class _Run:
     def train(self) -> Path:
         """Take all remaining steps; returns the folder of the chosen weights."""
         config, optim = self.config, self.config.optim
-        if optim.batch_size % config.data.crops_per_clip:
-            raise DataError(
-                f"optim.batch_size must be a multiple of data.crops_per_clip = {config.data.crops_per_clip}, "
-                f"got {optim.batch_size}"
-            )
-        sampler = ResumableSampler(
-            len(self.reader),
-            optim.batch_size // config.data.crops_per_clip,
-            seed=config.seed,
-            epochs=optim.epochs,
-            accumulate=optim.accumulate,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
-            start_step=self.step,
+        sampler = create_sampler(
+            len(self.reader), config.data, optim, self.ranks, seed=config.seed, start_step=self.step
         )
         self.steps_per_epoch = sampler.steps_per_epoch
         total = optim.epochs * self.steps_per_epoch

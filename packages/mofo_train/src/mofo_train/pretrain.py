@@ -21,9 +21,9 @@ from torch.distributed.tensor import DTensor
 from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.config import ModelConfig, PretrainConfig, config_digest
-from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, ResumableSampler, create_loader
+from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, create_loader
 from mofo_train.distributed import Ranks
-from mofo_train.errors import DataError, Interrupted
+from mofo_train.errors import Interrupted
 from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_targets, split_tokens
@@ -34,6 +34,7 @@ from mofo_train.stage import (
     BadClips,
     StopRequest,
     claim_folder,
+    create_sampler,
     duration,
     step_seed,
     stop_diverged,
@@ -153,20 +154,8 @@ class _Run:
         """Take all remaining steps."""
         config = self.config
         optim = config.optim
-        if optim.batch_size % config.data.crops_per_clip:
-            raise DataError(
-                f"optim.batch_size must be a multiple of data.crops_per_clip = {config.data.crops_per_clip}, "
-                f"got {optim.batch_size}"
-            )
-        sampler = ResumableSampler(
-            len(self.reader),
-            optim.batch_size // config.data.crops_per_clip,
-            seed=config.seed,
-            epochs=optim.epochs,
-            accumulate=optim.accumulate,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
-            start_step=self.step,
+        sampler = create_sampler(
+            len(self.reader), config.data, optim, self.ranks, seed=config.seed, start_step=self.step
         )
         self.steps_per_epoch = sampler.steps_per_epoch
         total = optim.epochs * self.steps_per_epoch

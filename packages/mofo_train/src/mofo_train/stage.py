@@ -14,7 +14,9 @@ from typing import NoReturn
 import torch
 from pydantic import BaseModel
 
-from mofo_train.config import config_digest
+from mofo_train.config import ClipsConfig, OptimConfig, config_digest
+from mofo_train.data.dataset import ResumableSampler
+from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, MofoTrainError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,6 +52,31 @@ def claim_folder(out: Path, config: BaseModel, *, write: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         values = {"digest": digest, "config": config.model_dump(mode="json")}
         recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def create_sampler(
+    num_clips: int, data: ClipsConfig, optim: OptimConfig, ranks: Ranks, *, seed: int, start_step: int
+) -> ResumableSampler:
+    """Create the order in which a stage draws its clips, from the step that it has reached.
+
+    Raises:
+        DataError: `batch_size` is no multiple of `crops_per_clip`, or there are too few clips for a batch.
+    """
+    if optim.batch_size % data.crops_per_clip:
+        raise DataError(
+            f"optim.batch_size must be a multiple of data.crops_per_clip = {data.crops_per_clip}, "
+            f"got {optim.batch_size}"
+        )
+    return ResumableSampler(
+        num_clips,
+        optim.batch_size // data.crops_per_clip,
+        seed=seed,
+        epochs=optim.epochs,
+        accumulate=optim.accumulate,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        start_step=start_step,
+    )
 
 
 def step_seed(seed: int, place: int) -> int:
