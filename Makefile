@@ -6,7 +6,7 @@ PROFILE ?= full
 DATASET ?= synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu reproduce-table1 lint typecheck check bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,7 +57,14 @@ lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
 typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)
 	$(BIN)/mypy
 
-check: lint typecheck test  ## Lint, types and tests
+$(VENV)/docs.stamp: $(VENV)/all.stamp
+	$(BIN)/pip install --quiet -c constraints.txt --group docs
+	@touch $@
+
+docs: $(VENV)/docs.stamp  ## Build the documentation with the API reference into site/ (any warning or dead link is an error)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: lint typecheck test docs  ## Lint, types, tests and documentation
 
 clean:  ## Remove the environment, caches and demo output
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo dist site
