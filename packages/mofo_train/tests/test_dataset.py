@@ -99,6 +99,12 @@ def test_a_resumed_sampler_goes_on_where_it_was() -> None:
     assert list(ResumableSampler(13, 4, seed=7, epochs=3, start_step=4)) == whole[4:]
 
 
+def test_the_order_depends_on_the_seed() -> None:
+    orders = [[key.clip for batch in ResumableSampler(12, 4, seed=seed, epochs=1) for key in batch] for seed in (7, 8)]
+    assert orders[0] != orders[1]
+    assert orders[0] == [key.clip for batch in ResumableSampler(12, 4, seed=7, epochs=1) for key in batch]
+
+
 def test_workers_change_nothing(store_path: Path) -> None:
     clips = dataset(store_path)
     here = [list(create_loader(clips, ResumableSampler(12, 6, seed=0, epochs=1), num_workers=0, pin=False))][0]
