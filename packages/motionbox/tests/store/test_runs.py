@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from motionbox import runs
 from motionbox.errors import StoreError
+from motionbox.store import runs
 from motionbox.store.layout import check_store, run_paths
 from motionbox.store.lock import lock_holder, store_lock
 from motionbox.store.runs import load_run, prepare_store
