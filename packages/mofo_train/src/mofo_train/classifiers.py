@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mofo_train.finetune_config import ClassifierConfig
 from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into
-from mofo_train.models.checkpoints import CLASSIFIER_PARTS
 from mofo_train.models.probe import AttentiveClassifier
 from mofo_train.models.vit import ClipShape, size_of
 
@@ -34,7 +33,8 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
         head = model.state_dict()["head.weight"].shape
         if "head.weight" in state and state["head.weight"].shape != head:
             state = {name: value for name, value in state.items() if not name.startswith("head.")}
-        load_into(model, state, optional=(*CLASSIFIER_PARTS, "pool"), source=str(config.init))
+        fresh = tuple(name for name in model.state_dict() if not name.startswith("encoder."))
+        load_into(model, state, optional=fresh, source=str(config.init))
     if config.probe != "none":
         model.encoder.requires_grad_(False)
     return model
