@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mofo_train.checkpoint import write_checkpoint
+from mofo_train.classifiers import create_model
 from mofo_train.commands.evaluate import command
 from mofo_train.data.dataset import ClipReader
 from mofo_train.data.views import FixedBatches, ViewedClips, view_crops, view_frames
 from mofo_train.distributed import Ranks
 from mofo_train.evaluate import ClassifiedClips, classify_clips, describe
-from mofo_train.finetune import create_model
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.predictions import Predictions, merge_predictions, read_predictions

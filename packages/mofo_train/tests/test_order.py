@@ -39,3 +39,9 @@ def test_batches_that_do_not_fit_are_refused() -> None:
         ResumableSampler(12, 16, seed=0, epochs=1)
     with pytest.raises(DataError, match="divisible by 2 ranks x 2 micro-batches, got 6"):
         ResumableSampler(12, 6, seed=0, epochs=1, accumulate=2, world_size=2)
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    orders = [[key.clip for batch in ResumableSampler(12, 4, seed=seed, epochs=1) for key in batch] for seed in (7, 8)]
+    assert orders[0] != orders[1]
+    assert orders[0] == [key.clip for batch in ResumableSampler(12, 4, seed=7, epochs=1) for key in batch]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mofo_train.checkpoint import read_checkpoint
+from mofo_train.classifiers import create_model
 from mofo_train.config import load_recipe, override_recipe
 from mofo_train.data.dataset import ClipReader
 from mofo_train.data.sources import open_clips
@@ -20,7 +21,6 @@ from mofo_train.data.views import ViewedClips
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError
 from mofo_train.evaluate import classify_clips
-from mofo_train.finetune import create_model
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, load_checkpoint, load_into

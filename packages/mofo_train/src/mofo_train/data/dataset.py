@@ -1,8 +1,8 @@
 """Samples in a fixed order: what a step reads depends on (seed, epoch, position) and on nothing else.
 
 The sampler (see `order`) hands out keys, so workers live on from epoch to epoch and nothing changes with the number of
-workers or ranks: a global step always takes the same clips, crops and frames. A clip that cannot be read is replaced by
-another one drawn from the same key; the others do not move.
+workers or ranks: a global step always takes the same clips, crops and frames. A clip that cannot be read is replaced
+by another one drawn from the same key; the others do not move.
 """
 
 from __future__ import annotations

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.config import DEFAULT_PRESET, ExtractConfig, FramesConfig, load_config, preset_names
+from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
+from motionbox.datasets import DATASETS
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 
 if TYPE_CHECKING:
-    from motionbox.executors import Executor
-    from motionbox.runs import Run
+    from motionbox.engine.executors import Executor
+    from motionbox.store.runs import Run
 
-_DATASETS = ("epic100", "ssv2", "synthetic", "folder")
 _OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
 
 
 @click.command(help="Compute the motion boxes of a data set and keep them in a store; the same command resumes.")
-@click.option("--dataset", type=click.Choice(_DATASETS), default="folder", show_default=True, help="Kind of data set.")
+@click.option(
+    "--dataset", type=click.Choice(tuple(DATASETS)), default="folder", show_default=True, help="Kind of data set."
+)
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
 @click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
 @click.option(
@@ -35,7 +37,7 @@ _NUM_LISTED = 20
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True, help=f"One of {', '.join(preset_names())}.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
-@click.option("--flow", type=click.Choice(["tvl1", "dis"]), help="Flow method.")
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), help="Flow method.")
 @click.option(
     "--save", type=click.Choice(["flow"]), multiple=True, help="Keep the flow too: float16, or as store.flow says."
 )
@@ -88,8 +90,8 @@ def extract(
     Raises:
         MotionBoxError: Missing input, bad configuration, a store that cannot be used, or an interruption.
     """
-    from motionbox.lock import store_lock
-    from motionbox.runs import prepare_store
+    from motionbox.store.lock import store_lock
+    from motionbox.store.runs import prepare_store
 
     values = parse_overrides(overrides)
     if flow is not None:
@@ -146,7 +148,7 @@ def _num_cores(ray_address: str | None) -> int:
 
 def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool) -> Any:
     """Read the clips to work on; say first what the data on disk lacks."""
-    from motionbox.datacheck import check_data
+    from motionbox.datasets.datacheck import check_data
     from motionbox.manifest import load_manifest
 
     manifest = load_manifest(dataset, root, split, require_media=False)
@@ -170,8 +172,8 @@ def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
 
 def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool) -> Run:
     from motionbox.plan import plan_units, scan_inputs
-    from motionbox.runs import RunInputs, open_or_create_run
-    from motionbox.sources import HintProber
+    from motionbox.store.runs import RunInputs, open_or_create_run
+    from motionbox.video.sources import HintProber
 
     inputs = scan_inputs(root, manifest.column("path").to_pylist())
     parts = RunInputs(dataset, root, manifest, inputs, config)
@@ -186,9 +188,9 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractCo
 
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
-    from motionbox.engine import EngineOptions, drive
-    from motionbox.progress import create_reporter
-    from motionbox.snapshot import make_snapshot
+    from motionbox.engine.drive import EngineOptions, drive
+    from motionbox.engine.progress import create_reporter
+    from motionbox.store.snapshot import make_snapshot
 
     try:
         drive(run, executor, EngineOptions(backend=backend), create_reporter())
@@ -202,7 +204,7 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
 
 
 def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
-    from motionbox.executors import RayExecutor, SerialExecutor
+    from motionbox.engine.executors import RayExecutor, SerialExecutor
 
     if num_workers == 0 and ray_address is None:
         if gpus:
