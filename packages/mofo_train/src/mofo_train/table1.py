@@ -83,6 +83,7 @@ class TableConfig(Section):
         dataset: Data set of all rows.
         seeds: Seeds of every row: 0, 1, ...
         num_clips: Clips that are generated for data set `synthetic`.
+        camera_motion: Whether the camera of these clips moves.
         baseline: Row that the others are compared with.
         smoke: The profile `smoke`.
         rows: The rows.
@@ -93,6 +94,7 @@ class TableConfig(Section):
     dataset: str
     seeds: int = Field(3, ge=1, le=MAX_SEEDS)
     num_clips: int = Field(200, ge=10)
+    camera_motion: bool = True
     baseline: str
     smoke: ProfileConfig | None = None
     rows: tuple[RowConfig, ...] = Field(min_length=1)
@@ -313,9 +315,10 @@ def generate_data(table: TableConfig, out: Path, say: Say) -> None:
     """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
     data = out / "data"
     motionbox = [sys.executable, "-m", "motionbox"]
-    fingerprint = hashlib.sha256(json.dumps(table.num_clips).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps([table.num_clips, table.camera_motion]).encode()).hexdigest()
     extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
-    jobs = [(data, [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)])]
+    synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
+    jobs = [(data, synth if table.camera_motion else [*synth, "--no-camera-motion"])]
     for preset, store in generated_stores(table, out).items():
         jobs.append((store, [*extract, "--store", str(store), "--preset", preset]))
     for folder, command in jobs:

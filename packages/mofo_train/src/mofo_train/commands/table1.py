@@ -22,8 +22,9 @@ import click
     "--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [generated, or stores/<dataset>]"
 )
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<recipe>-<profile>]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<dataset>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
+@click.option("--prepare", is_flag=True, help="Make the data ready, or say what is missing; stop.")
 def command(
     dataset: str,
     recipe: str | None,
@@ -33,6 +34,7 @@ def command(
     data_root: Path | None,
     out: Path | None,
     only_plan: bool,
+    prepare: bool,
 ) -> int:
     """Pretrain, finetune and test every row with every seed; the same command resumes, done stages are skipped.
 
@@ -47,7 +49,7 @@ def command(
 
     name = recipe or f"{dataset}_table1"
     table = load_recipe(TableConfig, name, overrides).at(profile)
-    folder = out or Path("runs") / f"{Path(name).stem}-{profile}"
+    folder = out or Path("runs") / f"{table.dataset}-{profile}"  # tables share the stages that they have in common
     generated = table.dataset == "synthetic" and store is None
     if generated:
         stores = generated_stores(table, folder)
@@ -73,6 +75,8 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
+        if prepare:
+            return ExitCode.OK
         result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
         if ranks.is_first:
             stem = "table1" if name.endswith("table1") else Path(name).stem
