@@ -6,7 +6,7 @@ PROFILE ?= full
 DATASET ?= synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu reproduce-table1 lint typecheck check bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-planted reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ test-faults: $(VENV)/all.stamp  ## Run the whole fault-injection sweep (kills, f
 test-gpu: $(VENV)/all.stamp  ## Run the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
+test-planted: $(VENV)/all.stamp  ## Plant bugs in the functions that everything rests on; a test must catch each
+	$(BIN)/pytest -n 2 -m planted tests/test_planted_bugs.py
+
 bench: $(VENV)/all.stamp  ## Measure flow speed and accuracy beside OpenCV and scikit-image
 	$(BIN)/motionbox bench
 
@@ -57,7 +60,14 @@ lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
 typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)
 	$(BIN)/mypy
 
-check: lint typecheck test  ## Lint, types and tests
+$(VENV)/docs.stamp: $(VENV)/all.stamp
+	$(BIN)/pip install --quiet -c constraints.txt --group docs
+	@touch $@
+
+docs: $(VENV)/docs.stamp  ## Build the documentation with the API reference into site/ (any warning or dead link is an error)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: lint typecheck test docs  ## Lint, types, tests and documentation
 
 clean:  ## Remove the environment, caches and demo output
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo dist site

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -24,23 +27,7 @@ def draw_mask(config: MaskConfig, clip: ClipShape, boxes: Tensor, motion: Tensor
     Returns:
         bool (B, num_tokens), `True` = hidden, the same number in every row.
     """
-    batch = len(boxes)
-    ratio = config.mask_ratio
-    if config.kind == "random":
-        return masks.random_mask(batch, clip.num_tokens, mask_ratio=ratio, generator=generator)
-    if config.kind == "tube":
-        return masks.tube_mask(batch, clip.num_patches, clip.num_tubelets, mask_ratio=ratio, generator=generator)
-    if config.kind == "motion_map":
-        return masks.motion_map_tube_mask(
-            motion, clip.num_tubelets, mask_ratio=ratio, floor=config.floor, generator=generator
-        )
-    return masks.motion_tube_mask(
-        inside_patches(clip, boxes),
-        clip.num_tubelets,
-        mask_ratio=ratio,
-        inside_ratio=config.inside_ratio,
-        generator=generator,
-    )
+    return MASKS[config.kind].draw(config, clip, boxes, motion, generator)
 
 
 def inside_patches(clip: ClipShape, boxes: Tensor) -> Tensor:
@@ -58,6 +45,62 @@ def normalise(frames: Tensor) -> Tensor:
 
 def num_hidden_tokens(config: MaskConfig, clip: ClipShape) -> int:
     """Return how many tokens `draw_mask` hides in every clip."""
-    if config.kind == "random":
-        return round(config.mask_ratio * clip.num_tokens)
-    return round(config.mask_ratio * clip.num_patches) * clip.num_tubelets
+    if MASKS[config.kind].tubes:
+        return round(config.mask_ratio * clip.num_patches) * clip.num_tubelets
+    return round(config.mask_ratio * clip.num_tokens)
+
+
+Draw = Callable[[MaskConfig, ClipShape, Tensor, Tensor, torch.Generator], Tensor]
+"""Draws a mask; arguments and result as of `draw_mask`."""
+
+
+@dataclass(frozen=True)
+class MaskKind:
+    """What a value of `mask.kind` means.
+
+    Attributes:
+        draw: Draws the mask of a micro-batch.
+        tubes: Whole tubes are hidden, `round(mask_ratio * num_patches)` of them; else `round(mask_ratio * num_tokens)`
+            single tubelets.
+        reads_motion: It needs the stored motion maps.
+    """
+
+    draw: Draw
+    tubes: bool = True
+    reads_motion: bool = False
+
+
+def _draw_tube(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    ratio = config.mask_ratio
+    return masks.tube_mask(len(boxes), clip.num_patches, clip.num_tubelets, mask_ratio=ratio, generator=generator)
+
+
+def _draw_random(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    return masks.random_mask(len(boxes), clip.num_tokens, mask_ratio=config.mask_ratio, generator=generator)
+
+
+def _draw_motion(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    return masks.motion_tube_mask(
+        inside_patches(clip, boxes),
+        clip.num_tubelets,
+        mask_ratio=config.mask_ratio,
+        inside_ratio=config.inside_ratio,
+        generator=generator,
+    )
+
+
+def _draw_motion_map(
+    config: MaskConfig, clip: ClipShape, _: Tensor, motion: Tensor, generator: torch.Generator
+) -> Tensor:
+    return masks.motion_map_tube_mask(
+        motion, clip.num_tubelets, mask_ratio=config.mask_ratio, floor=config.floor, generator=generator
+    )
+
+
+MASKS: dict[str, MaskKind] = {
+    "tube": MaskKind(_draw_tube),
+    "random": MaskKind(_draw_random, tubes=False),
+    "motion": MaskKind(_draw_motion),
+    "motion_map": MaskKind(_draw_motion_map, reads_motion=True),
+}
+"""`mask.kind` -> what it means."""

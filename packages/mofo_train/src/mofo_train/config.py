@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mofo_train.errors import ConfigError
 
@@ -104,16 +104,26 @@ class MaskConfig(Section):
     """What is hidden.
 
     Attributes:
-        kind: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box) or `motion_map`.
+        kind: One of `batches.MASKS`: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box) or
+            `motion_map`.
         mask_ratio: Share of the tokens hidden.
         inside_ratio: Share of the tubes inside the motion box hidden (`motion`).
         floor: Weight of a patch without motion relative to the mean (`motion_map`).
     """
 
-    kind: Literal["tube", "random", "motion", "motion_map"] = "tube"
+    kind: str = "tube"
     mask_ratio: float = Field(0.9, gt=0, lt=1)
     inside_ratio: float = Field(0.75, ge=0, le=1)
     floor: float = Field(0.5, gt=0)
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, kind: str) -> str:
+        from mofo_train.batches import MASKS  # brings PyTorch, and imports this module
+
+        if kind not in MASKS:
+            raise ValueError(f"must be one of {', '.join(MASKS)}")
+        return kind
 
 
 class OptimConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mofo_train.config import ClipsConfig, NetworkConfig, OptimConfig, RunConfig, Section
 
@@ -13,14 +13,24 @@ class ClassifierConfig(NetworkConfig):
     """The classifier.
 
     Attributes:
-        fusion: How tokens become one vector: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO), `mca_two_way`.
+        fusion: How tokens become one vector, one of `models.FUSIONS`: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO),
+            `mca_two_way`.
         probe: `none` trains everything; `linear` the fusion, norm and head on a frozen encoder; `attentive` a learned
             query that attends to all tokens of a frozen encoder, norm and head (fusion is `mean` then).
     """
 
     drop_path: float = Field(0.1, ge=0, lt=1)
-    fusion: Literal["mean", "weighted_mean", "mca", "mca_two_way"] = "mean"
+    fusion: str = "mean"
     probe: Literal["none", "linear", "attentive"] = "none"
+
+    @field_validator("fusion")
+    @classmethod
+    def _fusion_is_known(cls, fusion: str) -> str:
+        from mofo_train.models.mca import FUSIONS  # brings PyTorch
+
+        if fusion not in FUSIONS:
+            raise ValueError(f"must be one of {', '.join(FUSIONS)}")
+        return fusion
 
     @model_validator(mode="after")
     def _attentive_has_no_fusion(self) -> ClassifierConfig:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from mofo_train.batches import draw_mask, inside_patches, normalise, num_hidden_tokens
+from mofo_train.batches import MASKS, draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.config import ModelConfig, PretrainConfig, config_digest
 from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, create_loader
@@ -123,7 +123,7 @@ class _Run:
             net,
             config.data,
             seed=config.seed,
-            with_motion=config.mask.kind == "motion_map",
+            with_motion=MASKS[config.mask.kind].reads_motion,
             patch_px=model.clip.patch_px,
         )
         wrapped: nn.Module = ranks.wrap(model, config.run.sharding)

@@ -22,7 +22,7 @@ from mofo_train.batches import normalise
 from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_view_loader
 from mofo_train.labels import LabelSpace
 from mofo_train.masks import tubelets_inside_boxes
-from mofo_train.models import Classifier
+from mofo_train.models import FUSIONS, Classifier
 from mofo_train.models.vit import Attention, Encoder
 
 Method = Literal["gradcam", "rollout"]
@@ -78,7 +78,8 @@ def attention_of(layer: Attention, x: Tensor) -> Tensor:
 def attention_rollout(model: Classifier, frames: Tensor, boxes: Tensor) -> Tensor:
     """Compute how much each input token reaches the tokens that the fusion averages.
 
-    These are all tokens for fusion `mean` and those inside the box for the others (all where none is inside).
+    These are all tokens for a fusion that reads no boxes, and those inside the box for the others (all where none is
+    inside).
 
     Args:
         model: The classifier, in evaluation mode.
@@ -90,7 +91,9 @@ def attention_rollout(model: Classifier, frames: Tensor, boxes: Tensor) -> Tenso
     """
     inside = inside_tokens(model, boxes)
     everywhere = torch.ones_like(inside)
-    rows = everywhere if model.fusion == "mean" else inside.where(inside.any(1, keepdim=True), everywhere)
+    rows = (
+        everywhere if not FUSIONS[model.fusion].reads_boxes else inside.where(inside.any(1, keepdim=True), everywhere)
+    )
     reach = (rows / rows.sum(1, keepdim=True)).float()[:, None]
     attentions: list[Tensor] = []
     with _inputs_of_attention(model.encoder, attentions):

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from motionbox.errors import ConfigError
 
@@ -109,20 +109,41 @@ class TVL1Params(_Section):
         return self
 
 
+FLOW_METHODS: dict[str, dict[str, str]] = {
+    "tvl1": {
+        "numba": "motionbox.flow._tvl1_cpu:NumbaTVL1Estimator",
+        "opencv": "motionbox.flow.opencv:OpenCVTVL1Estimator",
+        "cuda": "motionbox.flow._tvl1_gpu:CudaTVL1Estimator",
+    },
+    "dis": {"opencv": "motionbox.flow.opencv:DISEstimator"},
+}
+"""Method -> backend -> `module:class` of its `FlowEstimator`; the first backend is what `auto` takes.
+
+The class is made from the section of `FlowConfig` that bears the method's name, or from nothing where there is none.
+"""
+
+
 class FlowConfig(_Section):
     """Optical flow between a frame and a later one.
 
     Attributes:
-        method: `tvl1`, or `dis` (OpenCV's dense inverse search) as the quick alternative.
+        method: One of `FLOW_METHODS`: `tvl1`, or `dis` (OpenCV's dense inverse search) as the quick alternative.
         step_seconds: Distance of the two frames; None takes the next distinct frame.
         warm_start: Start each pair from the previous pair's flow.
         tvl1: Parameters of TV-L1.
     """
 
-    method: Literal["tvl1", "dis"] = "tvl1"
+    method: str = "tvl1"
     step_seconds: float | None = Field(None, gt=0)
     warm_start: bool = False
     tvl1: TVL1Params = TVL1Params()
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, method: str) -> str:
+        if method not in FLOW_METHODS:
+            raise ValueError(f"must be one of {', '.join(FLOW_METHODS)}")
+        return method
 
 
 class StoreConfig(_Section):

@@ -56,7 +56,7 @@ class FlowFileOptions:
     step: int = 1
     stride: int = 1
     short_side_px: int = 256
-    method: Literal["tvl1", "dis"] = "tvl1"
+    method: str = "tvl1"
 
 
 @dataclass(frozen=True)

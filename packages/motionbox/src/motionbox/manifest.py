@@ -20,6 +20,7 @@ Nothing here imports a decoder, OpenCV or Ray: trainers read manifests too.
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from motionbox.datasets import DATASETS
 from motionbox.errors import InputError
 
 MAX_ID_CHARS = 1024
@@ -47,9 +49,6 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns that every manifest has."""
-
-DATASETS = ("epic100", "ssv2", "synthetic", "folder")
-"""Names that `load_manifest` knows."""
 
 _NUM_NAMED = 5
 
@@ -75,7 +74,7 @@ def load_manifest(
     """Read a data set's annotations into a validated manifest, see the module for its columns.
 
     Args:
-        dataset: One of `DATASETS`.
+        dataset: One of `motionbox.datasets.DATASETS`.
         data_root: Folder of the data set; for `folder` also one video file or one folder of frames.
         split: Keep only the clips of this split.
         require_media: Refuse a manifest whose videos are not all on disk.
@@ -112,15 +111,8 @@ def _how_to_get(dataset: str) -> str:
 def _loader(dataset: str) -> Callable[[Path], pa.Table]:
     if dataset not in DATASETS:
         raise InputError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    from motionbox.datasets import epic100, folder, ssv2
-
-    loaders = {
-        "epic100": epic100.load_epic100,
-        "ssv2": ssv2.load_ssv2,
-        "synthetic": folder.load_synthetic,
-        "folder": folder.load_folder,
-    }
-    return loaders[dataset]
+    loader: Callable[[Path], pa.Table] = pkgutil.resolve_name(DATASETS[dataset])
+    return loader
 
 
 def build_table(columns: dict[str, Sequence[object] | pa.Array], labels: dict[str, pa.Array] | None = None) -> pa.Table:

@@ -205,6 +205,24 @@ def test_work_under_way_is_abandoned_when_the_drain_is_over(run: Run, monkeypatc
     assert not list(run.paths.attempts.rglob("working-*"))
 
 
+class Deaf(SerialExecutor):
+    """Works for ever; SIGTERM comes while it does."""
+
+    num_slots = 2
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:  # noqa: ARG002
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    def cancel(self, task: Task) -> None:  # noqa: ARG002
+        self._waiting.clear()
+
+
+def test_abandoned_units_are_among_those_left(run: Run) -> None:
+    with pytest.raises(Interrupted, match=f"with {len(units_of(run.plan()))} units left"):
+        drive(run, Deaf(), EngineOptions(drain_seconds=0.0), PlainReporter(io.StringIO()))
+
+
 def test_a_second_signal_ends_the_drain() -> None:
     stop = Stop()
     stop.request("first", 30.0)

@@ -145,3 +145,23 @@ def test_files_and_directories_are_forced_to_disk_before_the_record(paths: RunPa
     written = [directory, *directory.rglob("*"), directory.parent]
     assert {str(path) for path in written} <= set(before)
     assert after == [str(paths.commits)]
+
+
+def test_a_record_that_appeared_keeps_its_files(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is there but its directory cannot be forced to disk: after a crash the unit may be committed."""
+
+    def broken(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(durable, "fsync_directory", broken)
+    monkeypatch.setattr(commit, "make_directory", lambda path: path.mkdir(parents=True))
+    with pytest.raises(OSError, match="Input/output error"):
+        commit_unit(paths, "u000000", result)
+    verify_files(committed_attempt(paths, "u000000"), read_commit(paths, "u000000")["files"])
+
+
+def test_an_unreadable_record_keeps_every_file(paths: RunPaths, result) -> None:
+    """A damaged record may name any attempt; `motionbox verify` reports it, and nothing is removed until then."""
+    paths.commit("u000000").write_text("{")
+    assert not commit_unit(paths, "u000000", result)
+    assert any(name.endswith("/frames.parquet") for name in files_below(paths.attempts))

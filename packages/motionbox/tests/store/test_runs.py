@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from motionbox.errors import StoreError
+from motionbox.store import runs
 from motionbox.store.layout import check_store, run_paths
 from motionbox.store.lock import lock_holder, store_lock
 from motionbox.store.runs import load_run, prepare_store
@@ -122,6 +123,22 @@ def test_a_half_made_run_is_not_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
     shutil.copytree(run.paths.root, run.paths.root.with_name(f".{run.run_id}.half"))
     assert [paths.root for paths in run_paths(tmp_path / "store")] == [run.paths.root]
+
+
+def test_a_run_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store"
+    found_before: list[int] = []
+    real = runs.fsync_directory
+
+    def watching(path: Path) -> None:
+        found_before.append(len(run_paths(store)))
+        real(path)
+
+    monkeypatch.setattr(runs, "fsync_directory", watching)
+    manifest = number_videos(tmp_path / "videos", VIDEOS)
+    run = make_run(store, tmp_path / "videos", manifest)
+    assert found_before == [0, 1]  # everything is on disk, then the name appears
+    assert run.plan().num_rows == 2
 
 
 def _lock_in_another_process(store: Path) -> str:

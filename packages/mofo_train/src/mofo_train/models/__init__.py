@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mofo_train.models.checkpoints import load_checkpoint, load_into
 from mofo_train.models.mae import MaskedAutoencoder
-from mofo_train.models.mca import FUSIONS, Classifier, Fusion
+from mofo_train.models.mca import FUSIONS, Classifier, FusionKind
 from mofo_train.models.vit import SIZES, ClipShape, size_of
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "SIZES",
     "Classifier",
     "ClipShape",
-    "Fusion",
+    "FusionKind",
     "MaskedAutoencoder",
     "create_classifier",
     "create_pretrain_model",
@@ -59,7 +59,7 @@ def create_pretrain_model(
 def create_classifier(
     name: str,
     num_classes: int,
-    fusion: Fusion = "mean",
+    fusion: str = "mean",
     *,
     num_frames: int = 16,
     image_px: int = 224,
@@ -71,8 +71,9 @@ def create_classifier(
     Args:
         name: One of `SIZES`.
         num_classes: Width of the head.
-        fusion: `mean` (VideoMAE: all tokens), `weighted_mean` ((inside + outside / 2) / 2), `mca` (MOFO: inside tokens
-            attend to the outside ones), `mca_two_way` (the other direction too, both means summed).
+        fusion: One of `FUSIONS`: `mean` (VideoMAE: all tokens), `weighted_mean` ((inside + outside / 2) / 2), `mca`
+            (MOFO: inside tokens attend to the outside ones), `mca_two_way` (the other direction too, both means
+            summed).
         num_frames: Frames of a clip, an even number.
         image_px: Side of a frame in pixels, a multiple of 16.
         drop_path: Stochastic depth of the last block, rising from 0.

@@ -9,8 +9,9 @@ mean is classified, the MLP's second layer runs on means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -20,8 +21,6 @@ from mofo_train.masks import tubelets_inside_boxes
 from mofo_train.models.linear import Linear, Mlp, linear
 from mofo_train.models.vit import NORM_EPSILON, ClipShape, Encoder, VitSize, patchify
 
-Fusion = Literal["mean", "weighted_mean", "mca", "mca_two_way"]
-FUSIONS: tuple[str, ...] = get_args(Fusion)
 _MCA_HEADS = 3
 # Attention runs this often whatever the batch: up to 8 clips never pad, larger batches pad among neighbours in size.
 _NUM_GROUPS = 8
@@ -223,11 +222,11 @@ class Classifier(nn.Module):
 
     Attributes:
         clip: The shape of the clips it reads.
-        fusion: How tokens become one vector; see `create_classifier`.
+        fusion: How tokens become one vector, a name of `FUSIONS`; its parts are modules of the classifier.
     """
 
     def __init__(
-        self, size: VitSize, clip: ClipShape, num_classes: int, fusion: Fusion = "mean", *, drop_path: float = 0.0
+        self, size: VitSize, clip: ClipShape, num_classes: int, fusion: str = "mean", *, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -237,8 +236,8 @@ class Classifier(nn.Module):
         self.clip = clip
         self.fusion = fusion
         self.encoder = Encoder(size, clip, drop_path=drop_path, final_norm=False)
-        self.inside_mca = MultiCrossAttention(size.dim) if fusion in ("mca", "mca_two_way") else None
-        self.outside_mca = MultiCrossAttention(size.dim) if fusion == "mca_two_way" else None
+        for name, create in FUSIONS[fusion].parts.items():
+            self.add_module(name, create(size.dim))
         self.fc_norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
         self.head = Linear(size.dim, num_classes)
         self.apply(_init_normal)
@@ -271,7 +270,7 @@ class Classifier(nn.Module):
         return cast(Tensor, self.fc_norm(self.fuse(tokens, self._membership(frames, boxes, inside))))
 
     def _membership(self, frames: Tensor, boxes: Tensor | None, inside: Tensor | None) -> Tensor | None:
-        if self.fusion == "mean":
+        if not FUSIONS[self.fusion].reads_boxes:
             return None
         if inside is None:
             if boxes is None:
@@ -289,23 +288,53 @@ class Classifier(nn.Module):
     def fuse(self, tokens: Tensor, inside: Tensor | None) -> Tensor:
         """Fuse tokens (B, N, dim) by membership bool (B, N) into (B, dim).
 
-        No inside tokens: the plain mean. No outside tokens: the inside ones attend to themselves, and no outside mean
-        is added.
+        A clip without inside tokens gets the plain mean. Without membership all tokens are inside.
         """
+        kind = FUSIONS[self.fusion]
+        parts = {name: self.get_submodule(name) for name in kind.parts}
         if inside is None:
-            return tokens.mean(1)
-        outside = ~inside
-        some_inside, some_outside = inside.any(1, keepdim=True), outside.any(1, keepdim=True)
-        if self.inside_mca is None:
-            fused = _weighted_mean(tokens, inside)
-        else:
-            fused = self.inside_mca(tokens, inside, outside | ~some_outside)
-            if self.outside_mca is not None:
-                fused = fused + self.outside_mca(tokens, outside, inside | ~some_inside)
-        return fused.where(some_inside, tokens.mean(1)).to(tokens.dtype)
+            return kind.fuse(parts, tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
+        fused = kind.fuse(parts, tokens, inside)
+        return fused.where(inside.any(1, keepdim=True), tokens.mean(1)).to(tokens.dtype)
 
 
-def _weighted_mean(tokens: Tensor, inside: Tensor) -> Tensor:
+Fuse = Callable[[Mapping[str, nn.Module], Tensor, Tensor], Tensor]
+"""(parts by name, tokens (B, N, dim), inside bool (B, N)) -> (B, dim)."""
+
+
+@dataclass(frozen=True)
+class FusionKind:
+    """What a value of `model.fusion` means.
+
+    Attributes:
+        fuse: Makes one vector of a clip's tokens; clips without inside tokens are taken care of by the classifier.
+        parts: Name -> makes a module of the encoder's width that `fuse` uses; the names are those of checkpoints.
+        reads_boxes: False where the motion boxes do not matter: `inside` is then everything.
+    """
+
+    fuse: Fuse
+    parts: Mapping[str, Callable[[int], nn.Module]] = field(default_factory=dict)
+    reads_boxes: bool = True
+
+
+def _plain_mean(_: Mapping[str, nn.Module], tokens: Tensor, inside: Tensor) -> Tensor:  # noqa: ARG001
+    return tokens.mean(1)
+
+
+def _cross_attention(parts: Mapping[str, nn.Module], tokens: Tensor, inside: Tensor) -> Tensor:
+    """Let inside tokens attend to outside ones, and the other way round where there is a part for it.
+
+    No outside tokens: the inside ones attend to themselves, and no outside mean is added.
+    """
+    outside = ~inside
+    some_inside, some_outside = inside.any(1, keepdim=True), outside.any(1, keepdim=True)
+    fused: Tensor = parts["inside_mca"](tokens, inside, outside | ~some_outside)
+    if "outside_mca" in parts:
+        fused = fused + parts["outside_mca"](tokens, outside, inside | ~some_inside)
+    return fused
+
+
+def _weighted_mean(_: Mapping[str, nn.Module], tokens: Tensor, inside: Tensor) -> Tensor:
     """Average (B, N, dim) by membership (B, N): (inside + outside / 2) / 2, or inside where nothing is outside."""
     parts = torch.stack([inside, ~inside], 1)
     counts = parts.sum(2, keepdim=True)
@@ -319,3 +348,14 @@ def _init_normal(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+FUSIONS: dict[str, FusionKind] = {
+    "mean": FusionKind(_plain_mean, reads_boxes=False),
+    "weighted_mean": FusionKind(_weighted_mean),
+    "mca": FusionKind(_cross_attention, {"inside_mca": MultiCrossAttention}),
+    "mca_two_way": FusionKind(
+        _cross_attention, {"inside_mca": MultiCrossAttention, "outside_mca": MultiCrossAttention}
+    ),
+}
+"""`model.fusion` -> what it means."""

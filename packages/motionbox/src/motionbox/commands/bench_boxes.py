@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from motionbox.config import preset_names
+from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
 
 
@@ -19,7 +19,7 @@ from motionbox.errors import ExitCode, InputError
 @click.option("--still-camera", is_flag=True, help="Generate without camera motion.")
 @click.option("--preset", "presets", multiple=True, type=click.Choice(preset_names()), help="[all]")
 @click.option("--ablation", is_flag=True, help="Compare the steps of `tuned` instead of presets.")
-@click.option("--flow", type=click.Choice(["tvl1", "dis"]), default="dis", show_default=True)
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="dis", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value in every config.")
 @click.option("--per-clip", is_flag=True, help="Also list every clip.")
 def command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from motionbox.config import preset_names
+from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, MotionBoxError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _REFERENCES = ("full frame", "centre half")
 @click.option("--num-clips", default=32, show_default=True, type=click.IntRange(1, 9999), help="Videos to generate.")
 @click.option("--preset", "presets", multiple=True, default=("paper", "tuned"), show_default=True,
               type=click.Choice(preset_names()), help="Score these; the last one is drawn.")  # fmt: skip
-@click.option("--flow", type=click.Choice(["tvl1", "dis"]), default="tvl1", show_default=True, help="Flow method.")
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1", show_default=True, help="Flow method.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
 def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, workers: int | None) -> int:
     """Run the command; see the options."""

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.config import DEFAULT_PRESET, ExtractConfig, FramesConfig, load_config, preset_names
+from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
+from motionbox.datasets import DATASETS
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 
 if TYPE_CHECKING:
     from motionbox.engine.executors import Executor
     from motionbox.store.runs import Run
 
-_DATASETS = ("epic100", "ssv2", "synthetic", "folder")
 _OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
 
 
 @click.command(help="Compute the motion boxes of a data set and keep them in a store; the same command resumes.")
-@click.option("--dataset", type=click.Choice(_DATASETS), default="folder", show_default=True, help="Kind of data set.")
+@click.option(
+    "--dataset", type=click.Choice(tuple(DATASETS)), default="folder", show_default=True, help="Kind of data set."
+)
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
 @click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
 @click.option(
@@ -35,7 +37,7 @@ _NUM_LISTED = 20
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True, help=f"One of {', '.join(preset_names())}.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
-@click.option("--flow", type=click.Choice(["tvl1", "dis"]), help="Flow method.")
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), help="Flow method.")
 @click.option(
     "--save", type=click.Choice(["flow"]), multiple=True, help="Keep the flow too: float16, or as store.flow says."
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from motionbox.config import FLOW_METHODS
 from motionbox.errors import ClipError, ExitCode, InputError
 
 
@@ -28,7 +29,7 @@ from motionbox.errors import ClipError, ExitCode, InputError
 @click.option("--step", type=click.IntRange(min=1), default=1, show_default=True, help="Frames within a pair.")
 @click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Frames from pair to pair.")
 @click.option("--short-side", type=click.IntRange(min=16), default=256, show_default=True, help="Shrink to this.")
-@click.option("--method", type=click.Choice(["tvl1", "dis"]), default="tvl1", show_default=True)
+@click.option("--method", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1", show_default=True)
 @click.option("--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", show_default=True)
 def command(**options: Any) -> int:
     """Run the command; see the options."""

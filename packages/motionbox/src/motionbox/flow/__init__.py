@@ -5,19 +5,18 @@ Flow is float32 (H, W, 2), (dx, dy) in pixels per frame step: `frame1[y + dy, x 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from typing import Literal, Protocol
+import pkgutil
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.config import FlowConfig, TVL1Params
+from motionbox.config import FLOW_METHODS, FlowConfig, TVL1Params
 from motionbox.errors import FlowError
 from motionbox.flow.tvl1 import MIN_SIDE_PX
 
 __all__ = [
-    "BACKENDS",
     "FlowEstimator",
     "TVL1Params",
     "check_frames",
@@ -25,9 +24,6 @@ __all__ = [
     "create_flow_estimator",
     "resolve_backend",
 ]
-
-BACKENDS: dict[str, tuple[str, ...]] = {"tvl1": ("numba", "opencv", "cuda"), "dis": ("opencv",)}
-"""Method -> its backends; the first is what `auto` takes."""
 
 Frame = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Flow = npt.NDArray[np.float32]
@@ -65,7 +61,7 @@ def compute_flow(
     frame0: Frame,
     frame1: Frame,
     *,
-    method: Literal["tvl1", "dis"] = "tvl1",
+    method: str = "tvl1",
     params: TVL1Params = TVL1Params(),  # noqa: B008  (frozen)
     backend: str = "auto",
     initial: Flow | None = None,
@@ -77,7 +73,7 @@ def compute_flow(
     Args:
         frame0: (H, W) grey, uint8 in 0..255 or float32 in 0..1; both sides at least 16 px.
         frame1: The later frame; shape and dtype of `frame0`.
-        method: `tvl1` or `dis`.
+        method: One of `motionbox.config.FLOW_METHODS`: `tvl1` or `dis`.
         params: Parameters of TV-L1; `dis` has none.
         backend: `auto`, `numba`, `opencv` or `cuda`.
         initial: Flow to start from, float32 (H, W, 2), pixels; None starts from zero.
@@ -105,29 +101,22 @@ def create_flow_estimator(config: FlowConfig, *, backend: str = "auto") -> FlowE
         FlowError: Unknown method or backend, or the backend cannot run here.
     """
     name = resolve_backend(config.method, backend)
-    if name == "opencv":
-        from motionbox.flow.opencv import DISEstimator, OpenCVTVL1Estimator
-
-        return DISEstimator() if config.method == "dis" else OpenCVTVL1Estimator(config.tvl1)
-    if name == "cuda":
-        gpu = importlib.import_module("motionbox.flow._tvl1_gpu")
-        estimator: FlowEstimator = gpu.CudaTVL1Estimator(config.tvl1)
-        return estimator
-    from motionbox.flow._tvl1_cpu import NumbaTVL1Estimator
-
-    return NumbaTVL1Estimator(config.tvl1)
+    create = pkgutil.resolve_name(FLOW_METHODS[config.method][name])
+    params = getattr(config, config.method, None)
+    estimator: FlowEstimator = create() if params is None else create(params)
+    return estimator
 
 
 def resolve_backend(method: str, backend: str = "auto") -> str:
-    """Return the backend that will run: `auto` is `numba` for `tvl1` and `opencv` for `dis`.
+    """Return the backend that will run; `auto` is the method's first: `numba` for `tvl1`, `opencv` for `dis`.
 
     Raises:
         FlowError: Unknown method or backend, a backend that does not offer the method, or `cuda` on a machine that
             lacks PyTorch, Triton or a GPU; one line that says which.
     """
-    if method not in BACKENDS:
-        raise FlowError(f"flow method must be one of {', '.join(BACKENDS)}, got {method!r}")
-    names = BACKENDS[method]
+    if method not in FLOW_METHODS:
+        raise FlowError(f"flow method must be one of {', '.join(FLOW_METHODS)}, got {method!r}")
+    names = tuple(FLOW_METHODS[method])
     if backend == "auto":
         return names[0]
     if backend not in names:
