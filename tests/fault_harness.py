@@ -37,11 +37,11 @@ from motionbox.store.runs import library_versions
 from motionbox.store.snapshot import make_snapshot
 from motionbox.store.verify import verify_store
 from store_oracle import check_complete, check_consistency, fingerprint
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
 MAX_FRAMES = 16
-CONFIG = small_config(**{"store.clips": "jpeg", "store.flow": "float16"})
+CONFIG = small_config(**{"store.clips": "jpeg", "store.flow": "float16", "frames.short_side_px": SIDE})
 # Loaded before anything is forked, so that the processes need not do it again and again.
 WARM = (numpy.random, pyarrow.dataset, pipeline, zarr.codecs, zarr.storage, library_versions())
 DONE, INTERRUPTED, FAILED, KILLED = 0, 75, 70, -9
