@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= full
 DATASET ?= synthetic
+JOBS ?= $(if $(filter synthetic,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-faults test-gpu test-planted reproduce-table1 lint typecheck check docs bench bench-boxes clean
@@ -30,7 +31,7 @@ demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, 
 	$(BIN)/motionbox demo --out demo
 
 reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|ssv2|epic100, PROFILE=full|smoke); resumable
-	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE)
+	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE) --jobs $(JOBS)
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -24,7 +29,8 @@ import click
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<dataset>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
-@click.option("--prepare", is_flag=True, help="Make the data ready, or say what is missing; stop.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that share the stages.")
+@click.option("--stages-only", is_flag=True, help="Finish the stages and write no table, to help another process.")
 def command(
     dataset: str,
     recipe: str | None,
@@ -34,13 +40,16 @@ def command(
     data_root: Path | None,
     out: Path | None,
     only_plan: bool,
-    prepare: bool,
+    jobs: int,
+    stages_only: bool,
 ) -> int:
     """Pretrain, finetune and test every row with every seed; the same command resumes, done stages are skipped.
 
-    The default generates its data. For ssv2 and epic100 the plan is printed first. On several devices:
-    torchrun --nproc-per-node N -m mofo_train table1 ...
+    The default generates its data. For ssv2 and epic100 the plan is printed first. Small models on processors: --jobs;
+    several devices for every stage: torchrun --nproc-per-node N -m mofo_train table1 ...
     """
+    import torch
+
     from mofo_train.config import load_recipe
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import DataError, ExitCode
@@ -75,12 +84,35 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
-        if prepare:
-            return ExitCode.OK
-        result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
-        if ranks.is_first:
+        helping = ["table1", "--dataset", dataset, "--profile", profile, "--out", str(folder), "--stages-only"]
+        for option, value in (("--recipe", recipe), ("--store", store), ("--data-root", data_root)):
+            helping += [option, str(value)] if value else []
+        for override in overrides:
+            helping += ["--set", override]
+        threads = max(1, torch.get_num_threads() // jobs)
+        torch.set_num_threads(threads)
+        with _helpers(jobs - 1, helping, threads):
+            result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
+        if ranks.is_first and not stages_only:
             stem = "table1" if name.endswith("table1") else Path(name).stem
             paths = result.write(folder, stem)
             click.echo(result.markdown())
             click.echo("written: " + ", ".join(str(path) for path in paths))
     return ExitCode.OK
+
+
+@contextmanager
+def _helpers(count: int, arguments: list[str], threads: int) -> Iterator[None]:
+    """Let more processes run `mofo-train` with these arguments; stop them when this one is stopped."""
+    command = [sys.executable, "-m", "mofo_train", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    helpers = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    try:
+        yield
+    except BaseException:
+        for helper in helpers:
+            helper.terminate()  # it saves and can be resumed
+        raise
+    finally:
+        for helper in helpers:
+            helper.wait()
