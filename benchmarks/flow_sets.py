@@ -12,6 +12,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -40,6 +41,11 @@ def time_ratio(function: FlowFunction, default: FlowFunction, testdata: Path | N
     return statistics.median(ratios)
 
 
+def say(line: str, stream: TextIO = sys.stdout) -> None:
+    """Print a line at once."""
+    print(line, file=stream, flush=True)  # noqa: T201
+
+
 def main() -> None:
     """Measure and print one Markdown row for each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,18 +60,14 @@ def main() -> None:
         name: create_flow_estimator(FlowConfig(tvl1=params)) for name, params in {DEFAULT: TVL1Params(), **sets}.items()
     }
     with one_opencv_thread():
-        clips = agreement_clips(testdata, options.frames)
-        ious = clip_box_ious(clips, functions, DEFAULT, report=lambda line: print(line, file=sys.stderr))  # noqa: T201
-        truths = truth_pairs(testdata)
-        print(f"{len(clips)} clips of {options.frames} frames, {len(truths)} pairs with known flow\n")  # noqa: T201
-        print(
-            "| set | time / default | mean end-point error, px | clip-box IoU, mean | lowest |\n|---|---|---|---|---|"
-        )  # noqa: T201
+        clips, truths = agreement_clips(testdata, options.frames), truth_pairs(testdata)
+        ious = clip_box_ious(clips, functions, DEFAULT, report=lambda line: say(line, sys.stderr))
+        say(f"{len(clips)} clips of {options.frames} frames, {len(truths)} pairs with known flow\n")
+        say("| set | time / default | mean end-point error, px | clip-box IoU, mean | lowest |\n|---|---|---|---|---|")
         for name, function in functions.items():
             ratio = time_ratio(function, functions[DEFAULT], testdata, options.rounds)
             error = statistics.mean(truth.endpoint_error(function(truth.frame0, truth.frame1)) for truth in truths)
-            boxes = f"{statistics.mean(ious[name]):.3f} | {min(ious[name]):.3f}"
-            print(f"| {name} | {ratio:.2f} | {error:.3f} | {boxes} |")  # noqa: T201
+            say(f"| {name} | {ratio:.2f} | {error:.3f} | {statistics.mean(ious[name]):.3f} | {min(ious[name]):.3f} |")
 
 
 if __name__ == "__main__":
