@@ -6,7 +6,7 @@ PROFILE ?= full
 DATASET ?= synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu reproduce-table1 lint typecheck check docs bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-planted reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +43,9 @@ test-faults: $(VENV)/all.stamp  ## Run the whole fault-injection sweep (kills, f
 
 test-gpu: $(VENV)/all.stamp  ## Run the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
+
+test-planted: $(VENV)/all.stamp  ## Plant bugs in the functions that everything rests on; a test must catch each
+	$(BIN)/pytest -n 2 -m planted tests/test_planted_bugs.py
 
 bench: $(VENV)/all.stamp  ## Measure flow speed and accuracy beside OpenCV and scikit-image
 	$(BIN)/motionbox bench

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.clip_coder import write_clip
-from motionbox.clips import read_clip_frames
 from motionbox.frames import ColourFrame
+from motionbox.store.clip_blocks import read_clip_frames
+from motionbox.store.clip_writer import write_clip
 from motionbox.video import probe, read_colour_frames
 
 NUM_FRAMES, SIDE = 16, 224

@@ -19,16 +19,16 @@ from typing import Any
 import click
 import numpy as np
 
-from motionbox import worker
-from motionbox.commit import read_commit
 from motionbox.config import load_config
-from motionbox.engine import EngineOptions, drive
-from motionbox.executors import RayExecutor, SerialExecutor
+from motionbox.engine import worker
+from motionbox.engine.drive import EngineOptions, drive
+from motionbox.engine.executors import RayExecutor, SerialExecutor
+from motionbox.engine.progress import PlainReporter
 from motionbox.manifest import load_manifest
 from motionbox.plan import plan_units, scan_inputs, units_of
-from motionbox.progress import PlainReporter
-from motionbox.runs import Run, RunInputs, open_or_create_run, prepare_store
-from motionbox.sources import HintProber
+from motionbox.store.commit import read_commit
+from motionbox.store.runs import Run, RunInputs, open_or_create_run, prepare_store
+from motionbox.video.sources import HintProber
 
 
 def make_run(store: Path, data_root: Path, flow: str) -> Run:

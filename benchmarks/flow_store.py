@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 
 from motionbox.flow import compute_flow
-from motionbox.flow_store import FlowCoder, FlowWriter
 from motionbox.plan import MAX_UNIT_FRAMES
+from motionbox.store.flow_writer import FlowCoder, FlowWriter
 from motionbox.video import read_frames
 
 BLOCK_FRAMES = 240

@@ -25,19 +25,20 @@ import pyarrow.dataset
 import zarr.codecs
 import zarr.storage
 
-from motionbox import failpoints, pipeline, worker
-from motionbox.commit import read_commit
-from motionbox.engine import EngineOptions, drive
+from motionbox import pipeline
+from motionbox.engine import worker
+from motionbox.engine.drive import EngineOptions, drive
+from motionbox.engine.executors import SerialExecutor
+from motionbox.engine.progress import PlainReporter
 from motionbox.errors import Interrupted, StoreError
-from motionbox.executors import SerialExecutor
-from motionbox.garbage import find_garbage, remove
-from motionbox.layout import run_paths
 from motionbox.plan import units_of
-from motionbox.progress import PlainReporter
-from motionbox.runs import library_versions, load_run
-from motionbox.snapshot import make_snapshot
-from motionbox.store import Store, open_store
-from motionbox.verify import verify_store
+from motionbox.store import Store, failpoints, open_store
+from motionbox.store.commit import read_commit
+from motionbox.store.garbage import find_garbage, remove
+from motionbox.store.layout import run_paths
+from motionbox.store.runs import library_versions, load_run
+from motionbox.store.snapshot import make_snapshot
+from motionbox.store.verify import verify_store
 from store_support import DifferenceFlow, NumberSource, green_of, make_run, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}

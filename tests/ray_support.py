@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from motionbox.engine import EngineOptions, drive
-from motionbox.executors import Executor
+from motionbox.engine.drive import EngineOptions, drive
+from motionbox.engine.executors import Executor
+from motionbox.engine.progress import Counts, PlainReporter
 from motionbox.manifest import load_manifest
 from motionbox.plan import plan_units, scan_inputs
-from motionbox.progress import Counts, PlainReporter
-from motionbox.runs import Run, RunInputs, open_or_create_run, prepare_store
-from motionbox.snapshot import make_snapshot
 from motionbox.store import open_store
+from motionbox.store.runs import Run, RunInputs, open_or_create_run, prepare_store
+from motionbox.store.snapshot import make_snapshot
 from store_support import small_config
 
 

@@ -12,7 +12,7 @@ from motionbox.errors import ClipError, Reason
 from motionbox.frames import Frame, VideoInfo
 from motionbox.manifest import build_table
 from motionbox.plan import VideoHint, plan_units, scan_inputs
-from motionbox.runs import Run, RunInputs, open_or_create_run, prepare_store
+from motionbox.store.runs import Run, RunInputs, open_or_create_run, prepare_store
 
 SIDE = 48
 

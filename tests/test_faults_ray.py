@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fault_harness import check_complete
-from motionbox.executors import RayExecutor, SerialExecutor, import_ray
-from motionbox.failures import recorded_faults
+from motionbox.engine.executors import RayExecutor, SerialExecutor, import_ray
 from motionbox.plan import units_of
-from motionbox.runs import Run
+from motionbox.store.failures import recorded_faults
+from motionbox.store.runs import Run
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 
 pytestmark = pytest.mark.faults

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,23 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: py
     found, _ = read_newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 1
+
+
+def test_files_are_on_disk_before_the_checkpoint_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        order.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real_fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> Path:
+        order.append("RENAME")
+        return real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    write(tmp_path, 1)
+    before, after = order[: order.index("RENAME")], order[order.index("RENAME") + 1 :]
+    assert set(before) >= {"model.safetensors", "state.pt", "checkpoint.json"}
+    assert after == [tmp_path.name]

@@ -13,11 +13,10 @@ from mofo_train.data.dataset import (
     Batch,
     ClipReader,
     PretrainClips,
-    ResumableSampler,
-    SampleKey,
     collate,
     create_loader,
 )
+from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.errors import DataError
 from motionbox.store import open_store
 
@@ -69,34 +68,6 @@ def test_boxes_lie_on_the_motion(store_path: Path) -> None:
             inside.append(difference[y1:y2, x1:x2].sum() / max(1, difference.sum()))
             area.append((x2 - x1) * (y2 - y1) / difference.size)
     assert np.mean(inside) > 1.3 * np.mean(area)
-
-
-def test_order_covers_every_clip_once_and_depends_on_the_epoch() -> None:
-    sampler = ResumableSampler(12, 4, seed=7, epochs=2)
-    keys = [key for batch in sampler for key in batch]
-    assert sampler.steps_per_epoch == 3
-    assert len(sampler) == 6
-    first, second = [key.clip for key in keys[:12]], [key.clip for key in keys[12:]]
-    assert sorted(first) == sorted(second) == list(range(12))
-    assert first != second
-    assert [key.position for key in keys] == [*range(12), *range(12)]
-
-
-@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
-def test_a_step_takes_the_same_clips_on_any_number_of_ranks(world: int, accumulate: int) -> None:
-    reference = list(ResumableSampler(13, 4, seed=7, epochs=3))
-    ranks = [
-        list(ResumableSampler(13, 4, seed=7, epochs=3, accumulate=accumulate, rank=rank, world_size=world))
-        for rank in range(world)
-    ]
-    for step, expected in enumerate(reference):
-        parts = [ranks[rank][step * accumulate + part] for part in range(accumulate) for rank in range(world)]
-        assert [key for part in parts for key in part] == expected
-
-
-def test_a_resumed_sampler_goes_on_where_it_was() -> None:
-    whole = list(ResumableSampler(13, 4, seed=7, epochs=3))
-    assert list(ResumableSampler(13, 4, seed=7, epochs=3, start_step=4)) == whole[4:]
 
 
 def test_workers_change_nothing(store_path: Path) -> None:
@@ -156,10 +127,6 @@ def test_damaged_frames_in_the_store_are_a_bad_clip(clips_store_path: Path, tmp_
 
 
 def test_misfits_are_one_clear_error(store_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a step needs 16 clips, got 12"):
-        ResumableSampler(12, 16, seed=0, epochs=1)
-    with pytest.raises(DataError, match="divisible by 2 ranks x 2 micro-batches, got 6"):
-        ResumableSampler(12, 6, seed=0, epochs=1, accumulate=2, world_size=2)
     with pytest.raises(DataError, match=r"split must be one of .*train.*got 'dev'"):
         ClipReader(open_store(store_path), tmp_path, split="dev", short_side_px=80)
     (tmp_path / "videos").mkdir()

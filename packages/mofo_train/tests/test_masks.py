@@ -154,6 +154,12 @@ def test_union_ignores_empty_boxes() -> None:
     assert masks.union_boxes(boxes.double()).tolist() == [[3, 6, 9, 30], [0, 0, 0, 0]]
 
 
+def test_union_of_boxes_left_of_the_crop() -> None:
+    boxes = torch.tensor([[[-30, -9, -20, -4], [-25, -8, -12, -2], [0, 0, 0, 0]]])
+    assert masks.union_boxes(boxes).tolist() == [[-30, -9, -12, -2]]
+    assert not masks.patches_inside_box(masks.union_boxes(boxes), (32, 32), 16).any()
+
+
 def test_misuse_is_named(generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match="mask_ratio must be in"):
         masks.tube_mask(1, 4, 1, mask_ratio=1.2, generator=generator)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mofo_train import pretrain as loop
 from mofo_train.config import PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.distributed import Ranks
@@ -112,6 +113,20 @@ def test_loss_falls_and_parts_add_up(train: Trainer, tmp_path: Path) -> None:
 def test_every_kind_of_mask_trains(train: Trainer, tmp_path: Path, change: dict[str, Any]) -> None:
     train(recipe(mask=change, optim={"epochs": 1, "batch_size": 12, "accumulate": 2}), tmp_path)
     assert len(losses(tmp_path)) == 1
+
+
+def test_masks_differ_from_step_to_step(train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[torch.Tensor] = []
+    real = loop.draw_mask
+
+    def watching(*arguments: Any) -> torch.Tensor:
+        drawn.append(real(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(loop, "draw_mask", watching)
+    train(recipe(mask={"kind": "tube"}, optim={"epochs": 2, "accumulate": 2}), tmp_path)
+    assert len(drawn) == 2 * 2 * 2
+    assert len({tuple(mask.flatten().tolist()) for mask in drawn}) == len(drawn)
 
 
 def test_bf16_is_close_to_fp32(train: Trainer, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mofo_train.checkpoint import write_checkpoint
+from mofo_train.classifiers import create_model
 from mofo_train.commands.saliency import command
-from mofo_train.finetune import create_model
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, create_classifier

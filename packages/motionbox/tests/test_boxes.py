@@ -49,6 +49,12 @@ def test_union_leaves_missing_boxes_out():
     np.testing.assert_array_equal(bx.union_box(stack[1:2]), bx.NO_BOX)
 
 
+def test_union_leaves_empty_boxes_out():
+    no_width, no_height, box = (1, 2, 1, 90), (0, 95, 99, 95), (5, 6, 9, 9)
+    np.testing.assert_array_equal(bx.union_box(np.array([no_width, box, no_height], np.int16)), box)
+    np.testing.assert_array_equal(bx.union_box(np.array([no_width, no_height], np.int16)), bx.NO_BOX)
+
+
 def test_iou_of_empty_boxes_is_zero():
     assert bx.iou(np.array(bx.NO_BOX), np.array(bx.NO_BOX)) == 0
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from mofo_train import bench_peers, masks
 from mofo_train.config import DataConfig, ModelConfig, OptimConfig
 from mofo_train.data.clips import dense_frames
-from mofo_train.data.dataset import ClipReader, PretrainClips, SampleKey
+from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.order import SampleKey
 from mofo_train.metrics import matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets

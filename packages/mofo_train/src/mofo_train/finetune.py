@@ -21,21 +21,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofo_train.batches import normalise
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
+from mofo_train.classifiers import create_model
 from mofo_train.config import config_digest
 from mofo_train.data.augment import augment_clip
 from mofo_train.data.clips import dense_frames, segment_frames
 from mofo_train.data.dataset import Batch, ClipReader, Sample, TrainingClips, create_loader
 from mofo_train.distributed import Ranks
-from mofo_train.errors import DataError, Interrupted
-from mofo_train.evaluate import classify_clips, percent
-from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig, ViewsConfig
-from mofo_train.labels import LabelSpace, class_weights, hold_out
+from mofo_train.errors import Interrupted
+from mofo_train.evaluate import percent
+from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.labels import LabelSpace, class_weights
 from mofo_train.metrics import RunLog
 from mofo_train.mixing import draw_mix, mix_frames, mix_membership, mix_targets
-from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into
+from mofo_train.models import Classifier, load_into
 from mofo_train.models.probe import AttentiveClassifier
-from mofo_train.models.vit import ClipShape, size_of
 from mofo_train.optim import layer_decay_groups, learning_rate, set_learning_rate
+from mofo_train.selection import held_out_score, hold_out_clips, selection_record
 from mofo_train.stage import (
     DTYPES,
     BadClips,
@@ -77,38 +78,6 @@ def finetune(
             return run.train()
         finally:
             run.close()
-
-
-def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | AttentiveClassifier:
-    """Create the network of a recipe with the weights of `init`, parts of it frozen for a probe.
-
-    Raises:
-        CheckpointError: `init` is missing or of another model.
-    """
-    if config.probe == "attentive":
-        clip = ClipShape(config.num_frames, config.image_px)
-        model: Classifier | AttentiveClassifier = AttentiveClassifier(size_of(config.name), clip, num_outputs)
-    else:
-        model = create_classifier(
-            config.name,
-            num_outputs,
-            config.fusion,
-            num_frames=config.num_frames,
-            image_px=config.image_px,
-            drop_path=config.drop_path if config.probe == "none" else 0.0,
-            recompute=config.recompute,
-        )
-    if config.init is not None:
-        state = load_checkpoint(config.init)
-        # A head of other classes, or none, is no fault of a checkpoint to start from.
-        head = model.state_dict()["head.weight"].shape
-        if "head.weight" in state and state["head.weight"].shape != head:
-            state = {name: value for name, value in state.items() if not name.startswith("head.")}
-        fresh = tuple(name for name in model.state_dict() if not name.startswith("encoder."))
-        load_into(model, state, optional=fresh, source=str(config.init))
-    if config.probe != "none":
-        model.encoder.requires_grad_(False)
-    return model
 
 
 class FinetuneClips(TrainingClips):
@@ -185,7 +154,7 @@ class _Run:
         optim, data = config.optim, config.data
         claim_folder(out, config, write=ranks.is_first)
         space = LabelSpace.of(clips.every_clip(), config.task, "the store")
-        reader, held_out = _set_apart(clips, config, space)
+        reader, held_out = hold_out_clips(clips, config, space)
         model = create_model(config.model, space.num_outputs).to(ranks.device)
         optimizer = torch.optim.AdamW(
             layer_decay_groups(model, optim.weight_decay, optim.layer_decay),
@@ -363,48 +332,16 @@ class _Run:
             if not last:
                 return
         else:
-            score = self._held_out_score(candidate, self.held_out)
+            score = held_out_score(candidate, self.held_out, self.config, self.space, self.ranks)
+            if self.log is not None:
+                self.log.write(self.step, {"event": "select", "held_out_top1": score, "clips": len(self.held_out)})
+                self.say(f"step {self.step}  held-out top-1 {percent(score)} ({len(self.held_out)} training clips)")
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
             if self.ranks.is_first:
-                info = {"stage": "finetune", "selection": self._selection(), **self._identity()}
+                rule = selection_record(self.config, self.held_out, self.best_score)
+                info = {"stage": "finetune", "selection": rule, **self._identity()}
                 write_checkpoint(self.out / "best", self.step, candidate.state_dict(), {}, info, keep=1)
-
-    def _held_out_score(self, candidate: nn.Module, held_out: ClipReader) -> float:
-        """Return the mean top-1 of the heads."""
-        views = ViewsConfig(split=self.config.data.split, segments=1, crops=1, batch_clips=self.config.test.batch_clips)
-        dtype = DTYPES[self.config.run.precision]
-        tested = classify_clips(
-            candidate,
-            self.space,
-            held_out,
-            views,
-            self.ranks,
-            shape=self.config.model,
-            data=self.config.data,
-            dtype=dtype,
-        )
-        right = [
-            (tested.predictions.logits[head].argmax(1) == tested.predictions.labels[head]).mean()
-            for head in self.space.heads
-        ]
-        score = float(np.mean(right))
-        if self.log is not None:
-            self.log.write(self.step, {"event": "select", "held_out_top1": score, "clips": len(held_out)})
-            self.say(f"step {self.step}  held-out top-1 {percent(score)} ({len(held_out)} training clips)")
-        return score
-
-    def _selection(self) -> dict[str, Any]:
-        """Say how the weights were chosen."""
-        chosen = self.config.selection
-        if self.held_out is None:
-            return {"rule": "last weights; nothing held out", "test_split_used": False}
-        return {
-            "rule": f"best mean top-1 on {len(self.held_out)} clips held out of split {self.config.data.split!r}",
-            "grouped_by": chosen.by,
-            "held_out_top1": self.best_score,
-            "test_split_used": False,
-        }
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -438,20 +375,3 @@ class _Run:
         """Write out the log."""
         if self.log is not None:
             self.log.close()
-
-
-def _set_apart(clips: ClipReader, config: FinetuneConfig, space: LabelSpace) -> tuple[ClipReader, ClipReader | None]:
-    """Split the training clips into those to learn from and those held out."""
-    selection = config.selection
-    labels = space.labels(clips.labels)
-    for head in space.heads:
-        unknown = np.flatnonzero(labels[head] < 0)
-        if len(unknown):
-            clip = clips.clip_ids[unknown[0]]
-            raise DataError(f"clips of split {config.data.split} must be labelled, got no {head} for clip {clip}")
-    if selection.share == 0:
-        return clips, None
-    if selection.by not in clips.labels.column_names:
-        raise DataError(f"selection.by must be a column of the store, got {selection.by!r}; try video_id")
-    held = hold_out(clips.labels.column(selection.by).to_pylist(), selection.share, config.seed)
-    return clips.subset(np.flatnonzero(~held)), clips.subset(np.flatnonzero(held))

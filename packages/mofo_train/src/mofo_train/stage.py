@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel
 
 from mofo_train.config import ClipsConfig, OptimConfig, config_digest
-from mofo_train.data.dataset import ResumableSampler
+from mofo_train.data.order import ResumableSampler
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, MofoTrainError
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mofo_train.batches import num_hidden_tokens
+from mofo_train.classifiers import create_model
 from mofo_train.config import PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import DataError
-from mofo_train.finetune import create_model
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.models import create_pretrain_model
 from mofo_train.stage import DTYPES

@@ -25,8 +25,8 @@ from motionbox.evaluate import (
     summarise,
     trivial_boxes,
 )
-from motionbox.export import mofo_stem
 from motionbox.store import Store, open_store
+from motionbox.store.export import mofo_stem
 
 _TITLES = {
     "frame_iou": "frame IoU",

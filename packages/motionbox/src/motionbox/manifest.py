@@ -96,7 +96,7 @@ def load_manifest(
 
 
 def _how_to_get(dataset: str) -> str:
-    from motionbox.datacheck import load_data_manifest
+    from motionbox.datasets.datacheck import load_data_manifest
 
     manifest = load_data_manifest(dataset)
     if manifest is None:

@@ -21,16 +21,16 @@ import pyarrow as pa
 
 from motionbox.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
 from motionbox.boxes import NO_BOX, scale_boxes
-from motionbox.clip_coder import PieceClips
-from motionbox.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
 from motionbox.config import ExtractConfig
 from motionbox.contours import detect_frame
 from motionbox.errors import ClipError, Reason
 from motionbox.flow import FlowEstimator
-from motionbox.flow_store import CodedFlow, FlowCoder, FlowWriter
 from motionbox.frames import Frame, VideoInfo, find_duplicates, mean_difference
 from motionbox.motion import MotionAccumulator, quantise_map, shrink_map
 from motionbox.plan import CONTEXT_SECONDS, Piece, Unit
+from motionbox.store.clip_writer import PieceClips
+from motionbox.store.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
+from motionbox.store.flow_writer import CodedFlow, FlowCoder, FlowWriter
 
 # Flows before a block that only prepare the first guess of `warm_start`.
 WARM_UP_FLOWS = 2

@@ -13,7 +13,7 @@ import click
 @click.option("--predictions", type=click.Path(path_type=Path), help="Recompute from this predictions.parquet instead.")
 @click.option(
     "--system",
-    type=click.Choice(["videomae", "st_mae"]),
+    type=click.Choice(["videomae", "st_mae", "omnimae", "omnivore", "bevt"]),
     default="videomae",
     show_default=True,
     help="Layout of the weights; videomae: VideoMAE's, MOFO's, Hugging Face's and ours.",

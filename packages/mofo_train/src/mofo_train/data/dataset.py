@@ -1,8 +1,8 @@
 """Samples in a fixed order: what a step reads depends on (seed, epoch, position) and on nothing else.
 
-The sampler hands out keys, so workers live on from epoch to epoch and nothing changes with the number of workers or
-ranks: a global step always takes the same clips, crops and frames. A clip that cannot be read is replaced by another
-one drawn from the same key; the others do not move.
+The sampler (see `order`) hands out keys, so workers live on from epoch to epoch and nothing changes with the number of
+workers or ranks: a global step always takes the same clips, crops and frames. A clip that cannot be read is replaced
+by another one drawn from the same key; the others do not move.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
+from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
 from mofo_train.errors import DataError
 from motionbox.boxes import clip_box
@@ -195,21 +196,6 @@ def _columns(table: Any, *names: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(table.column(name).to_pylist() for name in names), strict=True)
 
 
-@dataclass(frozen=True)
-class SampleKey:
-    """What a sample depends on, beside the seed.
-
-    Attributes:
-        epoch: Pass over the data.
-        position: Place in the epoch's order.
-        clip: Index of the clip in the reader.
-    """
-
-    epoch: int
-    position: int
-    clip: int
-
-
 @dataclass
 class Sample:
     """One decoded clip.
@@ -328,70 +314,6 @@ def collate(samples: list[Sample]) -> Batch:
         [sample.clip for sample in samples for _ in range(repeats)],
         [entry for sample in samples for entry in sample.bad],
     )
-
-
-class ResumableSampler(Sampler[list[SampleKey]]):
-    """Micro-batches of keys for one rank, from a given step on, through all epochs.
-
-    Attributes:
-        steps_per_epoch: Optimiser steps of an epoch; the last, incomplete batch is dropped.
-    """
-
-    def __init__(
-        self,
-        num_clips: int,
-        clips_per_step: int,
-        *,
-        seed: int,
-        epochs: int,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        start_step: int = 0,
-    ) -> None:
-        """Plan the order.
-
-        Args:
-            num_clips: Clips of the data set.
-            clips_per_step: Clips of one optimiser step over all ranks; divisible by ranks times micro-batches.
-            seed: Seed of the order.
-            epochs: Passes.
-            accumulate: Micro-batches of a step.
-            rank: This process.
-            world_size: All processes.
-            start_step: Steps already done.
-
-        Raises:
-            DataError: Too few clips for a batch, or a batch that ranks and micro-batches do not divide.
-        """
-        parts = accumulate * world_size
-        if clips_per_step % parts or clips_per_step < parts:
-            raise DataError(
-                f"clips of a step must be divisible by {world_size} ranks x {accumulate} micro-batches, "
-                f"got {clips_per_step}; change optim.batch_size, optim.accumulate or data.crops_per_clip"
-            )
-        if num_clips < clips_per_step:
-            raise DataError(
-                f"a step needs {clips_per_step} clips, got {num_clips} in the data set; lower optim.batch_size"
-            )
-        self.steps_per_epoch = num_clips // clips_per_step
-        self._num_clips, self._clips_per_step, self._seed = num_clips, clips_per_step, seed
-        self._epochs, self._accumulate, self._start = epochs, accumulate, start_step
-        self._rank, self._world = rank, world_size
-
-    def __len__(self) -> int:
-        return max(0, self._epochs * self.steps_per_epoch - self._start) * self._accumulate
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        size = self._clips_per_step // (self._accumulate * self._world)
-        order: NDArray[np.int64] | None = None
-        for step in range(self._start, self._epochs * self.steps_per_epoch):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if order is None or place == 0:
-                order = np.random.default_rng((self._seed, epoch)).permutation(self._num_clips)
-            for part in range(self._accumulate):
-                first = place * self._clips_per_step + (part * self._world + self._rank) * size
-                yield [SampleKey(epoch, spot, int(order[spot])) for spot in range(first, first + size)]
 
 
 def create_loader(

@@ -31,8 +31,8 @@ def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, worker
 
     from motionbox.box_scores import score_store
     from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
-    from motionbox.demo import draw_pictures
     from motionbox.evaluate import read_boxes
+    from motionbox.pictures.demo import draw_pictures
     from motionbox.store import open_store
 
     cores = len(os.sched_getaffinity(0)) if workers is None else workers

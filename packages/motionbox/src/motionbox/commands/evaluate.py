@@ -47,8 +47,8 @@ def command(
     if per_clip:
         click.echo(clip_table(rows))
     if plot is not None:
-        from motionbox.record import write_file
-        from motionbox.score_plot import score_plot
+        from motionbox.pictures.encode import write_file
+        from motionbox.pictures.score_plot import score_plot
 
         write_file(plot, iter([score_plot(rows)]), 1)
         click.echo(f"plot: {plot}")

@@ -17,8 +17,8 @@ from motionbox.errors import ExitCode
 @click.option("--split", help="Only this split of the data set.")
 def command(store: Path, file_format: Any, out: Path, split: str | None) -> int:
     """Run the command; see the options."""
-    from motionbox.export import export_store
     from motionbox.store import open_store
+    from motionbox.store.export import export_store
 
     with open_store(store) as opened:
         num_clips = export_store(opened, out, file_format, split=split)

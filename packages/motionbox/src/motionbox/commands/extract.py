@@ -13,8 +13,8 @@ from motionbox.datasets import DATASETS
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 
 if TYPE_CHECKING:
-    from motionbox.executors import Executor
-    from motionbox.runs import Run
+    from motionbox.engine.executors import Executor
+    from motionbox.store.runs import Run
 
 _OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
@@ -90,8 +90,8 @@ def extract(
     Raises:
         MotionBoxError: Missing input, bad configuration, a store that cannot be used, or an interruption.
     """
-    from motionbox.lock import store_lock
-    from motionbox.runs import prepare_store
+    from motionbox.store.lock import store_lock
+    from motionbox.store.runs import prepare_store
 
     values = parse_overrides(overrides)
     if flow is not None:
@@ -148,7 +148,7 @@ def _num_cores(ray_address: str | None) -> int:
 
 def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool) -> Any:
     """Read the clips to work on; say first what the data on disk lacks."""
-    from motionbox.datacheck import check_data
+    from motionbox.datasets.datacheck import check_data
     from motionbox.manifest import load_manifest
 
     manifest = load_manifest(dataset, root, split, require_media=False)
@@ -172,8 +172,8 @@ def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
 
 def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool) -> Run:
     from motionbox.plan import plan_units, scan_inputs
-    from motionbox.runs import RunInputs, open_or_create_run
-    from motionbox.sources import HintProber
+    from motionbox.store.runs import RunInputs, open_or_create_run
+    from motionbox.video.sources import HintProber
 
     inputs = scan_inputs(root, manifest.column("path").to_pylist())
     parts = RunInputs(dataset, root, manifest, inputs, config)
@@ -188,9 +188,9 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractCo
 
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
-    from motionbox.engine import EngineOptions, drive
-    from motionbox.progress import create_reporter
-    from motionbox.snapshot import make_snapshot
+    from motionbox.engine.drive import EngineOptions, drive
+    from motionbox.engine.progress import create_reporter
+    from motionbox.store.snapshot import make_snapshot
 
     try:
         drive(run, executor, EngineOptions(backend=backend), create_reporter())
@@ -204,7 +204,7 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
 
 
 def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
-    from motionbox.executors import RayExecutor, SerialExecutor
+    from motionbox.engine.executors import RayExecutor, SerialExecutor
 
     if num_workers == 0 and ray_address is None:
         if gpus:

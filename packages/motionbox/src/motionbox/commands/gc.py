@@ -19,9 +19,9 @@ _NUM_LISTED = 20
 )
 def command(store: Path, delete: bool, keep_snapshots: int) -> int:
     """Run the command; see the options."""
-    from motionbox.garbage import find_garbage, remove
-    from motionbox.layout import check_store
-    from motionbox.lock import store_lock
+    from motionbox.store.garbage import find_garbage, remove
+    from motionbox.store.layout import check_store
+    from motionbox.store.lock import store_lock
 
     check_store(store)
     with store_lock(store):

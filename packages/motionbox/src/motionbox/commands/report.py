@@ -21,7 +21,7 @@ def command(store: Path, out: Path, run: str | None, previews: int, data_root: P
     from rich.console import Console
     from rich.progress import Progress
 
-    from motionbox.report import ReportOptions, build_report
+    from motionbox.pictures.report import ReportOptions, build_report
     from motionbox.store import open_store
 
     if out.suffix.lower() not in (".html", ".htm"):

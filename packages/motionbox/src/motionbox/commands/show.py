@@ -12,7 +12,7 @@ from motionbox.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from motionbox.evaluate import AnnotatedClip
-    from motionbox.footage import View
+    from motionbox.pictures.footage import View
     from motionbox.store import Store
 
 _PANELS = ("boxes", "flow", "map")
@@ -41,8 +41,8 @@ _PANELS = ("boxes", "flow", "map")
 @click.option("--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.")
 def command(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
-    from motionbox.record import SUFFIXES, write_file
-    from motionbox.show import contact_sheet, play, still
+    from motionbox.pictures.encode import SUFFIXES, write_file
+    from motionbox.pictures.show import contact_sheet, play, still
 
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"output file must end in {', '.join(SUFFIXES)}, got {str(out)!r}")
@@ -72,7 +72,7 @@ def _views(
     num_random: int | None,
     **_: Any,
 ) -> list[View]:
-    from motionbox.footage import View, load_clip
+    from motionbox.pictures.footage import View, load_clip
 
     names: list[Any] = [name.strip() for name in panels.split(",") if name.strip()]
     if not names or set(names) - set(_PANELS):
@@ -98,9 +98,9 @@ def _views(
 
 def _open(store: Path, run: str | None) -> Store:
     """Open a store, its run named by id or by preset."""
-    from motionbox.layout import run_paths
-    from motionbox.runs import load_run
     from motionbox.store import open_store
+    from motionbox.store.layout import run_paths
+    from motionbox.store.runs import load_run
 
     if run is None:
         return open_store(store)
@@ -148,6 +148,6 @@ def _truths(path: Path | None, clip_ids: Sequence[str]) -> dict[str, AnnotatedCl
 
 
 def _stack(pages: Sequence[Any]) -> Iterator[Any]:
-    from motionbox.draw import grid
+    from motionbox.pictures.draw import grid
 
     yield grid([[page] for page in pages])

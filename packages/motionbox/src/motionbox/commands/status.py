@@ -12,7 +12,7 @@ import click
 from motionbox.errors import ExitCode
 
 if TYPE_CHECKING:
-    from motionbox.layout import RunPaths
+    from motionbox.store.layout import RunPaths
 
 _FRESH_SECONDS = 30.0
 
@@ -22,8 +22,8 @@ _FRESH_SECONDS = 30.0
 @click.option("--failed", is_flag=True, help="List every failed and partial clip.")
 def command(store: Path, failed: bool) -> int:
     """Run the command; see the options."""
-    from motionbox.layout import check_store, run_paths
-    from motionbox.lock import lock_holder
+    from motionbox.store.layout import check_store, run_paths
+    from motionbox.store.lock import lock_holder
 
     info = check_store(store)
     holder = lock_holder(store)
@@ -37,7 +37,7 @@ def command(store: Path, failed: bool) -> int:
 
 
 def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
-    from motionbox.runs import load_run
+    from motionbox.store.runs import load_run
 
     run = load_run(paths)
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.info["created_unix"]))
@@ -55,9 +55,9 @@ def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
 
 def _show_progress(paths: RunPaths) -> None:
     """Show what the driving process last said, if that is recent."""
+    from motionbox.engine.progress import format_seconds
     from motionbox.errors import StoreError
-    from motionbox.layout import read_json
-    from motionbox.progress import format_seconds
+    from motionbox.store.layout import read_json
 
     try:
         progress = read_json(paths.progress)
@@ -73,7 +73,7 @@ def _show_progress(paths: RunPaths) -> None:
 
 
 def _show_faults(paths: RunPaths) -> None:
-    from motionbox.failures import recorded_faults
+    from motionbox.store.failures import recorded_faults
 
     if not paths.failures.is_dir():
         return

@@ -13,7 +13,7 @@ from motionbox.errors import ExitCode
 @click.argument("store", type=click.Path(path_type=Path))
 def command(store: Path) -> int:
     """Run the command; exit code 3 where something is damaged."""
-    from motionbox.verify import verify_store
+    from motionbox.store.verify import verify_store
 
     checks = list(verify_store(store))
     problems = [check for check in checks if check.problem is not None]

@@ -27,7 +27,7 @@ from motionbox.datasets.synthetic.plan import ClipPlan, SyntheticConfig, plan_cl
 from motionbox.datasets.synthetic.props import NOUNS
 from motionbox.datasets.synthetic.scene import RenderedClip, render_clip
 from motionbox.errors import InputError
-from motionbox.record import encode_video
+from motionbox.pictures.encode import encode_video
 
 FORMAT_VERSION = 1
 MARKER = "synthetic.json"

@@ -1,0 +1,119 @@
+"""Reading the stored colour frames of clips, wherever the units are that hold their blocks."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.errors import ClipError, Reason
+from motionbox.plan import BLOCK_SECONDS
+from motionbox.store.clip_blocks import read_clip_frames, read_index
+from motionbox.store.layout import CLIPS_FILE, RunPaths
+
+_OPEN_FILES = 64
+
+
+class ClipReader:
+    """Reads frames out of clip blocks of committed units; keeps the files used last open. Loads PyAV at the first."""
+
+    def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:
+        """Take the run's paths and its units: unit id and attempt id, by unit number."""
+        self._paths = paths
+        self._units = units
+        self._files: OrderedDict[int, _File] = OrderedDict()
+
+    def read(
+        self,
+        blocks: npt.NDArray[np.int64],
+        times_seconds: npt.NDArray[np.float64],
+        *,
+        short_side_px: int | None,
+        crop_xywh: tuple[int, int, int, int] | None,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the frames at the given times.
+
+        Args:
+            blocks: int64 (N, 4), the clip's blocks: block number, unit number, offset and bytes in the unit's file.
+            times_seconds: (T,) times of stored frames, in any order.
+            short_side_px: As `clips.read_clip_frames`.
+            crop_xywh: As `clips.read_clip_frames`.
+
+        Returns:
+            uint8 (T, h, w, 3) RGB.
+
+        Raises:
+            ClipError: A block is missing or broken, or has no frame at one of the times.
+            ValueError: The crop lies outside.
+        """
+        numbers = np.floor(times_seconds / BLOCK_SECONDS).astype(np.int64)
+        frames: npt.NDArray[np.uint8] | None = None
+        for number, unit, offset, num_bytes in blocks.tolist():
+            rows = np.flatnonzero(numbers == number)
+            if len(rows) == 0:
+                continue
+            data = self._file(unit).read(offset, num_bytes)
+            positions = _positions(read_index(data).times_seconds, times_seconds[rows])
+            part = read_clip_frames(data, positions.tolist(), short_side_px=short_side_px, crop_xywh=crop_xywh)
+            if len(rows) == len(numbers):
+                return part
+            if frames is None:
+                frames = np.empty((len(numbers), *part.shape[1:]), np.uint8)
+            elif frames.shape[1:] != part.shape[1:]:
+                raise ClipError(Reason.UNSUPPORTED, "training clip changes its size within the clip")
+            frames[rows] = part
+        if frames is None or not np.isin(numbers, blocks[:, 0]).all():
+            raise _no_frame()
+        return frames
+
+    def _file(self, number: int) -> _File:
+        if number not in self._files:
+            unit_id, attempt_id = self._units[number]
+            self._files[number] = _File(self._paths.attempt(unit_id, attempt_id) / CLIPS_FILE)
+            while len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)
+        self._files.move_to_end(number)
+        return self._files[number]
+
+
+class _File:
+    """A unit's clip blocks. Reads by position: safe after a fork, and a file that shrinks is an error, not a crash."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self._descriptor = -1
+            raise ClipError(Reason.UNREADABLE, f"{path} cannot be read: {error.strerror}; {_REMEDY}") from None
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read(self, offset: int, num_bytes: int) -> bytes:
+        try:
+            data = os.pread(self._descriptor, num_bytes, offset)
+        except OSError as error:
+            raise ClipError(Reason.UNREADABLE, f"{self._path} cannot be read: {error.strerror}; {_REMEDY}") from None
+        if len(data) < num_bytes:
+            raise ClipError(Reason.TRUNCATED, f"{self._path} is cut off; {_REMEDY}")
+        return data
+
+
+_REMEDY = "run `motionbox verify` on the store"
+
+
+def _positions(held: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    positions = np.searchsorted(held, wanted)
+    if (positions >= len(held)).any() or (held[positions] != wanted).any():
+        raise _no_frame()
+    return positions
+
+
+def _no_frame() -> ClipError:
+    return ClipError(Reason.DECODE_ERROR, f"training clip has no frame at a time that the store knows; {_REMEDY}")

@@ -1,0 +1,331 @@
+"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr for maps and flow, PyAV for pixels.
+
+A `Store` shows one snapshot of one run. A snapshot never changes, so a reader sees the same data however long it is
+open, also while an extraction runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from motionbox.config import ExtractConfig
+from motionbox.errors import StoreError
+from motionbox.frames import working_size
+from motionbox.store.clip_blocks import SHORT_SIDE_PX
+from motionbox.store.clip_reader import ClipReader
+from motionbox.store.flow_reader import read_flow
+from motionbox.store.layout import RunPaths, check_store, read_json, run_paths
+from motionbox.store.map_reader import MapReader
+from motionbox.store.unit_arrays import UnitArrays
+from motionbox.store.video_rows import read_video_rows
+
+_PRIVATE_COLUMNS = ("first_row", "map_width", "map_height", "first_clip_block", "num_clip_blocks")
+
+
+def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None = None) -> Store:
+    """Open a store for reading; only what is committed is seen.
+
+    Args:
+        path: The store's directory.
+        run: Run id or the beginning of one; None: the run whose snapshot is the newest.
+        snapshot: Number of a snapshot of that run; None: its newest.
+
+    Raises:
+        StoreError: Not a store, a store of another program or a newer version, no such run, or nothing to read yet.
+    """
+    root = Path(path)
+    check_store(root)
+    candidates = [paths for paths in run_paths(root) if run is None or paths.root.name.startswith(run)]
+    if run is not None and len(candidates) != 1:
+        known = ", ".join(paths.root.name for paths in run_paths(root)) or "none"
+        raise StoreError(f"run must name one run of store {root}, got {run!r}; its runs: {known}")
+    found: list[tuple[float, RunPaths, int]] = []
+    for paths in candidates:
+        numbers = paths.snapshot_numbers()
+        wanted = numbers[-1:] if snapshot is None else [number for number in numbers if number == snapshot]
+        for number in wanted:
+            info = read_json(paths.snapshots / str(number) / "MANIFEST.json")
+            found.append((float(info["created_unix"]), paths, number))
+    if not found:
+        what = "no snapshot" if snapshot is None else f"no snapshot {snapshot}"
+        raise StoreError(f"store {root} has {what} yet; run `motionbox extract` with --store {root}, or see its status")
+    _, paths, number = max(found, key=lambda entry: entry[0])
+    return Store(root, paths, number)
+
+
+class Store:
+    """One snapshot of one run, read-only. Safe to pickle and to use after a fork; not to share between threads.
+
+    Attributes:
+        path: The store's directory.
+        run_id: The run.
+        snapshot: Number of the snapshot.
+        info: The snapshot's MANIFEST.json.
+    """
+
+    def __init__(self, path: Path, paths: RunPaths, snapshot: int) -> None:
+        self.path = path
+        self.run_id = paths.root.name
+        self.snapshot = snapshot
+        self._paths = paths
+        self._directory = paths.snapshots / str(snapshot)
+        self._pin = _pin(self._directory / "MANIFEST.json")
+        self.info: dict[str, Any] = read_json(self._directory / "MANIFEST.json")
+        self._table = pq.read_table(self._directory / "clips.parquet")
+        self._rows: dict[str, int] | None = None
+        self._first = self._table.column("first_row").to_numpy()
+        self._count = self._table.column("num_frames").to_numpy()
+        self._boxes = _open_array(self._directory / "boxes.npy")
+        self._times = _open_array(self._directory / "times.npy")
+        self._sources = _open_array(self._directory / "sources.npy")
+        self._maps = _open_array(self._directory / "maps.npy")
+        self._confidences = _open_array(self._directory / "confidences.npy")
+        self._map_reader = MapReader(paths, self.info["units"])
+        self._unit_arrays = UnitArrays(paths, self.info["units"])
+        self._clip_reader = ClipReader(paths, self.info["units"])
+        self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
+        self._first_clip_block = self._num_clip_blocks = np.zeros(self._table.num_rows, np.int64)
+        if "clip_blocks.npy" in self.info["files"]:  # a snapshot from before there were clips has none
+            self._clip_blocks = _open_array(self._directory / "clip_blocks.npy")
+            self._first_clip_block = self._table.column("first_clip_block").fill_null(0).to_numpy()
+            self._num_clip_blocks = self._table.column("num_clip_blocks").to_numpy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (str(self.path), self.run_id, self.snapshot)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the snapshot, so that `motionbox gc` may remove it."""
+        if self._pin is not None:
+            os.close(self._pin)
+            self._pin = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            self.close()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def config(self) -> ExtractConfig:
+        """Return the configuration that made the run."""
+        return ExtractConfig.model_validate(read_json(self._paths.run_json)["config"])
+
+    def run_info(self) -> dict[str, Any]:
+        """Return the content of `run.json`: data set, data root, versions, digests, config."""
+        return read_json(self._paths.run_json)
+
+    def clips(self) -> pa.Table:
+        """Return one row per clip, in the order of the data set.
+
+        Columns: clip_id, video_id, start_seconds, stop_seconds (null: the whole video), num_frames, width, height
+        (display pixels), fps, status (`ok`, `partial`: decoding broke off, `no_motion`: the centre half stands in,
+        `failed`), reason (empty, or "code: message"), x1, y1, x2, y2 (clip box, half-open pixels, null when failed),
+        then path, split and the label columns of the data set, then confidence (0 to 1, null when failed: how clearly
+        the clip's motion lies inside its boxes).
+        """
+        return self._table.drop_columns([name for name in _PRIVATE_COLUMNS if name in self._table.column_names])
+
+    def frame_boxes(self, clip_id: str) -> npt.NDArray[np.int16]:
+        """Return a clip's stabilised boxes, int16 (T, 4), xyxy half-open display pixels; (0, 4) for a failed clip.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        rows = self._frame_rows(clip_id)
+        return self._boxes[rows].copy()
+
+    def frame_times(self, clip_id: str) -> npt.NDArray[np.float64]:
+        """Return the times of a clip's frames, float64 (T,), seconds of the video, increasing.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return self._times[self._frame_rows(clip_id)].copy()
+
+    def frame_sources(self, clip_id: str) -> npt.NDArray[np.uint8]:
+        """Return where each box of a clip comes from, uint8 (T,): values of `boxes.BoxSource`.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return self._sources[self._frame_rows(clip_id)].copy()
+
+    def frame_confidences(self, clip_id: str) -> npt.NDArray[np.float32]:
+        """Return how clearly each frame's motion lies inside its box, float32 (T,), in [0, 1]; 0 for a stand-in box.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return self._confidences[self._frame_rows(clip_id)].copy()
+
+    def motion_maps(self, clip_id: str) -> npt.NDArray[np.uint8]:
+        """Return a clip's motion maps, uint8 (T, h, w), 1/`store.map_scale` of the working size.
+
+        The value is 255 * sqrt(m / `store.map_full_scale`) for a motion m in pixels per frame step and pixel (in pixels
+        per frame step with `motion.cue` = "residual"). A frame without flow has a map of zeros.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no motion maps.
+        """
+        if not self.info["motion_maps"]:
+            raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
+        row = self._row(clip_id)
+        height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
+        return self._map_reader.read(self._maps[self._frame_rows(clip_id)], height, width)
+
+    def flow(
+        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return a clip's flow, float32 (T, h, w, 2): u and v in pixels of the working size per frame step.
+
+        A frame's flow goes to the next distinct frame, or to the one `flow.step_seconds` later. A repeated frame has
+        that of the frame it repeats, the last frame of a video that of the frame before; without flow it is zeros.
+
+        Args:
+            clip_id: The clip.
+            frame_indices: (T,) positions among the rows of `frame_times`; None: all of them.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no flow.
+            ValueError: A position lies outside.
+        """
+        config = self.config()
+        if config.store.flow == "none":
+            raise StoreError(
+                f'run {self.run_id} of store {self.path} keeps no flow (store.flow = "none"); '
+                "`motionbox extract --save flow` makes a run that does"
+            )
+        row = self._row(clip_id)
+        places = self._maps[self._frame_rows(clip_id)]
+        if frame_indices is not None:
+            wanted = np.asarray(frame_indices, np.int64)
+            if wanted.ndim != 1 or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(places)):
+                raise ValueError(
+                    f"frame_indices must be some of 0 to {len(places) - 1}, got {frame_indices!r}; {clip_id}"
+                )
+            places = places[wanted]
+        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        width, height = working_size(width, height, config.frames.short_side_px) if width else (0, 0)
+        return read_flow(self._unit_arrays, places, (height, width), config.store.flow, config.store.flow_bound_px)
+
+    def video_rows(self, video_id: str) -> pa.Table:
+        """Return every processed frame of a video, also those outside of clips (`frames.spans`), in order of time.
+
+        Columns: time_seconds, x1, y1, x2, y2 (raw box before stabilising, half-open display pixels, null: none),
+        energy, confidence and origin, see docs/store.md.
+
+        Raises:
+            StoreError: The snapshot has no frames of such a video, or a file is damaged.
+        """
+        return read_video_rows(self._paths, self.info["units"], video_id)
+
+    def has_clip(self, clip_id: str) -> bool:
+        """Return whether the store keeps all frames of a clip in colour (`motionbox extract --clips`).
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        return bool(self._num_clip_blocks[self._row(clip_id)] > 0)
+
+    def clip_size(self, clip_id: str) -> tuple[int, int]:
+        """Return width and height of the frames that `clip_frames` gives.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no frames of it.
+        """
+        row = self._clip_row(clip_id)
+        width, height = (int(self._table.column(name)[row].as_py()) for name in ("width", "height"))
+        return working_size(width, height, SHORT_SIDE_PX)
+
+    def clip_frames(
+        self,
+        clip_id: str,
+        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        *,
+        short_side_px: int | None = None,
+        crop_xywh: tuple[int, int, int, int] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Return frames of a clip, uint8 (n, h, w, 3) RGB, upright, in the order asked for.
+
+        Args:
+            clip_id: The clip.
+            frame_indices: (n,) positions among the rows of `frame_times` and `frame_boxes`; repeats allowed.
+            short_side_px: Larger frames are reduced (area mean) to this short side; None: to 256, as stored.
+            crop_xywh: Left, top, width and height in pixels of the (reduced) frames; None keeps them whole.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no frames of it.
+            ClipError: The stored frames are damaged.
+            ValueError: A position or the crop lies outside.
+        """
+        row = self._clip_row(clip_id)
+        wanted = np.asarray(frame_indices, np.int64)
+        times = self._times[self._frame_rows(clip_id)]
+        if wanted.ndim != 1 or len(wanted) == 0 or wanted.min() < 0 or wanted.max() >= len(times):
+            raise ValueError(f"frame_indices must be some of 0 to {len(times) - 1}, got {frame_indices!r}; {clip_id}")
+        first = int(self._first_clip_block[row])
+        blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
+        return self._clip_reader.read(blocks, times[wanted], short_side_px=short_side_px, crop_xywh=crop_xywh)
+
+    def _clip_row(self, clip_id: str) -> int:
+        if not self.has_clip(clip_id):
+            raise StoreError(
+                f"run {self.run_id} of store {self.path} keeps no frames of clip {clip_id!r}; "
+                "`motionbox extract --clips` makes a run that does"
+            )
+        return self._row(clip_id)
+
+    def _row(self, clip_id: str) -> int:
+        if self._rows is None:
+            self._rows = {name: row for row, name in enumerate(self._table.column("clip_id").to_pylist())}
+        try:
+            return self._rows[clip_id]
+        except KeyError:
+            raise StoreError(f"clip_id must be a clip of store {self.path}, got {clip_id!r}") from None
+
+    def _frame_rows(self, clip_id: str) -> slice:
+        row = self._row(clip_id)
+        first = int(self._first[row])
+        return slice(first, first + int(self._count[row]))
+
+
+def _reopen(path: str, run: str, snapshot: int) -> Store:
+    return open_store(path, run=run, snapshot=snapshot)
+
+
+def _open_array(path: Path) -> npt.NDArray[Any]:
+    """Map an array file into memory; a plain array over the mapping, because slicing `np.memmap` is slow."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: {error}; run `motionbox verify` on the store") from None
+
+
+def _pin(path: Path) -> int | None:
+    """Take a shared lock that keeps `gc` from removing a snapshot; None where the file system knows no locks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,65 @@
+"""Ray: starting it costs seconds, so these tests share one."""
+
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from motionbox.engine.executors import RayExecutor, SerialExecutor, _start_ray
+from motionbox.engine.worker import Acknowledgement
+from motionbox.errors import InputError, Reason
+from motionbox.plan import units_of
+from motionbox.store.failures import recorded_faults
+from ray_support import WhenStarted, finish, frame_folders, make_folder_run
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def ray_executor() -> Iterator[RayExecutor]:
+    executor = RayExecutor(num_workers=2)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return frame_folders(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, data: Path) -> str:
+    return finish(make_folder_run(tmp_path_factory.mktemp("serial") / "s", data), SerialExecutor())
+
+
+def test_two_workers_give_the_same_content_as_serial(tmp_path, data, expected, ray_executor) -> None:
+    assert ray_executor.num_slots == 2
+    assert finish(make_folder_run(tmp_path / "s", data), ray_executor) == expected
+
+
+def test_a_killed_worker_costs_an_attempt(tmp_path, data, expected, ray_executor) -> None:
+    run = make_folder_run(tmp_path / "s", data)
+    units = units_of(run.plan())
+    assert len(units) == 3
+    killed = WhenStarted(run, lambda pid: os.kill(pid, signal.SIGKILL))
+    assert finish(run, ray_executor, killed) == expected
+    faults = [fault for unit in units for fault in recorded_faults(run.paths, unit.unit_id)]
+    assert len(faults) <= 1
+    assert all(fault.reason is Reason.CRASHED and fault.video_id is not None for fault in faults)
+
+
+def test_answers_are_small() -> None:
+    answer = Acknowledgement("u000000", 4096, 3, 12.5)
+    assert len(pickle.dumps(answer)) < 500
+
+
+def test_a_cluster_that_wants_another_token_is_one_line(monkeypatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ray.exceptions.AuthenticationError("the token is missing\nor wrong")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(InputError, match=r"cluster head:6379: AuthenticationError: the token is missing; check"):
+        _start_ray(ray, 1, "head:6379")

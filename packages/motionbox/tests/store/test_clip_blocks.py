@@ -1,0 +1,161 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from motionbox.errors import ClipError, Reason
+from motionbox.frames import ColourFrame, Frame
+from motionbox.plan import Piece
+from motionbox.store.clip_blocks import GROUP_FRAMES, read_clip_frames, read_index
+from motionbox.store.clip_writer import PieceClips, write_clip
+from motionbox.video import read_colour_frames
+
+
+def colour_frames(num_frames: int, height: int, width: int, seed: int = 0) -> list[ColourFrame]:
+    rng = np.random.default_rng(seed)
+    wide = cv2.GaussianBlur(rng.integers(0, 256, (height, width + 2 * num_frames, 3), dtype=np.uint8), (0, 0), 4)
+    wide = cv2.normalize(wide, None, 20, 235, cv2.NORM_MINMAX)
+    return [
+        ColourFrame(i, i / 12 + 0.1, np.ascontiguousarray(wide[:, 2 * i : 2 * i + width])) for i in range(num_frames)
+    ]
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((one.astype(np.float64) - other) ** 2)))
+
+
+@pytest.mark.parametrize("form", ["jpeg", "h264"])
+@pytest.mark.parametrize(("num_frames", "height", "width"), [(1, 16, 16), (20, 64, 96), (GROUP_FRAMES, 51, 33)])
+def test_frames_times_and_sizes_come_back(form, num_frames, height, width):
+    frames = colour_frames(num_frames, height, width)
+    data = write_clip(frames, form=form)
+    index = read_index(data)
+    assert (index.form, index.width, index.height, index.num_frames) == (form, width, height, num_frames)
+    assert index.times_seconds.tolist() == [frame.time_seconds for frame in frames]
+    read = read_clip_frames(data, range(num_frames))
+    assert read.shape == (num_frames, height, width, 3)
+    for one, frame in zip(read, frames, strict=True):
+        assert psnr(one, frame.rgb) > 26  # the smallest frame's colours change within a chroma sample
+    if num_frames > 4:  # each is its own frame, not a neighbour
+        assert psnr(read[3], frames[3].rgb) > psnr(read[3], frames[4].rgb) + 3
+
+
+@pytest.mark.parametrize("form", ["jpeg", "h264"])
+@settings(max_examples=25, deadline=None)
+@given(indices=st.lists(st.integers(0, 29), max_size=8))
+def test_any_frames_in_any_order_equal_those_of_the_whole(form, blocks, indices):
+    data, whole = blocks[form]
+    assert np.array_equal(read_clip_frames(data, indices), whole[np.array(indices, dtype=int)])
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    made = {}
+    for form in ("jpeg", "h264"):
+        data = write_clip(colour_frames(30, 49, 67), form=form)
+        made[form] = (data, read_clip_frames(data, range(30)))
+    return made
+
+
+@pytest.mark.parametrize("form", ["jpeg", "h264"])
+@pytest.mark.parametrize("crop", [(0, 0, 67, 49), (3, 5, 40, 31), (66, 48, 1, 1), (1, 1, 66, 48)])
+def test_crop_equals_the_crop_of_the_whole_frame(form, blocks, crop):
+    data, whole = blocks[form]
+    x, y, width, height = crop
+    read = read_clip_frames(data, [7, 22], crop_xywh=crop)
+    assert np.abs(read.astype(int) - whole[[7, 22], y : y + height, x : x + width]).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["jpeg", "h264"])
+def test_reduced_frames_are_the_area_mean(form, blocks):
+    data, whole = blocks[form]
+    reduced = read_clip_frames(data, [7, 22], short_side_px=21)
+    assert reduced.shape == (2, 21, 29, 3)
+    for one, frame in zip(reduced, whole[[7, 22]], strict=True):
+        assert psnr(one, cv2.resize(frame, (29, 21), interpolation=cv2.INTER_AREA)) > 30
+    cut = read_clip_frames(data, [7], short_side_px=21, crop_xywh=(2, 3, 10, 11))
+    assert np.array_equal(cut[0], reduced[0, 3:14, 2:12])
+    assert np.array_equal(read_clip_frames(data, [7], short_side_px=99), whole[[7]])
+
+
+def test_misuse_is_refused():
+    data = write_clip(colour_frames(3, 16, 16))
+    for arguments, message in (
+        ({"indices": [3]}, "indices must be from 0 to 2"),
+        ({"indices": [-1]}, "indices must be from 0 to 2"),
+        ({"indices": [0], "crop_xywh": (0, 0, 17, 16)}, "crop_xywh must lie within 16x16"),
+        ({"indices": [0], "crop_xywh": (0, 0, 0, 16)}, "crop_xywh must lie within 16x16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_clip_frames(data, **arguments)
+    with pytest.raises(ValueError, match="at least one frame"):
+        write_clip([])
+    with pytest.raises(ValueError, match="frames must all be 16x16, got 18x16"):
+        write_clip([*colour_frames(1, 16, 16), *colour_frames(1, 16, 18)])
+    with pytest.raises(ValueError, match="form must be one of jpeg, h264"):
+        write_clip(colour_frames(1, 16, 16), form="gif")
+
+
+@pytest.mark.parametrize("form", ["jpeg", "h264"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_blocks_give_frames_or_a_clip_error(form, blocks, data):
+    content = bytearray(blocks[form][0])
+    for _ in range(data.draw(st.integers(0, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    block = bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        index = read_index(block)
+        num_frames = min(index.num_frames, 30)
+        assert len(read_clip_frames(block, range(num_frames))) == num_frames
+    except ClipError as error:
+        assert error.reason in (Reason.TRUNCATED, Reason.NOT_A_VIDEO, Reason.DECODE_ERROR)  # noqa: PT017
+
+
+def test_real_clip_quality_and_size(testdata):
+    """The figures that docs/datasets.md compares, loosely: bytes per frame and quality on a real SSV2 clip."""
+    path = testdata / "ssv2/4.webm"
+    frames = list(read_colour_frames(path, short_side_px=256))
+    sizes = {}
+    for form, least_psnr in (("jpeg", 39.0), ("h264", 38.0)):
+        data = write_clip(frames, form=form)
+        sizes[form] = len(data) / path.stat().st_size
+        read = read_clip_frames(data, range(0, 42, 5))
+        assert np.mean([psnr(one, frame.rgb) for one, frame in zip(read, frames[::5], strict=True)]) > least_psnr
+    assert sizes["jpeg"] < 3.8
+    assert sizes["h264"] < 1.5
+
+
+def test_a_piece_is_coded_block_by_block():
+    """Frames of other pieces are left out; what comes out has lost its colour, which is in the blocks."""
+    seen = [Frame(i, 3.0 + i / 2, np.zeros((16, 16), np.uint8), f.rgb) for i, f in enumerate(colour_frames(14, 16, 18))]
+    clips = PieceClips(Piece("v", "v.mp4", 1, 2, 10), "jpeg")
+    passed = list(clips.watch(iter(seen)))
+    assert [frame.time_seconds for frame in passed] == [frame.time_seconds for frame in seen]
+    assert all(frame.rgb is None for frame in passed)
+    data = clips.take(1)
+    assert read_index(data).times_seconds.tolist() == [t / 2 for t in range(8, 16)]
+    assert psnr(read_clip_frames(data, [3])[0], seen[5].rgb) > 30
+    with pytest.raises(KeyError):
+        clips.take(2)
+
+
+def test_a_frame_that_cannot_be_coded_costs_its_block_alone(monkeypatch):
+    seen = [Frame(i, 1.0 + 2 * i, np.zeros((16, 16), np.uint8), f.rgb) for i, f in enumerate(colour_frames(6, 16, 16))]
+    real, calls = cv2.imencode, []
+
+    def breaks(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise cv2.error("planted")
+        return real(*arguments)
+
+    monkeypatch.setattr(cv2, "imencode", breaks)
+    clips = PieceClips(Piece("v", "v.mp4", None, None, 10), "jpeg")
+    assert len(list(clips.watch(iter(seen)))) == 6
+    assert read_index(clips.take(0)).num_frames == 2
+    with pytest.raises(ClipError, match="planted") as caught:
+        clips.take(1)
+    assert caught.value.reason == Reason.ENCODE_ERROR
+    assert read_index(clips.take(2)).num_frames == 2

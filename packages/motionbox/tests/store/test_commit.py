@@ -1,0 +1,163 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from motionbox.errors import StoreError
+from motionbox.pipeline import process_unit
+from motionbox.plan import Piece, Unit
+from motionbox.store import commit, durable
+from motionbox.store.commit import commit_unit, committed_attempt, read_commit, verify_files
+from motionbox.store.layout import RunPaths
+from store_support import DifferenceFlow, NumberSource, number_videos, small_config
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    run = RunPaths(tmp_path / "run")
+    for directory in (run.attempts, run.commits, run.failures):
+        directory.mkdir(parents=True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("videos")
+    number_videos(root, {"v": "30@25"})
+    unit = Unit("u000000", (Piece("v", "v.num", None, None, 30),))
+    return process_unit(unit, small_config(), root, NumberSource(), DifferenceFlow())
+
+
+def files_below(path: Path) -> list[str]:
+    return sorted(str(entry.relative_to(path)) for entry in path.rglob("*") if entry.is_file())
+
+
+def test_commit_makes_a_unit_visible_once(paths: RunPaths, result) -> None:
+    assert paths.committed_units() == []
+    assert commit_unit(paths, "u000000", result, seconds=1.5)
+    assert not commit_unit(paths, "u000000", result)
+    assert paths.committed_units() == ["u000000"]
+    record = read_commit(paths, "u000000")
+    assert (record["num_frames"], record["seconds"]) == (30, 1.5)
+    # the loser has removed its own attempt, the winner's files are those of the record and nothing else
+    assert files_below(paths.attempts / "u000000") == sorted(f"{record['attempt']}/{name}" for name in record["files"])
+    assert files_below(paths.commits) == ["u000000.json"]
+    verify_files(committed_attempt(paths, "u000000"), record["files"])
+
+
+def test_few_files_and_one_shard(paths: RunPaths, result) -> None:
+    import zarr
+
+    commit_unit(paths, "u000000", result)
+    names = sorted(read_commit(paths, "u000000")["files"])
+    assert names == [
+        "blocks.parquet",
+        "frames.parquet",
+        "motion.zarr/maps/c/0/0/0",
+        "motion.zarr/maps/zarr.json",
+        "motion.zarr/zarr.json",
+    ]
+    array = zarr.open_group(committed_attempt(paths, "u000000") / "motion.zarr", mode="r")["maps"]
+    np.testing.assert_array_equal(array[...], result.maps)
+    assert (array.metadata.zarr_format, array.dtype) == (3, np.uint8)
+
+
+@pytest.mark.parametrize("name", ["frames.parquet", "motion.zarr/maps/c/0/0/0"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_every_damage_is_found(paths: RunPaths, result, name: str, damage: str) -> None:
+    commit_unit(paths, "u000000", result)
+    directory = committed_attempt(paths, "u000000")
+    target = directory / name
+    data = bytearray(target.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        target.write_bytes(data)
+    elif damage == "truncate":
+        target.write_bytes(data[:-1])
+    else:
+        target.unlink()
+    with pytest.raises(StoreError, match=name.rsplit("/", 1)[-1]):
+        verify_files(directory, read_commit(paths, "u000000")["files"])
+
+
+def test_a_torn_write_is_not_published(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = durable.write_file
+
+    def tearing(path: Path, data: bytes, *, point: str = "attempt") -> None:
+        real(path, data[: len(data) // 2] if path.name == "frames.parquet" else data, point=point)
+
+    monkeypatch.setattr(commit, "write_file", tearing)
+    with pytest.raises(StoreError, match=r"frames\.parquet is damaged"):
+        commit_unit(paths, "u000000", result)
+    assert paths.committed_units() == []
+    assert files_below(paths.root) == []
+
+
+def test_a_full_disk_publishes_nothing(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: memoryview) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "_write_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        commit_unit(paths, "u000000", result)
+    assert files_below(paths.root) == []
+
+
+def test_the_name_appears_with_its_whole_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = os.link
+
+    def watching(source: Path, target: Path) -> None:
+        seen.append((Path(source).read_bytes(), Path(target).exists()))
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", watching)
+    assert durable.publish_file(tmp_path / "record.json", b'{"a": 1}', point="commit")
+    assert seen == [(b'{"a": 1}', False)]
+    assert json.loads((tmp_path / "record.json").read_bytes()) == {"a": 1}
+    assert not durable.publish_file(tmp_path / "record.json", b"other", point="commit")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_files_and_directories_are_forced_to_disk_before_the_record(paths: RunPaths, result, monkeypatch) -> None:
+    order: list[str] = []
+    real_fsync, real_link = os.fsync, os.link
+
+    def fsync(descriptor: int) -> None:
+        order.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real_fsync(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        order.append("LINK")
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    commit_unit(paths, "u000000", result)
+    before, after = order[: order.index("LINK")], order[order.index("LINK") + 1 :]
+    directory = committed_attempt(paths, "u000000")
+    written = [directory, *directory.rglob("*"), directory.parent]
+    assert {str(path) for path in written} <= set(before)
+    assert after == [str(paths.commits)]
+
+
+def test_a_record_that_appeared_keeps_its_files(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is there but its directory cannot be forced to disk: after a crash the unit may be committed."""
+
+    def broken(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(durable, "fsync_directory", broken)
+    monkeypatch.setattr(commit, "make_directory", lambda path: path.mkdir(parents=True))
+    with pytest.raises(OSError, match="Input/output error"):
+        commit_unit(paths, "u000000", result)
+    verify_files(committed_attempt(paths, "u000000"), read_commit(paths, "u000000")["files"])
+
+
+def test_an_unreadable_record_keeps_every_file(paths: RunPaths, result) -> None:
+    """A damaged record may name any attempt; `motionbox verify` reports it, and nothing is removed until then."""
+    paths.commit("u000000").write_text("{")
+    assert not commit_unit(paths, "u000000", result)
+    assert any(name.endswith("/frames.parquet") for name in files_below(paths.attempts))
