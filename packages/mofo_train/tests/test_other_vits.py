@@ -158,6 +158,9 @@ def test_st_mae_names_other_layouts_and_sizes(tmp_path: Path) -> None:
     torch.save({"model": st_mae_layout()}, tmp_path / "st_mae.pth")
     with pytest.raises(CheckpointError, match=r"head.weight \(5, 48\) instead of \(7, 48\)"):
         load_st_mae(tmp_path / "st_mae.pth", SIZE, CLIP, 7)
+    torch.save({"model": st_mae_layout() | {"fc_norm.bias": torch.zeros(DIM)}}, tmp_path / "st_mae.pth")
+    with pytest.raises(CheckpointError, match=r"fc_norm.bias is unknown"):
+        load_st_mae(tmp_path / "st_mae.pth", SIZE, CLIP, 5)
 
 
 def test_omnimae_names_what_is_missing_and_what_is_unknown_at_once(tmp_path: Path) -> None:

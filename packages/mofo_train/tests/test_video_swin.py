@@ -18,7 +18,7 @@ from torch import Tensor
 from mofo_train.errors import CheckpointError
 from mofo_train.models.bevt import load_bevt
 from mofo_train.models.omnivore import load_omnivore
-from mofo_train.models.video_swin import SwinShape
+from mofo_train.models.video_swin import SwinShape, VideoSwin
 from mofo_train.models.vit import ClipShape
 
 WINDOW = (4, 7, 7)
@@ -196,6 +196,10 @@ def test_the_network_is_read_from_the_weights() -> None:
     }
     shape = SwinShape.of(tables | {"patch_embed.proj.weight": torch.empty(128, 3, 2, 4, 4)}, Path("swinB_epic.torch"))
     assert shape == SwinShape(128, (2, 2, 18, 2), (4, 8, 16, 32), (16, 7, 7))
+    with torch.device("meta"):
+        network = VideoSwin(shape, ClipShape(32, 224, 4), 174)
+    # BEVT's README: 89 million parameters for this shape on SSV2.
+    assert round(sum(value.numel() for value in network.parameters()) / 1e6) == 89
 
 
 def test_what_is_missing_unknown_or_of_another_shape_is_named_at_once(tmp_path: Path) -> None:
