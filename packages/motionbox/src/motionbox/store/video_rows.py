@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
@@ -28,6 +27,8 @@ def read_video_rows(paths: RunPaths, units: Sequence[Sequence[str]], video_id: s
     Raises:
         StoreError: None of these units holds the video, or a file is damaged.
     """
+    import pyarrow.compute as pc  # here, so that importing the store stays fast
+
     tables = []
     try:
         plan = pq.read_table(paths.plan, columns=["unit_id", "video_id"])
