@@ -70,7 +70,7 @@ $(VENV)/docs.stamp: $(VENV)/all.stamp
 	@touch $@
 
 docs: $(VENV)/docs.stamp  ## Build the documentation with the API reference into site/ (any warning or dead link is an error)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # --quiet would hide warnings from --strict
 
 check: lint typecheck test docs  ## Lint, types, tests and documentation
 

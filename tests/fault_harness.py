@@ -7,7 +7,6 @@ write path, engine and reader. Forking a warm process makes a trial cost a fract
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -18,7 +17,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy.random
 import pyarrow.dataset
@@ -31,19 +29,19 @@ from motionbox.engine.drive import EngineOptions, drive
 from motionbox.engine.executors import SerialExecutor
 from motionbox.engine.progress import PlainReporter
 from motionbox.errors import Interrupted, StoreError
-from motionbox.plan import units_of
-from motionbox.store import Store, failpoints, open_store
+from motionbox.store import failpoints, open_store
 from motionbox.store.commit import read_commit
 from motionbox.store.garbage import find_garbage, remove
 from motionbox.store.layout import run_paths
-from motionbox.store.runs import library_versions, load_run
+from motionbox.store.runs import library_versions
 from motionbox.store.snapshot import make_snapshot
 from motionbox.store.verify import verify_store
-from store_support import DifferenceFlow, NumberSource, green_of, make_run, number_videos, small_config
+from store_oracle import check_complete, check_consistency, fingerprint
+from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
 MAX_FRAMES = 16
-CONFIG = small_config(**{"store.clips": "jpeg"})
+CONFIG = small_config(**{"store.clips": "jpeg", "store.flow": "float16", "frames.short_side_px": SIDE})
 # Loaded before anything is forked, so that the processes need not do it again and again.
 WARM = (numpy.random, pyarrow.dataset, pipeline, zarr.codecs, zarr.storage, library_versions())
 DONE, INTERRUPTED, FAILED, KILLED = 0, 75, 70, -9
@@ -179,13 +177,32 @@ def _stop_after(num_units: int) -> None:
     worker.commit_unit = counting
 
 
-def reference(root: Path) -> tuple[str, int]:
-    """Return the content digest and the number of openings of an uninterrupted run."""
+@dataclass(frozen=True)
+class Expected:
+    """What an uninterrupted run gives.
+
+    Attributes:
+        digest: Its content digest.
+        fingerprint: Of everything that a reader sees.
+        num_opened: How often a video was opened.
+    """
+
+    digest: str
+    fingerprint: str
+    num_opened: int
+
+
+def reference(root: Path) -> Expected:
+    """Return what an uninterrupted run gives."""
     stage = Stage(root)
     assert wait(fork(stage.session)) == DONE
-    code = wait(fork(lambda: _write(root / "digest", open_store(stage.store).info["content_digest"])))
-    assert code == DONE
-    return (root / "digest").read_text(), len(stage.processed())
+
+    def look() -> int:
+        with open_store(stage.store) as store:
+            return _write(root / "seen", f"{store.info['content_digest']} {fingerprint(store)}")
+
+    assert wait(fork(look)) == DONE
+    return Expected(*(root / "seen").read_text().split(), num_opened=len(stage.processed()))
 
 
 def _write(path: Path, text: str) -> int:
@@ -193,7 +210,7 @@ def _write(path: Path, text: str) -> int:
     return DONE
 
 
-def run_trial(root: Path, fault: Fault, expected: tuple[str, int]) -> Outcome:
+def run_trial(root: Path, fault: Fault, expected: Expected) -> Outcome:
     """Plant one fault, resume, and judge; in a process of its own."""
     stage = Stage(root)
     result = root / "outcome.json"
@@ -215,7 +232,7 @@ def run_trial(root: Path, fault: Fault, expected: tuple[str, int]) -> Outcome:
     return outcome
 
 
-def _trial(stage: Stage, fault: Fault, expected: tuple[str, int]) -> Outcome:
+def _trial(stage: Stage, fault: Fault, expected: Expected) -> Outcome:
     outcome = Outcome(fault)
     rng = random.Random(fault.seed)
     if fault.partial >= 0:
@@ -230,8 +247,11 @@ def _trial(stage: Stage, fault: Fault, expected: tuple[str, int]) -> Outcome:
         code = wait(fork(stage.session))
         if code != DONE:
             outcome.violations.append(f"the resuming session ended with {code}")
-        outcome.violations += check_complete(stage.store, expected[0])
-    outcome.redone = len(stage.processed()) - expected[1]
+        outcome.violations += check_complete(stage.store, expected.digest, len(VIDEOS))
+    with open_store(stage.store) as store:
+        if fingerprint(store) != expected.fingerprint:
+            outcome.violations.append("a reader sees something else than after an uninterrupted run")
+    outcome.redone = len(stage.processed()) - expected.num_opened
     return outcome
 
 
@@ -249,60 +269,6 @@ def _pinned_reader(stage: Stage, outcome: Outcome) -> Iterator[None]:
     if fingerprint(reader) != before:
         outcome.violations.append("a pinned reader saw its snapshot change")
     reader.close()
-
-
-def fingerprint(store) -> str:
-    """Return a digest of everything that a reader can see."""
-    digest = hashlib.sha256()
-    for row in store.clips().to_pylist():
-        digest.update(repr(row).encode())
-        clip_id = row["clip_id"]
-        for array in (store.frame_boxes(clip_id), store.frame_times(clip_id), store.motion_maps(clip_id)):
-            digest.update(array.tobytes())
-        if store.has_clip(clip_id):
-            digest.update(store.clip_frames(clip_id, range(row["num_frames"])).tobytes())
-    return digest.hexdigest()
-
-
-def check_consistency(store: Path) -> list[str]:
-    """Return what is wrong with a store right after a fault: everything visible must be whole."""
-    if not (store / "store.json").exists():
-        return []
-    violations = [f"{check.name}: {check.problem}" for check in verify_store(store) if check.problem]
-    for paths in run_paths(store):
-        violations += [
-            f"commit of {unit} names no attempt"
-            for unit in paths.committed_units()
-            if not paths.attempt(unit, read_commit(paths, unit)["attempt"]).is_dir()
-        ]
-    return violations
-
-
-def check_complete(store: Path, digest: str, *, num_clips: int = len(VIDEOS)) -> list[str]:
-    """Return what is wrong with a store after the resuming session: it must be the uninterrupted run's."""
-    violations = check_consistency(store)
-    (paths,) = run_paths(store)
-    planned = [unit.unit_id for unit in units_of(load_run(paths).plan())]
-    if paths.committed_units() != planned:
-        violations.append("not every unit has its commit record")
-    with open_store(store) as reader:
-        if reader.info["content_digest"] != digest:
-            violations.append("the content is not that of an uninterrupted run")
-        if len(reader) != num_clips:
-            violations.append("clips are missing")
-        clips = reader.clips().to_pylist() if reader.config().store.clips != "none" else []
-        unread = [row["clip_id"] for row in clips if row["num_frames"] and not _readable(reader, row)]
-        violations += [f"the frames of clip {clip_id} cannot be read" for clip_id in unread]
-        remove(find_garbage(store))
-    if find_garbage(store):
-        violations.append("gc left something behind")
-    return violations + check_consistency(store)
-
-
-def _readable(reader: Store, row: dict[str, Any]) -> bool:
-    frames = reader.clip_frames(row["clip_id"], range(row["num_frames"]))
-    greens = [green_of(round(seconds * row["fps"])) for seconds in reader.frame_times(row["clip_id"])]
-    return bool((abs(frames[..., 1].mean((1, 2)) - greens) < 5).all())
 
 
 def _plant_failpoint(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:

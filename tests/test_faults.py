@@ -21,8 +21,9 @@ from motionbox.store.failpoints import KINDS, POINTS
 
 # How often an uninterrupted session passes each point: once or twice, once per unit, or once per file.
 _ONCE = ("snapshot.write", "snapshot.before_publish", "snapshot.after_publish")
-_PER_FILE = ("attempt.write", "attempt.torn", "attempt.fsync", "run.write")
+_PER_FILE = ("attempt.write", "attempt.torn", "attempt.fsync", "flow.write", "flow.torn", "run.write")
 _NUM_UNITS = 6
+_FLOW_POINTS = ("flow.write", "flow.torn", "flow.fsync")
 
 
 @pytest.fixture
@@ -84,10 +85,12 @@ def judge(outcomes: list[Outcome]) -> None:
 def test_quick_sweep(stages: Path) -> None:
     rng = random.Random(7)
     faults = [f for f in failpoint_faults(rng, 3) if f.detail.split(":")[2] in ("kill", "enospc")]
-    faults = rng.sample(faults, 16) + other_faults(rng, {"sigkill": 2, "sigterm": 2, "race": 2, "damage": 2})
-    outcomes = sweep(stages, faults)
+    flow = [fault for fault in faults if fault.detail.startswith(_FLOW_POINTS)]
+    faults = rng.sample([fault for fault in faults if fault not in flow], 14) + rng.sample(flow, 6)
+    outcomes = sweep(stages, faults + other_faults(rng, {"sigkill": 2, "sigterm": 2, "race": 2, "damage": 2}))
     judge(outcomes)
     assert sum(outcome.struck for outcome in outcomes) >= 18
+    assert sum(outcome.struck for outcome in outcomes if outcome.fault in flow) >= 4
 
 
 @pytest.mark.faults

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fault_harness import check_complete
 from motionbox.engine.executors import RayExecutor, SerialExecutor, import_ray
 from motionbox.plan import units_of
 from motionbox.store.failures import recorded_faults
 from motionbox.store.runs import Run
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
+from store_oracle import check_complete
 
 pytestmark = pytest.mark.faults
 NUM_WORKER_KILLS = 20
@@ -33,7 +33,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, data: Path) -> str:
 
 def judge(run: Run, digest: str, expected: str) -> None:
     assert digest == expected
-    assert check_complete(run.paths.root.parent.parent, expected, num_clips=6) == []
+    assert check_complete(run.paths.root.parent.parent, expected, 6) == []
     faults = [fault for unit in units_of(run.plan()) for fault in recorded_faults(run.paths, unit.unit_id)]
     assert len(faults) <= 1
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mofo_train import bench, bench_peers, cli, masks
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.dataset import ClipReader
 from mofo_train.data.transforms import crop_frames, multi_scale_crop
+from mofo_train.metrics import training_flops
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mae import hidden_targets
 from mofo_train.models.mca import MultiCrossAttention
@@ -74,6 +76,36 @@ def test_original_loader_reads_the_same_frames(store_path: Path) -> None:
     assert ((ours - mean) / std - theirs).abs().mean() < 0.01
 
 
+def test_decord_reads_what_pyav_reads(store_path: Path) -> None:
+    pytest.importorskip("decord")
+    from motionbox.store import open_store
+
+    reader = ClipReader(open_store(store_path), store_path.parent / "synthetic", split=None, short_side_px=256)
+    _, path, times, _ = reader.sources()[3]
+    frames = dense_frames(reader.num_frames(3), 8, 2, 0.3)
+    positions = bench_peers.decord_positions(path, times[frames])
+    assert positions.tolist() == frames.tolist()
+    theirs = bench_peers.decord_sample(path, positions, 96, np.random.default_rng(1))
+    ours = bench_peers.original_sample(path, times[frames], 96, np.random.default_rng(1))
+    assert (ours - theirs).abs().mean() < 0.05
+
+
+def test_loader_and_model_together(clips_store_path: Path, tmp_path: Path) -> None:
+    arguments = ["bench", "both", "--store", str(clips_store_path), "--model", "videomae_tiny", "--precision", "fp32"]
+    shape = ["--frames", "4", "--image-px", "64", "--batch-size", "4", "--rounds", "1", "--steps", "2"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, *shape, "--num-workers", "0", "--json", str(tmp_path / "bench.json")])
+    assert stop.value.code == 0
+    row = json.loads((tmp_path / "bench.json").read_text())["both"]
+    model = create_pretrain_model("videomae_tiny", num_frames=4, image_px=64)
+    mask = masks.tube_mask(1, 16, 2, generator=torch.Generator().manual_seed(0))
+    assert row["gflop_per_clip"] == pytest.approx(training_flops(model, torch.empty(1, 3, 4, 64, 64), mask) / 1e9)
+    assert 0 < row["data_wait_share"] < 1
+    assert row["share_of_roof"] == pytest.approx(row["both_clips_per_second"] / row["roof_clips_per_second"])
+    slower = min(row["loader_clips_per_second"], row["model_clips_per_second"])
+    assert row["share_of_the_slower"] == pytest.approx(row["both_clips_per_second"] / slower)
+
+
 def test_contenders_take_turns() -> None:
     spent: list[str] = []
     work = {"one": lambda: spent.append("one"), "two": lambda: spent.append("two")}
@@ -90,5 +122,5 @@ def test_bench_command_writes_its_figures(clips_store_path: Path, tmp_path: Path
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert set(figures["loader"]) == {
         f"{name}, {crops}" for name in ("source", "store") for crops in ("1 crop", "2 crops")
-    } | {"original loader"}
+    } | {"original loader", *(["original loader, decord"] if find_spec("decord") else [])}
     assert all(row["samples_per_core_second"] > 0 for row in figures["loader"].values())

@@ -3,13 +3,15 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import Tensor
 
 from mofo_train.checkpoint import write_checkpoint
 from mofo_train.classifiers import create_model
@@ -20,6 +22,8 @@ from mofo_train.distributed import Ranks
 from mofo_train.evaluate import ClassifiedClips, classify_clips, describe
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from mofo_train.labels import LabelSpace
+from mofo_train.models import create_classifier
+from mofo_train.models.systems import OtherSystem
 from mofo_train.predictions import Predictions, merge_predictions, read_predictions
 from motionbox.store import open_store
 
@@ -147,6 +151,65 @@ def test_command_writes_everything_and_recomputes_it(store_path: Path, tmp_path:
     again = ["--predictions", str(tmp_path / "out" / "predictions.parquet"), "--out", str(tmp_path / "again")]
     assert CliRunner().invoke(command, again, standalone_mode=False).return_value == 0
     assert json.loads((tmp_path / "again" / "report.json").read_text()) == report
+
+
+_RECIPE = """
+stage = "finetune"
+[model]
+name = "videomae_tiny"
+num_frames = 4
+image_px = 32
+[task]
+columns = ["verb_class", "noun_class"]
+num_classes = [9, 6]
+[data]
+dataset = "synthetic"
+short_side_px = 48
+num_workers = 0
+[run]
+precision = "fp32"
+"""
+
+
+def as_omnimae(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of our classifier in OmniMAE's layout, with biases of the keys."""
+    names = {"encoder.patch_embed.proj.": "trunk.patch_embed.proj.1.", "encoder.": "trunk.", "fc_norm.": "trunk.norm."}
+    renamed = {}
+    for name, value in state.items():
+        prefix = next((prefix for prefix in names if name.startswith(prefix)), "")
+        renamed[names.get(prefix, "") + name.removeprefix(prefix)] = value
+    for name in [name for name in renamed if name.endswith("q_bias")]:
+        query, value = renamed.pop(name), renamed.pop(name.replace("q_bias", "v_bias"))
+        renamed[name.replace("q_bias", "qkv.bias")] = torch.cat([query, torch.rand_like(query), value])
+    return renamed
+
+
+def test_another_systems_weights_are_tested_on_the_same_protocol(store_path: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = create_classifier("videomae_tiny", 15, num_frames=4, image_px=32).state_dict()
+    state["head.weight"] *= 1000
+    (tmp_path / "recipe.toml").write_text(_RECIPE)
+    torch.save({"model": state}, tmp_path / "ours.pth")
+    torch.save(as_omnimae(state), tmp_path / "omnimae.torch")
+    found = {}
+    for system, name in (("videomae", "ours.pth"), ("omnimae", "omnimae.torch")):
+        out = tmp_path / system
+        arguments = ["--checkpoint", str(tmp_path / name), "--recipe", str(tmp_path / "recipe.toml")]
+        arguments += ["--system", system, "--store", str(store_path), "--out", str(out)]
+        done = CliRunner().invoke(command, arguments, standalone_mode=False)
+        assert done.return_value == 0, done.output
+        found[system] = read_predictions(out / "predictions.parquet")
+        assert found[system].info["source"]["system"] == system
+    assert found["omnimae"].clip_ids == found["videomae"].clip_ids
+    for head, logits in found["videomae"].logits.items():
+        assert np.ptp(logits) > 0.1  # the weights say something
+        np.testing.assert_allclose(found["omnimae"].logits[head], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_every_system_can_be_asked_for() -> None:
+    option = next(option for option in command.params if option.name == "system")
+    assert isinstance(option.type, click.Choice)
+    assert set(option.type.choices) == {"videomae", *get_args(OtherSystem)}
 
 
 def test_clips_that_cannot_be_read_are_listed_and_not_counted(store_path: Path, tmp_path: Path) -> None:

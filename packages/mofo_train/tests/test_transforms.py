@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, multi_scale_crop
+from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, join_views, multi_scale_crop
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
@@ -71,3 +71,13 @@ def test_frames_keep_their_order_and_channels() -> None:
     assert cut.shape == (3, 3, 4, 4)
     assert (cut[2, 1] == 200).all()
     assert cut.sum() == 200 * 16
+
+
+def test_colours_stay_side_by_side_from_crop_to_batch() -> None:
+    """Any other order would be copied byte by byte in the worker."""
+    frames = torch.randint(256, (4, 50, 60, 3), dtype=torch.uint8)
+    views = [crop_frames(frames, Crop(x, 2, side, side), 32)[None] for x, side in ((3, 32), (8, 40), (0, 24))]
+    joined = join_views(views)
+    assert torch.equal(joined, torch.cat(views))
+    for view in (*views, joined):
+        assert view.permute(0, 2, 3, 4, 1).is_contiguous()

@@ -43,11 +43,11 @@ class Interpreted:
 @pytest.fixture(scope="module")
 def interpreted() -> Interpreted:
     """Load fresh engine modules whose kernels are interpreted; the process keeps its own, and its environment."""
-    names = ["flow._tvl1_triton", "flow._tvl1_level", "flow._tvl1_gpu", "bench_gpu"]
+    names = ["flow._median_triton", "flow._tvl1_triton", "flow._tvl1_level", "flow._tvl1_gpu", "bench_gpu"]
     kept = {name: sys.modules.pop(f"motionbox.{name}", None) for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
-        kernels, level, gpu, bench = (importlib.import_module(f"motionbox.{name}") for name in names)
+        _, kernels, level, gpu, bench = (importlib.import_module(f"motionbox.{name}") for name in names)
     for name, module in kept.items():
         parent, _, leaf = f"motionbox.{name}".rpartition(".")
         del sys.modules[f"motionbox.{name}"]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from motionbox.blocks import iter_blocks
 from motionbox.errors import ClipError, Reason
 from motionbox.frames import Frame
-from motionbox.pipeline import FLOW, LAST, REPEATED, PieceFault, process_unit
+from motionbox.pipeline import PieceFault, process_unit
 from motionbox.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit
+from motionbox.unit_rows import FLOW, LAST, REPEATED
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
 
 GREY = np.zeros((16, 16), np.uint8)

@@ -40,7 +40,7 @@ def normalise(frames: Tensor) -> Tensor:
     shape = (1, 3, 1, 1, 1)
     mean = torch.tensor(IMAGENET_MEAN, device=frames.device).view(shape)
     std = torch.tensor(IMAGENET_STD, device=frames.device).view(shape)
-    return (frames.float() / 255 - mean) / std
+    return (frames.contiguous().float() / 255 - mean) / std
 
 
 def num_hidden_tokens(config: MaskConfig, clip: ClipShape) -> int:

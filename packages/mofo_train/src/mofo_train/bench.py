@@ -6,14 +6,18 @@ Beside wall time stands processor time, which says more where other programs sha
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mofo_train import bench_peers, masks
@@ -161,7 +165,7 @@ def bench_loader(
         readers: Name -> the same clips from the source media or from the store.
         model: Frames and side of a sample.
         rounds: Passes over (at most 24 of) the clips.
-        peers: Time the original loader's operations too.
+        peers: Time the original loader's operations too, with PyAV and, where it is installed, with decord.
 
     Returns:
         Per contender processor seconds of a sample and samples per second of a core.
@@ -178,8 +182,9 @@ def bench_loader(
                 samples[key] = min(24, len(reader)) * crops
         if peers:
             reader = next(iter(readers.values()))
-            contenders["original loader"] = _reading_as_original(reader, model)
-            samples["original loader"] = min(24, len(reader))
+            originals = _original_loaders(reader, model)
+            contenders |= originals
+            samples |= dict.fromkeys(originals, min(24, len(reader)))
         timings = interleaved(contenders, rounds, torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)
@@ -203,15 +208,31 @@ def _reading(reader: ClipReader, model: ModelConfig, crops: int) -> Callable[[],
     return run
 
 
-def _reading_as_original(reader: ClipReader, model: ModelConfig) -> Callable[[], None]:
-    sources = reader.sources()
+def _original_loaders(reader: ClipReader, model: ModelConfig) -> dict[str, Callable[[], None]]:
+    """Return the original loader's operations: with PyAV, and where decord is installed with that, as it was written.
 
+    They read the frames and draw the crops that `_reading` with one crop does.
+    """
+    drawn, sources = [], reader.sources()
+    for index in range(min(24, len(reader))):
+        rng = np.random.default_rng((0, 0, index, 0))
+        frames = dense_frames(reader.num_frames(index), model.num_frames, 2, rng.random())
+        drawn.append((sources[index][1], sources[index][2][frames], rng))
+    loaders = {"original loader": _each(bench_peers.original_sample, drawn, model.image_px)}
+    if find_spec("decord") is not None:
+        placed = [(path, bench_peers.decord_positions(path, times), rng) for path, times, rng in drawn]
+        loaders["original loader, decord"] = _each(bench_peers.decord_sample, placed, model.image_px)
+    return loaders
+
+
+def _each(
+    read: Callable[[Path, NDArray[Any], int, np.random.Generator], Tensor],
+    drawn: list[tuple[Path, NDArray[Any], np.random.Generator]],
+    image_px: int,
+) -> Callable[[], None]:
     def run() -> None:
-        for index in range(min(24, len(reader))):
-            rng = np.random.default_rng((0, 0, index, 0))
-            frames = dense_frames(reader.num_frames(index), model.num_frames, 2, rng.random())
-            _, path, times, _ = sources[index]
-            bench_peers.original_sample(path, times[frames], model.image_px, rng)
+        for path, frames, rng in drawn:
+            read(path, frames, image_px, copy.deepcopy(rng))
 
     return run
 

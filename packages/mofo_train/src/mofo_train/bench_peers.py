@@ -155,6 +155,39 @@ def original_sample(path: Path, times_seconds: NDArray[np.float64], image_px: in
                 images.append(image)
             if len(images) == len(times_seconds):
                 break
+    return _original_transforms(images, image_px, rng)
+
+
+def decord_sample(path: Path, positions: NDArray[np.int64], image_px: int, rng: np.random.Generator) -> Tensor:
+    """Read one clip as the original loader does, with decord (which must be installed) as it does.
+
+    Args:
+        path: Video file.
+        positions: (T,) positions of the frames in the file.
+        image_px: Side of the crop.
+        rng: Source of the crop.
+
+    Returns:
+        float32 (3, T, image_px, image_px).
+    """
+    from decord import VideoReader
+
+    pictures = VideoReader(str(path), num_threads=1).get_batch(positions.tolist()).asnumpy()
+    return _original_transforms([Image.fromarray(picture).convert("RGB") for picture in pictures], image_px, rng)
+
+
+def decord_positions(path: Path, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the positions in the file, as decord counts them, of the frames at the given times since its start."""
+    from decord import VideoReader
+
+    reader = VideoReader(str(path), num_threads=1)
+    begins = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+    nearest = np.abs(begins - begins[0] - times_seconds[:, None]).argmin(1)
+    return np.asarray(nearest, np.int64)
+
+
+def _original_transforms(images: list[Image.Image], image_px: int, rng: np.random.Generator) -> Tensor:
+    """Crop and resize each frame with PIL, stack, and normalise channel by channel: GroupMultiScaleCrop and its kin."""
     width, height = images[0].size
     crop = multi_scale_crop(width, height, image_px, _SCALES, rng)
     edges = (crop.x, crop.y, crop.x + crop.width, crop.y + crop.height)

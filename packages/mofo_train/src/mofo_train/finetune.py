@@ -156,13 +156,8 @@ class _Run:
         space = LabelSpace.of(clips.every_clip(), config.task, "the store")
         reader, held_out = hold_out_clips(clips, config, space)
         model = create_model(config.model, space.num_outputs).to(ranks.device)
-        optimizer = torch.optim.AdamW(
-            layer_decay_groups(model, optim.weight_decay, optim.layer_decay),
-            lr=0.0,
-            betas=optim.betas,
-            eps=1e-8,
-            fused=True,
-        )
+        groups = layer_decay_groups(model, optim.weight_decay, optim.layer_decay)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, eps=1e-8, fused=True)
         average = None
         if optim.ema_decay is not None:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema_decay))  # type: ignore[no-untyped-call]

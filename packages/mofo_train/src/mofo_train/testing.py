@@ -24,13 +24,13 @@ from mofo_train.evaluate import classify_clips
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, load_checkpoint, load_into
-from mofo_train.models.st_mae import load_st_mae
+from mofo_train.models.systems import OtherSystem, load_system
 from mofo_train.models.vit import ClipShape, size_of
 from mofo_train.predictions import Predictions
 from mofo_train.saliency import ClipSaliency, Method, saliency_of_clips
 from mofo_train.stage import DTYPES
 
-System = Literal["videomae", "st_mae"]
+System = Literal["videomae"] | OtherSystem
 _PAPER_BLOCK = 5
 
 
@@ -49,7 +49,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: Folder of a finetuning's checkpoint, or weights of another program with `recipe`.
         ranks: This process among all.
-        system: Whose weights: `videomae` (VideoMAE, MOFO, Hugging Face, ours) or `st_mae`, which needs `recipe`.
+        system: Whose weights: `videomae` (VideoMAE, MOFO, Hugging Face, ours) or another, which needs `recipe`.
         recipe: Name or path of a finetuning recipe; None = that of the checkpoint.
         overrides: `section.key=value`.
         store: Motion boxes; None = `stores/<dataset>`.
@@ -151,9 +151,9 @@ def load_classifier(
     if own.heads != space.heads:
         raise DataError(f"classes of the store must be those of the checkpoint {space.heads!r}, got {own.heads!r}")
     net, num_outputs = config.model, space.num_outputs
-    if system == "st_mae":
+    if system != "videomae":
         clip = ClipShape(net.num_frames, net.image_px)
-        return load_st_mae(checkpoint, size_of(net.name), clip, num_outputs), space
+        return load_system(system, checkpoint, size_of(net.name), clip, num_outputs), space
     model = create_model(net.model_copy(update={"init": None}), num_outputs)
     load_into(model, _weights(checkpoint), source=str(checkpoint))
     return model, space

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from motionbox.box_agreement import agreement_clips, clip_box_ious
 from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import Flow, create_flow_estimator
-from motionbox.truth import TruthPair, truth_pairs, warped_pair
+from motionbox.truth import truth_pairs, warped_pair
 
 Grey = npt.NDArray[np.uint8]
 FlowFunction = Callable[[Grey, Grey], Flow]
@@ -269,11 +269,8 @@ def _vector_operation_ns() -> float:
 def machine() -> str:
     """Return one line: processor, system and the versions of everything that was measured."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if (info.is_file())
-        else []
-    )
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     packages = ["numba", "numpy", "opencv-contrib-python-headless", "scikit-image"]
     versions = ", ".join(f"{name} {found}" for name in packages if (found := _version(name)))
     processor = names[0] if names else platform.processor() or platform.machine()
@@ -325,8 +322,7 @@ def _box_cell(ious: list[float]) -> str:
 
 def truth_names(testdata: Path | None) -> list[str]:
     """Return the names of the truth pairs in order."""
-    pairs: list[TruthPair] = truth_pairs(testdata)
-    return [pair.name for pair in pairs]
+    return [pair.name for pair in truth_pairs(testdata)]
 
 
 def replace_section(text: str, name: str, body: str) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from motionbox.errors import ClipError
 
 MIN_SIDE_PX = 16
 """Frames smaller than this on either side are refused: optical flow needs at least that much."""
@@ -24,7 +20,7 @@ STILL_GREY_LEVELS = 0.5
 """Differences up to this are coding noise: footage that moves no more than that has no repeats to speak of."""
 
 DUPLICATE_CONTEXT_FRAMES = MAX_REPEATS + 1
-"""A frame's duplicate flag depends on no frame further away than this: the overlap that split videos need."""
+"""A frame's duplicate flag depends on no frame further away than this."""
 
 
 @dataclass(frozen=True)
@@ -151,42 +147,3 @@ def find_duplicates(differences: NDArray[np.floating], ratio: float) -> NDArray[
 def mean_difference(frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]) -> float:
     """Return the mean absolute difference of two uint8 (h, w) frames in grey levels, 0 to 255."""
     return float(np.mean(np.maximum(frame0, frame1) - np.minimum(frame0, frame1)))
-
-
-def mark_duplicates(frames: Iterable[Frame], ratio: float) -> Iterator[tuple[Frame, bool]]:
-    """Pass frames through, each with its flag of `find_duplicates`, `MAX_REPEATS` frames behind.
-
-    Frames that were read before the source raised a `ClipError` come out, flagged, before the error does.
-
-    Args:
-        frames: Frames in order, all of one size.
-        ratio: As in `find_duplicates`.
-    """
-    pending: deque[Frame] = deque()
-    differences: deque[float] = deque()  # of every frame of the window to the frame before it
-    last: Frame | None = None
-    num_done = 0  # frames that left, as far as the window remembers them
-    failure: ClipError | None = None
-    source = iter(frames)
-    while True:
-        try:
-            frame = next(source, None)
-        except ClipError as error:
-            frame, failure = None, error
-        if frame is None:
-            break
-        if last is not None:
-            differences.append(mean_difference(last.grey, frame.grey))
-        last = frame
-        pending.append(frame)
-        if len(pending) > DUPLICATE_CONTEXT_FRAMES:
-            yield pending.popleft(), bool(find_duplicates(np.array(differences), ratio)[num_done])
-            num_done += 1
-            if num_done > DUPLICATE_CONTEXT_FRAMES:
-                differences.popleft()
-                num_done -= 1
-    flags = find_duplicates(np.array(differences, dtype=np.float64), ratio)
-    for position, frame in enumerate(pending):
-        yield frame, bool(flags[num_done + position])
-    if failure is not None:
-        raise failure

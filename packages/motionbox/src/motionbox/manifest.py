@@ -50,6 +50,8 @@ SCHEMA = pa.schema(
 )
 """The columns that every manifest has."""
 
+_NUM_NAMED = 5
+
 
 @dataclass(frozen=True)
 class MissingMedia:
@@ -91,7 +93,9 @@ def load_manifest(
     if require_media:
         missing = find_missing_media(table, root)
         if missing.paths:
-            raise InputError(describe_missing(missing, root))
+            raise InputError(
+                describe_missing(missing, f"they belong below {root}; --allow-missing goes on without them")
+            )
     return table
 
 
@@ -279,12 +283,8 @@ def _list_names(folder: Path) -> set[str]:
         return set()
 
 
-def describe_missing(
-    missing: MissingMedia, data_root: Path, remedy: str = "--allow-missing goes on without them"
-) -> str:
+def describe_missing(missing: MissingMedia, remedy: str) -> str:
     """Say in one line how many videos are missing, which first, and the remedy."""
-    first = ", ".join(missing.paths[:3]) + (", ..." if len(missing.paths) > 3 else "")
-    return (
-        f"{len(missing.paths)} of {missing.num_videos} videos ({missing.num_clips} clips) are missing below "
-        f"{data_root}: {first}; {remedy}"
-    )
+    first = ", ".join(missing.paths[:_NUM_NAMED]) + (", ..." if len(missing.paths) > _NUM_NAMED else "")
+    count = f"{len(missing.paths)} of {missing.num_videos} videos ({missing.num_clips} clips)"
+    return f"{count} are missing: {first}; {remedy}"

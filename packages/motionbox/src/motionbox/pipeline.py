@@ -8,16 +8,13 @@ block, through the writer that the caller gives; everything else is returned.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from motionbox.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
 from motionbox.boxes import NO_BOX, scale_boxes
@@ -29,16 +26,14 @@ from motionbox.frames import Frame, VideoInfo, find_duplicates, mean_difference
 from motionbox.motion import MotionAccumulator, quantise_map, shrink_map
 from motionbox.plan import CONTEXT_SECONDS, Piece, Unit
 from motionbox.store.clip_writer import PieceClips
-from motionbox.store.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
-from motionbox.store.flow_writer import CodedFlow, FlowCoder, FlowWriter
+from motionbox.store.commit import UnitResult
+from motionbox.store.flow_writer import FlowCoder, FlowWriter
+from motionbox.unit_rows import FLOW, LAST, REPEATED, BlockResult, UnitRows
 
 # Flows before a block that only prepare the first guess of `warm_start`.
 WARM_UP_FLOWS = 2
 # Reasons that speak of the machine as much as of the clip: the attempt is repeated, up to the quarantine limit.
 FAULT_REASONS = frozenset({Reason.CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY})
-
-FLOW, REPEATED, LAST = 0, 1, 2
-"""Where a frame's raw box comes from: its own flow, the frame that it repeats, or the flow before the last frame."""
 
 
 class FrameSource(Protocol):
@@ -79,39 +74,6 @@ class PieceFault(Exception):  # noqa: N818  (a fault of the attempt, counted aga
         return type(self), (self.video_id, self.reason, self.message)
 
 
-@dataclass
-class _Rows:
-    """Columns of the unit's frames, grown block by block."""
-
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in FRAMES_SCHEMA.names})
-    blocks: list[dict[str, Any]] = field(default_factory=list)
-    maps: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    flow: FlowWriter | None = None
-    num_kept: int = 0
-    clips: list[bytes] = field(default_factory=list)
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.columns["time_seconds"])
-
-
-@dataclass(frozen=True)
-class _BlockResult:
-    times: npt.NDArray[np.float64]
-    boxes: npt.NDArray[np.int16]
-    energy: npt.NDArray[np.float32]
-    confidence: npt.NDArray[np.float32]
-    origin: npt.NDArray[np.uint8]
-    map_index: npt.NDArray[np.int32]
-    maps: list[npt.NDArray[np.uint8]]
-    flows: list[CodedFlow]
-
-    @property
-    def num_kept(self) -> int:
-        """Return the number of flows that something is stored of."""
-        return max(len(self.maps), len(self.flows))
-
-
 def process_unit(
     unit: Unit,
     config: ExtractConfig,
@@ -144,15 +106,15 @@ def process_unit(
     """
     if (flow_writer is None) != (config.store.flow == "none"):
         raise ValueError(f"flow_writer must be given exactly where store.flow keeps flow, got {flow_writer!r}")
-    rows = _Rows(flow=flow_writer)
+    rows = UnitRows(config.store, flow_writer)
     report = on_progress or (lambda _video_id, _num_frames: None)
     for piece in unit.pieces:
         report(piece.video_id, rows.num_frames)
         if skip and piece.video_id in skip:
-            rows.blocks.append(_error_row(piece, piece.first_block or 0, *skip[piece.video_id]))
+            rows.add_error(piece, piece.first_block or 0, *skip[piece.video_id])
             continue
         _process_piece(piece, config, data_root, source, estimator, rows, report)
-    return _to_result(rows, config)
+    return rows.to_result()
 
 
 def _process_piece(
@@ -161,7 +123,7 @@ def _process_piece(
     data_root: Path,
     source: FrameSource,
     estimator: FlowEstimator,
-    rows: _Rows,
+    rows: UnitRows,
     report: Callable[[str, int], None],
 ) -> None:
     lookahead = LOOKAHEAD_SECONDS + (config.flow.step_seconds or 0.0)
@@ -177,14 +139,23 @@ def _process_piece(
         with contextlib.closing(frames):
             for block in iter_blocks(frames if clips is None else clips.watch(frames), piece, lookahead):
                 last_block = block.number
-                _append(rows, piece, info, block, processor.process(block), clips)
+                rows.add_block(piece, info, block.number, processor.process(block), clips)
                 report(piece.video_id, rows.num_frames)
     except ClipError as error:
         if error.reason in FAULT_REASONS:
             raise PieceFault(piece.video_id, error.reason, error.message) from error
         if error.reason is Reason.EMPTY_SPAN and piece.first_block is not None:
             return
-        rows.blocks.append(_error_row(piece, last_block, error.reason, error.message))
+        rows.add_error(piece, last_block, error.reason, error.message)
+
+
+class _Found(NamedTuple):
+    """What is found in one flow: the frame box in display pixels, its energy and confidence, the number of its map."""
+
+    box: npt.NDArray[np.int16]
+    energy: float
+    confidence: float
+    map_index: int
 
 
 class BlockProcessor:
@@ -198,13 +169,13 @@ class BlockProcessor:
         form = config.store.flow
         self._coder = None if form == "none" else FlowCoder(form, config.store.flow_bound_px)
 
-    def process(self, block: Block) -> _BlockResult:
+    def process(self, block: Block) -> BlockResult:
         """Return the rows of a block's own frames."""
         distinct, owner = self._distinct(block)
         pairs = self._pairs(block, distinct)
         result = self._empty(block)
-        row_of_flow = self._detect(block, distinct, pairs, owner, result)
-        self._assign(block, owner, row_of_flow, result)
+        found = self._detect(block, distinct, pairs, owner, result)
+        self._assign(block, owner, found, result)
         return result
 
     def _distinct(self, block: Block) -> tuple[list[int], npt.NDArray[np.int64]]:
@@ -225,10 +196,10 @@ class BlockProcessor:
         targets = np.searchsorted(times, times + step - 5e-7)
         return [int(target) if target < count else None for target in targets]
 
-    def _empty(self, block: Block) -> _BlockResult:
+    def _empty(self, block: Block) -> BlockResult:
         own = block.frames[block.first : block.stop]
         count = len(own)
-        return _BlockResult(
+        return BlockResult(
             times=np.array([frame.time_seconds for frame in own], np.float64),
             boxes=np.full((count, 4), NO_BOX, np.int16),
             energy=np.zeros(count, np.float32),
@@ -245,9 +216,9 @@ class BlockProcessor:
         distinct: list[int],
         pairs: list[int | None],
         owner: npt.NDArray[np.int64],
-        result: _BlockResult,
-    ) -> dict[int, tuple[npt.NDArray[np.int16], float, float, int]]:
-        """Return box, energy, confidence and map of each flow that an own frame needs, by its distinct position."""
+        result: BlockResult,
+    ) -> dict[int, _Found]:
+        """Return what is found in each flow that an own frame needs, by distinct position; keep its map in `result`."""
         flows = [k for k, pair in enumerate(pairs) if pair is not None]
         if not flows:
             return {}
@@ -256,7 +227,7 @@ class BlockProcessor:
         context = accumulator.context_frames + (WARM_UP_FLOWS if self._config.flow.warm_start else 0)
         begin = max(0, flows.index(min(needed)) - context)
         previous: npt.NDArray[np.float32] | None = None
-        found: dict[int, tuple[npt.NDArray[np.int16], float, float, int]] = {}
+        found: dict[int, _Found] = {}
         for k in flows[begin : flows.index(max(needed)) + 1]:
             pair = cast("int", pairs[k])
             previous = self._flow(block.frames[distinct[k]], block.frames[distinct[pair]], previous)
@@ -264,7 +235,7 @@ class BlockProcessor:
             if k in needed:
                 if self._coder is not None:
                     result.flows.append(self._coder.code(previous))
-                found[k] = self._row(motion, result)
+                found[k] = self._find(motion, result)
         return found
 
     def _flow(self, frame0: Frame, frame1: Frame, previous: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
@@ -278,9 +249,7 @@ class BlockProcessor:
                 del self._recent[next(iter(self._recent))]
         return self._recent[key]
 
-    def _row(
-        self, motion: npt.NDArray[np.float32], result: _BlockResult
-    ) -> tuple[npt.NDArray[np.int16], float, float, int]:
+    def _find(self, motion: npt.NDArray[np.float32], result: BlockResult) -> _Found:
         detection = detect_frame(motion, self._config.contours)
         box = np.array(detection.box_xyxy or NO_BOX, np.int16)
         height, width = motion.shape
@@ -288,14 +257,14 @@ class BlockProcessor:
         if store.motion_maps:
             result.maps.append(quantise_map(shrink_map(motion, store.map_scale), store.map_full_scale))
         display = scale_boxes(box, (width, height), self._display_wh)
-        return display, detection.energy, detection.confidence, result.num_kept - 1
+        return _Found(display, detection.energy, detection.confidence, result.num_kept - 1)
 
     def _assign(
         self,
         block: Block,
         owner: npt.NDArray[np.int64],
-        found: dict[int, tuple[npt.NDArray[np.int16], float, float, int]],
-        result: _BlockResult,
+        found: dict[int, _Found],
+        result: BlockResult,
     ) -> None:
         if not found:
             return
@@ -303,115 +272,8 @@ class BlockProcessor:
         for row in range(block.stop - block.first):
             index = block.first + row
             k = int(owner[index])
-            box, energy, confidence, map_index = found[min(k, final)]
-            result.boxes[row] = box
-            result.energy[row] = energy
-            result.confidence[row] = confidence
-            result.map_index[row] = map_index
+            flow = found[min(k, final)]
+            result.boxes[row], result.map_index[row] = flow.box, flow.map_index
+            result.energy[row], result.confidence[row] = flow.energy, flow.confidence
             repeated = index > 0 and owner[index - 1] == owner[index]
             result.origin[row] = LAST if k > final else REPEATED if repeated else FLOW
-
-
-def _append(
-    rows: _Rows, piece: Piece, info: VideoInfo, block: Block, result: _BlockResult, clips: PieceClips | None
-) -> None:
-    offset = rows.num_kept
-    rows.num_kept += result.num_kept
-    rows.maps.extend(result.maps)
-    if rows.flow is not None:
-        rows.flow.add(offset, result.flows)
-    columns = rows.columns
-    columns["video_id"].extend([piece.video_id] * len(result.times))
-    columns["time_seconds"].extend(result.times.tolist())
-    for position, name in enumerate(("x1", "y1", "x2", "y2")):
-        columns[name].extend(None if value < 0 else value for value in result.boxes[:, position].tolist())
-    columns["energy"].append(result.energy)
-    columns["confidence"].append(result.confidence)
-    columns["origin"].extend(result.origin.tolist())
-    columns["map_index"].extend(None if index < 0 else index + offset for index in result.map_index.tolist())
-    map_height, map_width = result.maps[0].shape if result.maps else (0, 0)
-    rows.blocks.append(
-        {
-            "video_id": piece.video_id,
-            "block": block.number,
-            "num_frames": len(result.times),
-            "width": info.width,
-            "height": info.height,
-            "fps": info.fps,
-            "map_width": map_width,
-            "map_height": map_height,
-            "reason": "",
-            "message": "",
-            **_append_clip(rows, block, clips),
-        }
-    )
-    rows.blocks[-1]["digest"] = block_digest(info, result, rows.clips[-1] if clips is not None else b"")
-
-
-def _append_clip(rows: _Rows, block: Block, clips: PieceClips | None) -> dict[str, Any]:
-    """Add a block's clip block, empty where it cannot be coded; return the columns that say so."""
-    if clips is None:
-        return {}
-    offset = sum(map(len, rows.clips))
-    error = ""
-    try:
-        data = clips.take(block.number)
-    except ClipError as failure:
-        data, error = b"", f"{failure.reason}: {failure.message}"
-    rows.clips.append(data)
-    return {"clip_offset": offset, "clip_bytes": len(data), "clip_error": error}
-
-
-def block_digest(info: VideoInfo, result: _BlockResult, clip: bytes) -> bytes:
-    """Return the 16-byte BLAKE2 digest of a block's content: every value, flow and coded frame."""
-    digest = hashlib.blake2b(f"{info.width}x{info.height}".encode(), digest_size=16)
-    for array in (result.times, result.boxes, result.energy, result.confidence, result.origin, result.map_index):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    for stored in result.maps:
-        digest.update(repr(stored.shape).encode() + stored.tobytes())
-    for flow in result.flows:
-        digest.update(repr(flow.size_hw).encode() + flow.digest)
-    digest.update(clip)
-    return digest.digest()
-
-
-def _error_row(piece: Piece, block: int, reason: Reason, message: str) -> dict[str, Any]:
-    return {
-        "video_id": piece.video_id,
-        "block": block,
-        "num_frames": 0,
-        "reason": str(reason),
-        "message": message,
-        "digest": hashlib.blake2b(str(reason).encode(), digest_size=16).digest(),
-    }
-
-
-def _to_result(rows: _Rows, config: ExtractConfig) -> UnitResult:
-    columns: dict[str, Any] = dict(rows.columns)
-    for name in ("energy", "confidence"):
-        columns[name] = np.concatenate([np.empty(0, np.float32), *columns[name]])
-    arrays = [
-        pa.array(columns[entry.name], pa.string()).dictionary_encode()
-        if entry.name == "video_id"
-        else pa.array(columns[entry.name], entry.type)
-        for entry in FRAMES_SCHEMA
-    ]
-    frames = pa.Table.from_arrays(arrays, schema=FRAMES_SCHEMA)
-    blocks = pa.Table.from_pylist(rows.blocks, schema=BLOCKS_SCHEMA)
-    return UnitResult(
-        frames,
-        blocks,
-        _pad_maps(rows.maps) if config.store.motion_maps else None,
-        None if config.store.clips == "none" else b"".join(rows.clips),
-        rows.flow,
-    )
-
-
-def _pad_maps(maps: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Stack maps of several sizes, each in the upper left corner."""
-    height = max((stored.shape[0] for stored in maps), default=1)
-    width = max((stored.shape[1] for stored in maps), default=1)
-    stacked = np.zeros((len(maps), height, width), np.uint8)
-    for target, stored in zip(stacked, maps, strict=True):
-        target[: stored.shape[0], : stored.shape[1]] = stored
-    return stacked

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from motionbox.engine.executors import RayExecutor, SerialExecutor
+from motionbox.engine.executors import RayExecutor, SerialExecutor, _start_ray
 from motionbox.engine.worker import Acknowledgement
-from motionbox.errors import Reason
+from motionbox.errors import InputError, Reason
 from motionbox.plan import units_of
 from motionbox.store.failures import recorded_faults
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,12 @@ def test_a_killed_worker_costs_an_attempt(tmp_path, data, expected, ray_executor
 def test_answers_are_small() -> None:
     answer = Acknowledgement("u000000", 4096, 3, 12.5)
     assert len(pickle.dumps(answer)) < 500
+
+
+def test_a_cluster_that_wants_another_token_is_one_line(monkeypatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ray.exceptions.AuthenticationError("the token is missing\nor wrong")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(InputError, match=r"cluster head:6379: AuthenticationError: the token is missing.*; check"):
+        _start_ray(ray, 1, "head:6379")

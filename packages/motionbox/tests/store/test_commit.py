@@ -9,7 +9,7 @@ from motionbox.errors import StoreError
 from motionbox.pipeline import process_unit
 from motionbox.plan import Piece, Unit
 from motionbox.store import commit, durable
-from motionbox.store.commit import commit_unit, committed_attempt, read_commit, verify_files
+from motionbox.store.commit import commit_unit, read_commit, verify_files
 from motionbox.store.layout import RunPaths
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
 
@@ -28,6 +28,10 @@ def result(tmp_path_factory: pytest.TempPathFactory):
     number_videos(root, {"v": "30@25"})
     unit = Unit("u000000", (Piece("v", "v.num", None, None, 30),))
     return process_unit(unit, small_config(), root, NumberSource(), DifferenceFlow())
+
+
+def committed_attempt(run: RunPaths, unit_id: str) -> Path:
+    return run.attempt(unit_id, read_commit(run, unit_id)["attempt"])
 
 
 def files_below(path: Path) -> list[str]:

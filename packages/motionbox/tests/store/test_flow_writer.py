@@ -25,7 +25,7 @@ from motionbox.store.layout import RunPaths
 from motionbox.store.runs import Run
 from motionbox.store.snapshot import make_snapshot
 from motionbox.store.verify import verify_store
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
 FLOWS = hnp.arrays(np.float32, (3, 4, 2), elements=st.floats(-50, 50, width=32))
 
@@ -100,7 +100,8 @@ VIDEOS = {"a": "60@25", "b": "1@25", "c": "40@20!15", "d": "error not_a_video", 
 
 def build(tmp_path: Path, form: str, *, max_frames: int = 100, **overrides: object) -> Run:
     manifest = number_videos(tmp_path / "videos", VIDEOS)
-    config = small_config(**{"store.flow": form, **overrides})
+    # the text videos say twice the size that their frames have, as a large video that is shrunk
+    config = small_config(**{"store.flow": form, "frames.short_side_px": SIDE, **overrides})
     return make_run(tmp_path / "store", tmp_path / "videos", manifest, config=config, max_frames=max_frames)
 
 
@@ -126,8 +127,6 @@ def expected(name: str) -> np.ndarray:
 @pytest.mark.parametrize("maps", [True, False])
 def test_store_gives_each_frame_its_flow(tmp_path: Path, monkeypatch, form, tolerance, maps) -> None:
     store = extract(build(tmp_path, form, **{"store.motion_maps": maps}), monkeypatch)
-    # the text videos say twice the size that their frames have, as a large video that is shrunk: see `working_size`
-    monkeypatch.setattr("motionbox.store.reader.working_size", lambda width, height, _short: (width // 2, height // 2))
     for name in ("a", "c", "e"):
         flow = store.flow(name)
         assert (flow.dtype, len(flow)) == (np.float32, len(store.frame_times(name)))

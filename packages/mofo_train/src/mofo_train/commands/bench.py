@@ -1,15 +1,18 @@
-"""`mofo-train bench`: how fast model, loader, masks and fusion are on this machine."""
+"""`mofo-train bench`: how fast model, loader, both together, masks and fusion are on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-PARTS = ("model", "masks", "fusion", "loader")
+if TYPE_CHECKING:
+    from mofo_train.data.dataset import ClipReader
+
+PARTS = ("model", "masks", "fusion", "loader", "both")
 
 
 EPILOG = """\b
@@ -28,6 +31,11 @@ Examples:
 @click.option("--dataset", default="synthetic", help="Data set of the loader.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--num-workers", type=click.IntRange(min=0), default=1, help="Decoding processes of `both`.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, help="Steps of a round of `both`.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", help="Precision of `both`.")
+@click.option("--frames", "num_frames", default=16, help="Frames of a clip of loader and `both`.")
+@click.option("--image-px", default=224, help="Side of a clip of loader and `both`.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.  [none]")
 def command(
     parts: tuple[str, ...],
@@ -39,16 +47,24 @@ def command(
     dataset: str,
     store: Path | None,
     data_root: Path | None,
+    num_workers: int,
+    steps: int,
+    precision: str,
+    num_frames: int,
+    image_px: int,
     json_path: Path | None,
 ) -> None:
-    """Time PARTS of training: model, masks, fusion, loader (which needs a store); the first three by default."""
+    """Time PARTS of training: model, masks, fusion, and with a store loader and both; the first three by default.
+
+    `both` is the training loop with the real loader, beside the loader alone, the model alone and the roof.
+    """
     import torch
 
     from mofo_train import bench
+    from mofo_train.bench_both import bench_both
     from mofo_train.config import ModelConfig
-    from mofo_train.data.dataset import ClipReader
-    from mofo_train.data.sources import open_boxes
 
+    shape = ModelConfig.model_validate({"name": model_name, "num_frames": num_frames, "image_px": image_px})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results: dict[str, Any] = {"device": _describe(device), "threads": torch.get_num_threads()}
     results["torch"] = torch.__version__
@@ -60,16 +76,28 @@ def command(
             results[part] = {name: dataclasses.asdict(timing) for name, timing in timings.items()}
         elif part == "fusion":
             results[part] = bench.bench_fusion(batch_size, rounds, device)
+        elif part == "loader":
+            results[part] = bench.bench_loader(_readers(dataset, store, data_root), shape, rounds, peers=peers)
         else:
-            boxes, root = open_boxes(dataset, store, data_root)
-            readers = {"source": ClipReader(boxes, root, split=None, short_side_px=256, from_source=True)}
-            if any(map(boxes.has_clip, readers["source"].clip_ids)):
-                readers["store"] = ClipReader(boxes, root, split=None, short_side_px=256)
-            results[part] = bench.bench_loader(readers, ModelConfig(), rounds, peers=peers)
+            reader = list(_readers(dataset, store, data_root).values())[-1]
+            options: Any = {"num_workers": num_workers, "precision": precision, "compiled": compiled, "steps": steps}
+            results[part] = bench_both(reader, shape, batch_size, rounds, device, **options)
     text = json.dumps(results, indent=2)
     click.echo(text)
     if json_path is not None:
         json_path.write_text(text + "\n", encoding="utf-8")
+
+
+def _readers(dataset: str, store: Path | None, data_root: Path | None) -> dict[str, ClipReader]:
+    """Open a data set's clips, read from the source media and, where the store keeps their frames, from there."""
+    from mofo_train.data.dataset import ClipReader
+    from mofo_train.data.sources import open_boxes
+
+    boxes, root = open_boxes(dataset, store, data_root)
+    readers = {"source": ClipReader(boxes, root, split=None, short_side_px=256, from_source=True)}
+    if any(map(boxes.has_clip, readers["source"].clip_ids)):
+        readers["store"] = ClipReader(boxes, root, split=None, short_side_px=256)
+    return readers
 
 
 def _describe(device: Any) -> str:

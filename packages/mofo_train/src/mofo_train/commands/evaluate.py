@@ -22,7 +22,7 @@ Examples:
 )
 @click.option(
     "--system",
-    type=click.Choice(["videomae", "st_mae"]),
+    type=click.Choice(["videomae", "st_mae", "omnimae", "omnivore", "bevt"]),
     default="videomae",
     help="Layout of the weights; videomae: VideoMAE's, MOFO's, Hugging Face's and ours.",
 )

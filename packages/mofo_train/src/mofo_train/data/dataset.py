@@ -26,7 +26,7 @@ from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
 from mofo_train.data.order import ResumableSampler, SampleKey
-from mofo_train.data.transforms import crop_boxes, crop_frames, multi_scale_crop
+from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
 from mofo_train.errors import DataError
 from motionbox.boxes import clip_box
 from motionbox.errors import ClipError
@@ -201,7 +201,7 @@ class Sample:
     """One decoded clip.
 
     Attributes:
-        frames: uint8 (R, 3, T, S, S), R crops.
+        frames: uint8 (R, 3, T, S, S), R crops; see `transforms.join_views` for their order in memory.
         boxes: float32 (R, T, 4) xyxy in the crops' pixels; all zero where the crop misses the box.
         motion: float32 (R, P) mean motion of each patch, or an empty tensor where the mask does not need it.
         clip: Index of the clip that was read.
@@ -261,12 +261,12 @@ class PretrainClips(TrainingClips):
         frames, moved, weights = [], [], []
         for _ in range(data.crops_per_clip):
             crop = multi_scale_crop(pixels.shape[2], pixels.shape[1], model.image_px, data.crop_scales, rng)
-            frames.append(crop_frames(source, crop, model.image_px))
+            frames.append(crop_frames(source, crop, model.image_px)[None])
             moved.append(torch.from_numpy(crop_boxes(boxes, crop, model.image_px)))
             if motion is not None:
                 weights.append(self._patch_motion(motion, crop, pixels.shape))
         return Sample(
-            torch.stack(frames), torch.stack(moved), torch.stack(weights) if weights else torch.empty(0), clip, bad
+            join_views(frames), torch.stack(moved), torch.stack(weights) if weights else torch.empty(0), clip, bad
         )
 
     def _patch_motion(self, motion: Tensor, crop: Any, shape: tuple[int, ...]) -> Tensor:
@@ -285,7 +285,7 @@ class Batch:
     """Samples of one micro-batch on one rank.
 
     Attributes:
-        frames: uint8 (B, 3, T, S, S).
+        frames: uint8 (B, 3, T, S, S), colours innermost in memory.
         boxes: float32 (B, T, 4).
         motion: float32 (B, P) or empty.
         clips: Index of each clip in the reader, one per B.
@@ -308,7 +308,7 @@ def collate(samples: list[Sample]) -> Batch:
     """Join samples; the crops of a clip stay neighbours."""
     repeats = len(samples[0].frames)
     return Batch(
-        torch.cat([sample.frames for sample in samples]),
+        join_views([sample.frames for sample in samples]),
         torch.cat([sample.boxes for sample in samples]),
         torch.cat([sample.motion for sample in samples]),
         [sample.clip for sample in samples for _ in range(repeats)],

@@ -1,4 +1,4 @@
-"""Frames of a video or frame folder at given times, in colour, reduced while they are converted.
+"""Frames of a video, frame folder or frame tar at given times, in colour, reduced while they are converted.
 
 The times are the store's: presentation time since the file's start. Only what training needs is here; `motionbox`
 reads whole videos and reports their faults in detail.
@@ -6,23 +6,25 @@ reads whole videos and reports their faults in detail.
 
 from __future__ import annotations
 
-import re
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from mofo_train.data.frame_files import TAR_SUFFIX, read_frame_files
 from mofo_train.errors import DataError
 
 _SEEK_MARGIN_SECONDS = 0.5
 _TOLERANCE_SECONDS = 1e-3  # The store's times come from the same formula.
 _SEEKABLE = ("matroska", "webm", "mov", "mp4")
-_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-_DEFAULT_FRAME_FPS = 30.0
-_ERRORS = (av.error.FFmpegError, OSError, ValueError, EOFError)
+_DEFAULT_FPS = 30.0
+_ERRORS = (av.error.FFmpegError, tarfile.TarError, OSError, ValueError, EOFError, StopIteration)
 
 
 class ClipUnreadableError(DataError):
@@ -35,10 +37,10 @@ def decode_frames(
     """Decode the frames at the given times.
 
     Args:
-        path: Video file, or folder of JPEG or PNG frames.
+        path: Video file, or folder or tar of JPEG or PNG frames.
         times_seconds: (n,) presentation times, not decreasing; repeated times repeat their frame.
         short_side_px: Larger frames are reduced (area mean) to this short side.
-        frame_fps: For a folder: file number n has time n / frame_fps; None: file at position i has time i / 30.
+        frame_fps: For a folder or tar: file number n has time n / frame_fps; None: file at position i has time i / 30.
 
     Returns:
         uint8 (n, h, w, 3) RGB, upright.
@@ -47,19 +49,21 @@ def decode_frames(
         ClipUnreadableError: The file is missing or broken, or has no frame at one of the times.
     """
     wanted = np.unique(times_seconds)
+    convert = _Converter(short_side_px)
     try:
-        pictures = (
-            _folder_pictures(path, wanted, frame_fps, short_side_px)
-            if path.is_dir()
-            else _video_pictures(path, wanted, short_side_px)
-        )
+        if path.is_dir() or path.suffix.lower() == TAR_SUFFIX:
+            pictures = _file_pictures(path, wanted, frame_fps, convert)
+        else:
+            pictures = _video_pictures(path, wanted, convert)
     except _ERRORS as error:
-        reason = str(error).split("\n", 1)[0]
-        raise ClipUnreadableError(f"{path} must be a readable video or frame folder, got: {reason}") from None
+        reason = (str(error) or "no picture").split("\n", 1)[0]
+        raise ClipUnreadableError(
+            f"{path} must be a readable video, frame folder or frame tar, got: {reason}"
+        ) from None
     return np.stack([pictures[place] for place in np.searchsorted(wanted, times_seconds)])
 
 
-def _video_pictures(path: Path, wanted: NDArray[np.float64], short_side_px: int) -> list[NDArray[np.uint8]]:
+def _video_pictures(path: Path, wanted: NDArray[np.float64], convert: _Converter) -> list[NDArray[np.uint8]]:
     with av.open(str(path), mode="r", metadata_errors="replace") as container:
         if not container.streams.video:
             raise ClipUnreadableError(f"{path} must have a video stream, got none")
@@ -71,7 +75,7 @@ def _video_pictures(path: Path, wanted: NDArray[np.float64], short_side_px: int)
         for entry in [*entries, None]:
             if entry is not None or entries:
                 _seek(container, stream, entry or 0.0)
-            found = _pick(_timed(container, stream, "avi" not in formats), wanted, short_side_px)
+            found = _pick(_timed(container, stream, "avi" not in formats), wanted, convert)
             if found is not None:
                 return found
     raise ClipUnreadableError(
@@ -91,7 +95,7 @@ def _timed(
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield frames with presentation times that always increase, as the store counts them."""
     origin = 0.0 if container.start_time is None else container.start_time / av.time_base
-    step = 1.0 / float(stream.average_rate or stream.base_rate or _DEFAULT_FRAME_FPS)
+    step = 1.0 / float(stream.average_rate or stream.base_rate or _DEFAULT_FPS)
     last: float | None = None
     for index, picture in enumerate(container.decode(stream)):
         base = picture.time_base
@@ -108,7 +112,7 @@ def _timed(
 
 
 def _pick(
-    pictures: Iterator[tuple[float, av.VideoFrame]], wanted: NDArray[np.float64], short_side_px: int
+    pictures: Iterator[tuple[float, av.VideoFrame]], wanted: NDArray[np.float64], convert: _Converter
 ) -> list[NDArray[np.uint8]] | None:
     """Convert the pictures at the wanted times; None where one of them does not come."""
     found: list[NDArray[np.uint8]] = []
@@ -117,42 +121,37 @@ def _pick(
             continue
         if time_seconds > wanted[len(found)] + _TOLERANCE_SECONDS:
             return None
-        found.append(_convert(picture, short_side_px))
+        found.append(convert(picture))
         if len(found) == len(wanted):
             return found
     return None
 
 
-def _convert(picture: av.VideoFrame, short_side_px: int) -> NDArray[np.uint8]:
-    scale = short_side_px / min(picture.width, picture.height)
-    if scale < 1:
-        width, height = round(picture.width * scale), round(picture.height * scale)
-        picture = picture.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
-    image = picture.to_ndarray(format="rgb24")
-    turns = round(picture.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else np.asarray(image, np.uint8)
+class _Converter:
+    """Turns the pictures of one source into RGB; keeps the conversion set up from picture to picture, in one thread."""
+
+    def __init__(self, short_side_px: int) -> None:
+        self._short_side_px = short_side_px
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
+        """Return uint8 (h, w, 3), upright, reduced to the short side."""
+        scale = self._short_side_px / min(picture.width, picture.height)
+        if scale < 1:
+            size = (round(picture.width * scale), round(picture.height * scale))
+            rgb = self._reformatter.reformat(picture, *size, format="rgb24", interpolation="AREA", threads=1)
+        else:
+            rgb = self._reformatter.reformat(picture, format="rgb24", threads=1)
+        image = rgb.to_ndarray()
+        turns = round(picture.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else np.asarray(image, np.uint8)
 
 
-def _folder_pictures(
-    path: Path, wanted: NDArray[np.float64], frame_fps: float | None, short_side_px: int
+def _file_pictures(
+    path: Path, wanted: NDArray[np.float64], frame_fps: float | None, convert: _Converter
 ) -> list[NDArray[np.uint8]]:
-    names = [entry.name for entry in path.iterdir() if entry.suffix.lower() in _FRAME_SUFFIXES]
-    names = sorted((name for name in names if not name.startswith(".")), key=_numbers)
-    rate = frame_fps or _DEFAULT_FRAME_FPS
-    if frame_fps is None:
-        by_count = dict(enumerate(names))
-    else:
-        by_count = {_numbers(name)[-1][1]: name for name in names if _numbers(name)}
     found = []
-    for time_seconds in wanted.tolist():
-        name = by_count.get(round(time_seconds * rate))
-        if name is None:
-            raise ClipUnreadableError(f"{path} must have a frame at {time_seconds:.3f} s, got none")
-        with av.open(str(path / name), mode="r") as container:
-            found.append(_convert(next(container.decode(video=0)), short_side_px))
+    for data in read_frame_files(path, wanted, frame_fps):
+        with av.open(io.BytesIO(data), mode="r") as container:
+            found.append(convert(next(container.decode(video=0))))
     return found
-
-
-def _numbers(name: str) -> list[tuple[str, int]]:
-    """Return the numbers of a name, each with the text before it: frame_2 sorts before frame_10."""
-    return [(text, int(number)) for text, number in re.findall(r"([^0-9]*)([0-9]+)", name.rsplit(".", 1)[0])]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
@@ -50,11 +51,24 @@ def multi_scale_crop(width: int, height: int, out_px: int, scales: Sequence[floa
 
 
 def crop_frames(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
-    """Cut and resize (bilinear, antialiased) uint8 (T, H, W, 3) -> uint8 (3, T, out_px, out_px)."""
+    """Cut and resize (bilinear, antialiased) uint8 (T, H, W, 3) -> uint8 (3, T, out_px, out_px).
+
+    In memory the colours of a pixel stay side by side, as decoded; `batches.normalise` sorts them on the device.
+    """
     cut = frames[:, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width].permute(0, 3, 1, 2)
     if (crop.width, crop.height) != (out_px, out_px):
         cut = F.interpolate(cut, size=(out_px, out_px), mode="bilinear", antialias=True)
-    return cut.transpose(0, 1).contiguous()
+    return cut.contiguous(memory_format=torch.channels_last).transpose(0, 1)
+
+
+def join_views(views: Sequence[Tensor]) -> Tensor:
+    """Join uint8 (n, 3, T, H, W) views along the first axis; the colours of a pixel lie side by side in memory.
+
+    One view is handed on as it is; several are copied as a block each, where `torch.cat` alone would move single bytes.
+    """
+    if len(views) == 1:
+        return views[0]
+    return torch.cat([view.permute(0, 2, 3, 4, 1) for view in views]).permute(0, 4, 1, 2, 3)
 
 
 def crop_boxes(boxes: NDArray[np.float32], crop: Crop, out_px: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import argparse
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mofo_train.errors import CheckpointError
-from mofo_train.models.vit import SIZES, sinusoid_table
+from mofo_train.models.vit import SIZES, ClipShape, sinusoid_table
 
 State = dict[str, Tensor]
 Layout = Literal["ours", "videomae", "huggingface"]
 CLASSIFIER_PARTS = ("fc_norm.", "head.", "inside_mca.", "outside_mca.")
 _CONTAINERS = ("model", "module", "state_dict", "model_state")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+_PROBLEMS_SHOWN = 3
 # Parameters of MOFO's released classifier that its forward pass never uses.
 _UNUSED = re.compile(r"^(soft_att_local|soft_att_global|patch_yab)\.")
 _FINETUNED = re.compile(r"^(patch_embed|blocks|norm)\.")
@@ -83,7 +84,7 @@ def load_checkpoint(path: str | Path) -> State:
     path = Path(path)
     state = read_named_weights(path)
     state = _from_huggingface(state) if any(key.startswith("videomae.") for key in state) else _from_videomae(state)
-    state = _without_positions(state, path)
+    state = without_fixed_positions(state, path)
     if "encoder.patch_embed.proj.weight" not in state:
         shown = ", ".join(list(state)[:3]) or "nothing"
         raise CheckpointError(f"{path} must hold the weights of a VideoMAE model, got entries like {shown}")
@@ -93,6 +94,8 @@ def load_checkpoint(path: str | Path) -> State:
 def read_named_weights(path: str | Path) -> State:
     """Read a checkpoint of any program under its own names, without the wrappers around them.
 
+    Groups of weights, as in `{"trunk": {...}, "heads": {...}}`, become prefixes: `trunk.`, `heads.`.
+
     Raises:
         CheckpointError: The file is missing, unreadable or unsafe, or holds no named weights.
     """
@@ -101,38 +104,70 @@ def read_named_weights(path: str | Path) -> State:
 
 
 def load_into(
-    model: nn.Module, state: Mapping[str, Tensor], *, optional: tuple[str, ...] = (), source: str = "checkpoint"
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    optional: tuple[str, ...] = (),
+    published: Callable[[str], str] | None = None,
+    source: str = "checkpoint",
 ) -> LoadReport:
     """Copy weights into a model.
 
     Args:
-        model: A `MaskedAutoencoder` or `Classifier`.
-        state: Weights in our names.
+        model: A `MaskedAutoencoder` or `Classifier`, or another system's network.
+        state: Weights in our names, or in those of `published`.
         optional: Prefixes of parameters that may be missing (`CLASSIFIER_PARTS` to start finetuning).
+        published: Name in our model -> name in another system's file. Entries without a place are refused then: what
+            is not understood must not be passed over.
         source: Where the weights come from, for messages.
 
     Returns:
         What was left over on either side.
 
     Raises:
-        CheckpointError: Shapes differ or other parameters are missing; names the first of them.
+        CheckpointError: Shapes differ, or parameters are missing or unknown; names the first of each.
     """
     own = model.state_dict()
+    names = {name: published(name) if published else name for name in own}
     wrong = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        f"{names[name]} {tuple(state[names[name]].shape)} instead of {tuple(value.shape)}"
         for name, value in own.items()
-        if name in state and state[name].shape != value.shape
+        if names[name] in state and state[names[name]].shape != value.shape
     ]
-    missing = tuple(name for name in own if name not in state)
-    needed = [name for name in missing if not name.startswith(optional or ("\0",))]
-    if wrong or needed:
-        problems = [*wrong, *(f"{name} is missing" for name in needed)]
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    missing = tuple(name for name in own if names[name] not in state)
+    needed = [f"{names[name]} is missing" for name in missing if not name.startswith(optional or ("\0",))]
+    known = set(names.values())
+    unused = tuple(name for name in state if name not in known)
+    unknown = [f"{name} is unknown" for name in unused] if published else []
+    if wrong or needed or unknown:
+        problems = "; ".join(_first_of(kind) for kind in (wrong, needed, unknown) if kind)
         raise CheckpointError(
-            f"{source} must fit the model, got {'; '.join(problems[:3])}{more}; check the recipe's model name and size"
+            f"{source} must fit the model, got {problems}; check the recipe's model name and size"
+            + (", and --system" if published else "")
         )
-    model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
-    return LoadReport(missing, tuple(name for name in state if name not in own))
+    model.load_state_dict({name: state[names[name]] for name in own if names[name] in state}, strict=False)
+    return LoadReport(missing, unused)
+
+
+def _first_of(problems: list[str]) -> str:
+    more = f" and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
+    return "; ".join(problems[:_PROBLEMS_SHOWN]) + more
+
+
+def clip_of_embedding(embedding: Tensor, clip: ClipShape, path: Path) -> ClipShape:
+    """Cut a clip into the tubelets that the embedding of a file, (dim, 3, frames, side, side), reads.
+
+    Raises:
+        CheckpointError: It embeds no tubelets, or they do not tile the clip.
+    """
+    if embedding.ndim != 5:
+        raise CheckpointError(
+            f"{path} must embed tubelets of video, got an embedding of shape {tuple(embedding.shape)}"
+        )
+    try:
+        return ClipShape(clip.num_frames, clip.image_px, embedding.shape[3], embedding.shape[2])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}; check model.num_frames and model.image_px of the recipe") from None
 
 
 def save_checkpoint(
@@ -192,13 +227,23 @@ def _unwrap(content: Any, path: Path) -> State:
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"checkpoint {path} must hold named weights, got {type(content).__name__}")
     state: State = {}
-    for key, value in content.items():
+    for key, value in _ungrouped(content).items():
         name = key
         while name.startswith(_WRAPPERS):
             name = name.split(".", 1)[1]
-        if isinstance(value, Tensor):
-            state[name] = value
+        state[name] = value
     return state
+
+
+def _ungrouped(content: Mapping[str, Any]) -> State:
+    """Return the tensors of a mapping and of the mappings in it, whose names become prefixes."""
+    found: State = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            found[key] = value
+        elif isinstance(value, Mapping):
+            found |= {f"{key}.{name}": part for name, part in value.items() if isinstance(part, Tensor)}
+    return found
 
 
 def _from_videomae(state: State) -> State:
@@ -304,8 +349,12 @@ def _num_blocks(state: State, side: str) -> int:
     return len({name.split(".")[2] for name in state if name.startswith(f"{side}.blocks.")})
 
 
-def _without_positions(state: State, path: Path) -> State:
-    """Drop stored position tables after checking that they are the fixed ones."""
+def without_fixed_positions(state: State, path: Path) -> State:
+    """Drop stored position tables, after checking that they are the fixed ones.
+
+    Raises:
+        CheckpointError: A table is learned, or of another kind.
+    """
     kept = {}
     for name, value in state.items():
         if not name.endswith(("pos_embed", "position_embeddings")):

@@ -73,7 +73,7 @@ def load_st_mae(path: Path, size: VitSize, clip: ClipShape, num_classes: int) ->
         shown = ", ".join(list(state)[:3]) or "nothing"
         raise CheckpointError(f"{path} must hold ST-MAE's weights (with pos_embed_spatial), got entries like {shown}")
     model = SpaceTimeMae(size, clip, num_classes)
-    load_into(model, _with_joint_attention(state), source=str(path))
+    load_into(model, _with_joint_attention(state), published=str, source=str(path))
     return model
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from motionbox.datasets.tables import find_file
 from motionbox.errors import InputError
-from motionbox.manifest import MissingMedia, find_missing_media
+from motionbox.manifest import MissingMedia, describe_missing, find_missing_media
 
 _NUM_NAMED = 5
 
@@ -102,12 +102,8 @@ class DataReport:
         """
         if not self.missing.paths or (allow_missing and len(self.missing.paths) < self.missing.num_videos):
             return
-        first = ", ".join(self.missing.paths[:_NUM_NAMED]) + (", ..." if len(self.missing.paths) > _NUM_NAMED else "")
         goes_on = "" if allow_missing else ", or go on with what is there: --allow-missing"
-        raise InputError(
-            f"{len(self.missing.paths)} of {self.missing.num_videos} videos ({self.missing.num_clips} clips) are "
-            f"missing: {first}; {self.remedy}{goes_on}"
-        )
+        raise InputError(describe_missing(self.missing, f"{self.remedy}{goes_on}"))
 
 
 def load_data_manifest(dataset: str) -> DataManifest | None:

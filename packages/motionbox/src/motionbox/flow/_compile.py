@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from functools import cache
@@ -46,8 +47,7 @@ def part(function: _Function) -> _Function:
 def kernel(function: _Function) -> _Function:
     """Compile a function that Python calls; keep the machine code on disk where numba finds a writable folder."""
     compiled: Any = numba.njit(**_OPTIONS)(function)
-    try:
+    # A RuntimeError: neither the package, nor NUMBA_CACHE_DIR, nor the user's cache folder is writable.
+    with contextlib.suppress(RuntimeError):
         compiled._cache = _KernelCache(function)  # type: ignore[no-untyped-call]  # what `cache=True` does
-    except RuntimeError:  # neither the package, nor NUMBA_CACHE_DIR, nor the user's cache folder is writable
-        return cast(_Function, compiled)
     return cast(_Function, compiled)

@@ -10,8 +10,7 @@ from numba import types
 from motionbox.flow import _simd
 from motionbox.flow._compile import part
 from motionbox.flow._simd import emitter, keep_lanes, load, maximum, minimum, store
-
-_PAD = 16
+from motionbox.flow._tvl1_warp import PAD
 
 SORT5 = ((0, 1), (3, 4), (2, 4), (2, 3), (1, 4), (0, 3), (0, 2), (1, 3), (1, 2))
 """Sorts five values: after (a, b) the smaller of the two is at a."""
@@ -128,7 +127,7 @@ def _median3(a: Any, b: Any, c: Any) -> Any:
 @part
 def _repeat_border(lines: Any, stride: int, width: int, num_lines: int) -> None:
     for k in range(num_lines):
-        start = k * stride + _PAD
+        start = k * stride + PAD
         for x in range(2):
             lines[start - 1 - x] = lines[start]
             lines[start + width + x] = lines[start + width - 1]
@@ -157,10 +156,10 @@ def _median5_row(
             load(state, row4 + x),
         )
         for k in range(5):
-            store(lines, k * stride + _PAD + x, sorted5[k])
+            store(lines, k * stride + PAD + x, sorted5[k])
     _repeat_border(lines, stride, width, 5)
     for x in range(0, width, 16):
-        store(state, out + x, keep_lanes(_median_of_sorted_columns(lines, _PAD + x, stride), width - x))
+        store(state, out + x, keep_lanes(_median_of_sorted_columns(lines, PAD + x, stride), width - x))
 
 
 @part
@@ -172,12 +171,12 @@ def _median3_row(
     lower = _row_start(y + 1, height, row_size, source)
     for x in range(0, width, 16):
         a, b, c = load(state, upper + x), load(state, middle + x), load(state, lower + x)
-        store(lines, _PAD + x, minimum(minimum(a, b), c))
-        store(lines, stride + _PAD + x, _median3(a, b, c))
-        store(lines, 2 * stride + _PAD + x, maximum(maximum(a, b), c))
+        store(lines, PAD + x, minimum(minimum(a, b), c))
+        store(lines, stride + PAD + x, _median3(a, b, c))
+        store(lines, 2 * stride + PAD + x, maximum(maximum(a, b), c))
     _repeat_border(lines, stride, width, 3)
     for x in range(0, width, 16):
-        low, mid, high = _PAD + x, stride + _PAD + x, 2 * stride + _PAD + x
+        low, mid, high = PAD + x, stride + PAD + x, 2 * stride + PAD + x
         largest_low = maximum(maximum(load(lines, low - 1), load(lines, low)), load(lines, low + 1))
         median_mid = _median3(load(lines, mid - 1), load(lines, mid), load(lines, mid + 1))
         smallest_high = minimum(minimum(load(lines, high - 1), load(lines, high)), load(lines, high + 1))
@@ -193,8 +192,8 @@ def median_filter(
     `lines` is scratch of at least 5 * stride floats. Layout: see `motionbox.flow._tvl1_kernels`.
     """
     for y in range(height):
-        out = (y + 1) * row_size + target * stride + _PAD
+        out = (y + 1) * row_size + target * stride + PAD
         if size == 5:
-            _median5_row(state, stride, row_size, source * stride + _PAD, out, y, width, height, lines)
+            _median5_row(state, stride, row_size, source * stride + PAD, out, y, width, height, lines)
         else:
-            _median3_row(state, stride, row_size, source * stride + _PAD, out, y, width, height, lines)
+            _median3_row(state, stride, row_size, source * stride + PAD, out, y, width, height, lines)

@@ -40,7 +40,6 @@ TILE_PX = 64
 BLOCK_ITERATIONS = 6
 """Most iterations per launch, which is the halo of a tile in pixels; 30 inner iterations are five launches."""
 
-
 _PAIR_BYTES_PER_PIXEL = 160
 """18 planes of state and data, the flow in and out, what resizing it takes, and the pyramids of two frames."""
 _MEMORY_SHARE = 0.6
@@ -209,8 +208,8 @@ class TVL1BatchEngine:
     def _upload(self, frames: npt.NDArray[np.generic] | torch.Tensor) -> torch.Tensor:
         """Return (N, H, W) float32 grey 0..255 on the device; 8-bit frames cross the bus as 8 bits."""
         tensor = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(frames))
-        on_device = tensor.to(self.device)
-        return on_device.float() if on_device.dtype == torch.uint8 else on_device * 255.0
+        moved = tensor.to(self.device)
+        return moved.float() if moved.dtype == torch.uint8 else moved * 255.0
 
     def _checked_initial(self, initial: npt.NDArray[np.float32] | torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         if tuple(initial.shape) != shape or not str(initial.dtype).endswith("float32"):

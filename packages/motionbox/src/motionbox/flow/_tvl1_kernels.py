@@ -34,7 +34,7 @@ from motionbox.flow._simd import (
     store,
     sum_lanes,
 )
-from motionbox.flow._tvl1_warp import GRADIENT_X, GRADIENT_Y, INVERSE, PAD, RHO, warp_row
+from motionbox.flow._tvl1_warp import GRADIENT_X, GRADIENT_Y, INVERSE, PAD, RHO, warp_level
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -183,6 +183,19 @@ def _block_of_sparse_checks(index: int, previous: float, threshold: float, remai
 
 
 @part
+def _last_sparse_check(errors: Any, count: int, index: int, previous: float, threshold: float) -> Any:
+    """Return the error after iterations from `index` on (infinite where the last one is unchecked), and `previous`."""
+    error = np.inf
+    for k in range(count):
+        if (index + k) % 2 == 1 and previous < threshold:
+            previous = error = errors[k]
+        else:
+            error = np.inf
+            previous -= threshold
+    return error, previous
+
+
+@part
 def _first_at_most(errors: Any, count: int, threshold: float) -> int:
     """Return how many iterations a check of every error would have done."""
     for k in range(count):
@@ -234,12 +247,7 @@ def _iterate(
                 target = (_FLOW + _OTHER_FLOW - fields[0], _DUAL + _OTHER_DUAL - fields[1])
             _sweep(state, stride, fields, target, width, height, limit, tau, block, errors)
             if sparse_checks:
-                for k in range(block):
-                    if (total + k) % 2 == 1 and previous < threshold:
-                        previous = error = errors[k]
-                    else:
-                        error = np.inf
-                        previous -= threshold
+                error, previous = _last_sparse_check(errors, block, total, previous, threshold)
             else:
                 needed = _first_at_most(errors, block, threshold)
                 if needed < block:
@@ -279,8 +287,6 @@ def solve_level(
 
     `counts` receives the number of iterations of every warping.
     """
-    size = NUM_FIELDS * stride
-    flat_planes = planes.reshape(-1)
     limit = splat(np.float32(l_t * taut * taut))
     tau = splat(np.float32(taut * theta))
     threshold = epsilon * epsilon * taut * taut * width * height
@@ -288,23 +294,9 @@ def solve_level(
     state.reshape((height + 2, NUM_FIELDS, stride))[:, _DUAL : _DUAL + 4] = 0
     fields = (_FLOW, _DUAL)
     for warp in range(num_warps):
-        for y in range(height):
-            warp_row(
-                state,
-                (y + 1) * size,
-                stride,
-                fields[0],
-                y,
-                width,
-                height,
-                image0,
-                flat_planes,
-                taps,
-                np.float32(cubic_a),
-                splat(np.float32(taut)),
-                lines,
-                corner,
-            )
+        warp_level(
+            state, NUM_FIELDS, stride, fields[0], width, height, image0, planes, taps, cubic_a, taut, lines, corner
+        )
         fields, counts[warp] = _iterate(
             state,
             stride,

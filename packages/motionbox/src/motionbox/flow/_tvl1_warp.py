@@ -172,7 +172,7 @@ def _interpolate(sx: Any, sy: Any, cubic_a: Any, planes: Floats, taps: Floats, s
 
 
 @part
-def warp_row(
+def _warp_row(
     state: Floats,
     row: int,
     stride: int,
@@ -209,3 +209,29 @@ def warp_row(
         store(state, row + GRADIENT_Y * stride + x, keep_lanes(gradient_y * inverse_taut, count))
         store(state, row + INVERSE * stride + x, keep_lanes(inverse, count))
         store(state, row + RHO * stride + x, keep_lanes(rho, count))
+
+
+@part
+def warp_level(
+    state: Floats,
+    num_fields: int,
+    stride: int,
+    flow: int,
+    width: int,
+    height: int,
+    image0: Floats,
+    planes: Floats,
+    taps: Floats,
+    cubic_a: float,
+    taut: float,
+    scratch: Floats,
+    corner: Ints,
+) -> None:
+    """Linearise the data term of a level, row by row, around the flow in the fields `flow`, `flow + 1` of a row.
+
+    `planes` and `taps` are those of `make_taps`; `scratch` has 192 floats, `corner` 32 numbers.
+    """
+    flat_planes, a, scale = planes.reshape(-1), np.float32(cubic_a), splat(np.float32(taut))
+    for y in range(height):
+        row = (y + 1) * num_fields * stride
+        _warp_row(state, row, stride, flow, y, width, height, image0, flat_planes, taps, a, scale, scratch, corner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -73,9 +74,7 @@ def _add_stream(
     return stream
 
 
-def _rate(fps: float) -> Any:
-    from fractions import Fraction
-
+def _rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 

@@ -202,10 +202,11 @@ def _to_rgb(
     coded = (index.width + index.width % pad, index.height + index.height % pad)
     if (picture.width, picture.height) != coded:
         raise _broken(picture.pts or 0, f"it must be {coded[0]}x{coded[1]}, got {picture.width}x{picture.height}")
+    # One thread, that of the caller: a converter left to itself starts one for each core of the machine.
     if size_wh == (index.width, index.height):
-        rgb = reformatter.reformat(picture, format="rgb24")
+        rgb = reformatter.reformat(picture, format="rgb24", threads=1)
     else:
-        rgb = reformatter.reformat(picture, *size_wh, format="rgb24", interpolation="AREA")
+        rgb = reformatter.reformat(picture, *size_wh, format="rgb24", interpolation="AREA", threads=1)
     plane = rgb.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
     return rows[: size_wh[1], : 3 * size_wh[0]].reshape(size_wh[1], size_wh[0], 3)

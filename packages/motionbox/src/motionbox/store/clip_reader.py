@@ -39,8 +39,8 @@ class ClipReader:
         Args:
             blocks: int64 (N, 4), the clip's blocks: block number, unit number, offset and bytes in the unit's file.
             times_seconds: (T,) times of stored frames, in any order.
-            short_side_px: As `clips.read_clip_frames`.
-            crop_xywh: As `clips.read_clip_frames`.
+            short_side_px: As `clip_blocks.read_clip_frames`.
+            crop_xywh: As `clip_blocks.read_clip_frames`.
 
         Returns:
             uint8 (T, h, w, 3) RGB.

@@ -212,8 +212,3 @@ def read_commit(run: RunPaths, unit_id: str) -> dict[str, Any]:
         StoreError: There is none or it is unreadable.
     """
     return read_json(run.commit(unit_id))
-
-
-def committed_attempt(run: RunPaths, unit_id: str) -> Path:
-    """Return the directory of the attempt that a unit's commit record names."""
-    return run.attempt(unit_id, str(read_commit(run, unit_id)["attempt"]))

@@ -69,14 +69,6 @@ def make_directory(path: Path) -> None:
         fsync_directory(directory.parent)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that readers see the old content or the new one, never a mixture."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write_file(temporary, data, point="run")
-    temporary.replace(path)
-    fsync_directory(path.parent)
-
-
 def publish_file(path: Path, data: bytes, *, point: str) -> bool:
     """Publish a file under a name that only one writer can get.
 

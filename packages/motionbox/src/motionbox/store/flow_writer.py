@@ -195,11 +195,16 @@ class FlowWriter:
         path = self.attempt / _shard_path(size_hw)
         if offset == 0 and not path.parent.is_dir():
             make_directory(path.parent)
-        failpoint("attempt.write")
+        failpoint("flow.write")
+        half = len(data) // 2
         with path.open("ab") as file:
-            file.write(data)
+            file.write(data[:half])
+            file.flush()
+            failpoint("flow.torn")
+            file.write(data[half:])
             if sync:
                 file.flush()
+                failpoint("flow.fsync")
                 os.fsync(file.fileno())
         self._shards[size_hw].sha256.update(data)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionbox.store.commit import read_commit
-from motionbox.store.layout import RunPaths, check_store, read_json, run_paths
+from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, run_paths
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def find_garbage(store: Path, *, keep_snapshots: int = 1) -> list[Garbage]:
     found = [(path, "half-made run") for path in _private(store / "runs")]
     for paths in run_paths(store):
         numbers = paths.snapshot_numbers()
-        old = [n for n in numbers[: -max(keep_snapshots, 1)] if not is_pinned(paths.snapshots / str(n))]
+        old = [n for n in numbers[: -max(keep_snapshots, 1)] if not is_pinned(paths.snapshot(n))]
         kept = _shown_attempts(paths, [number for number in numbers if number not in old])
-        found += [(paths.snapshots / str(number), "superseded snapshot") for number in old]
+        found += [(paths.snapshot(number), "superseded snapshot") for number in old]
         found += [(path, "attempt that was not committed") for path in _lost_attempts(paths, kept)]
         found += [(path, "half-written file") for path in _half_written(paths)]
     return [Garbage(path, why, _size(path)) for path, why in found]
@@ -63,7 +63,7 @@ def remove(garbage: list[Garbage]) -> None:
 def is_pinned(snapshot: Path) -> bool:
     """Return whether a reader holds a snapshot open (on this host, or wherever the file system shares locks)."""
     try:
-        descriptor = os.open(snapshot / "MANIFEST.json", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(snapshot / SNAPSHOT_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -76,9 +76,9 @@ def is_pinned(snapshot: Path) -> bool:
 
 
 def _shown_attempts(paths: RunPaths, numbers: list[int]) -> set[Path]:
-    """Return the attempts whose motion maps the given snapshots show."""
-    manifests = (read_json(paths.snapshots / str(number) / "MANIFEST.json") for number in numbers)
-    return {paths.attempt(unit, attempt) for manifest in manifests for unit, attempt in manifest["units"]}
+    """Return the attempts whose maps, flow and clips the given snapshots show."""
+    shown = (entry for number in numbers for entry in paths.snapshot_info(number)["units"])
+    return {paths.attempt(unit, attempt) for unit, attempt in shown}
 
 
 def _lost_attempts(paths: RunPaths, kept: set[Path]) -> Iterator[Path]:

@@ -18,6 +18,7 @@ MAPS_DIRECTORY = "motion.zarr"
 MAPS_ARRAY = "maps"
 FLOW_DIRECTORY = "flow.zarr"
 CLIPS_FILE = "clips.bin"
+SNAPSHOT_FILE = "MANIFEST.json"
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,25 @@ class RunPaths:
         """Return the commit record of a unit."""
         return self.commits / f"{unit_id}.json"
 
+    def snapshot(self, number: int) -> Path:
+        """Return the directory of a snapshot."""
+        return self.snapshots / str(number)
+
+    def snapshot_info(self, number: int) -> dict[str, Any]:
+        """Read what a snapshot says about itself.
+
+        Raises:
+            StoreError: It is missing or unreadable.
+        """
+        return read_json(self.snapshot(number) / SNAPSHOT_FILE)
+
     def committed_units(self) -> list[str]:
         """Return the ids of the units that are committed, sorted."""
         return sorted(entry.stem for entry in _files(self.commits, "*.json"))
 
     def snapshot_numbers(self) -> list[int]:
         """Return the numbers of the published snapshots, oldest first."""
-        return sorted(int(entry.parent.name) for entry in _files(self.snapshots, "[0-9]*/MANIFEST.json"))
+        return sorted(int(entry.parent.name) for entry in _files(self.snapshots, f"[0-9]*/{SNAPSHOT_FILE}"))
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:

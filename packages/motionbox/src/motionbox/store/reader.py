@@ -23,10 +23,8 @@ from motionbox.errors import StoreError
 from motionbox.frames import working_size
 from motionbox.store.clip_blocks import SHORT_SIDE_PX
 from motionbox.store.clip_reader import ClipReader
-from motionbox.store.flow_reader import read_flow
-from motionbox.store.layout import RunPaths, check_store, read_json, run_paths
-from motionbox.store.map_reader import MapReader
-from motionbox.store.unit_arrays import UnitArrays
+from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
+from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
 
 if TYPE_CHECKING:
@@ -52,13 +50,12 @@ def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None
     if run is not None and len(candidates) != 1:
         known = ", ".join(paths.root.name for paths in run_paths(root)) or "none"
         raise StoreError(f"run must name one run of store {root}, got {run!r}; its runs: {known}")
-    found: list[tuple[float, RunPaths, int]] = []
-    for paths in candidates:
-        numbers = paths.snapshot_numbers()
-        wanted = numbers[-1:] if snapshot is None else [number for number in numbers if number == snapshot]
-        for number in wanted:
-            info = read_json(paths.snapshots / str(number) / "MANIFEST.json")
-            found.append((float(info["created_unix"]), paths, number))
+    found = [
+        (float(paths.snapshot_info(number)["created_unix"]), paths, number)
+        for paths in candidates
+        for number in (paths.snapshot_numbers()[-1:] if snapshot is None else paths.snapshot_numbers())
+        if snapshot in (None, number)
+    ]
     if not found:
         what = "no snapshot" if snapshot is None else f"no snapshot {snapshot}"
         raise StoreError(f"store {root} has {what} yet; run `motionbox extract` with --store {root}, or see its status")
@@ -81,9 +78,9 @@ class Store:
         self.run_id = paths.root.name
         self.snapshot = snapshot
         self._paths = paths
-        self._directory = paths.snapshots / str(snapshot)
-        self._pin = _pin(self._directory / "MANIFEST.json")
-        self.info: dict[str, Any] = read_json(self._directory / "MANIFEST.json")
+        self._directory = paths.snapshot(snapshot)
+        self._pin = _pin(self._directory / SNAPSHOT_FILE)
+        self.info: dict[str, Any] = paths.snapshot_info(snapshot)
         self._table = pq.read_table(self._directory / "clips.parquet")
         self._rows: dict[str, int] | None = None
         self._first = self._table.column("first_row").to_numpy()
@@ -93,7 +90,6 @@ class Store:
         self._sources = _open_array(self._directory / "sources.npy")
         self._maps = _open_array(self._directory / "maps.npy")
         self._confidences = _open_array(self._directory / "confidences.npy")
-        self._map_reader = MapReader(paths, self.info["units"])
         self._unit_arrays = UnitArrays(paths, self.info["units"])
         self._clip_reader = ClipReader(paths, self.info["units"])
         self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
@@ -194,7 +190,7 @@ class Store:
             raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
         row = self._row(clip_id)
         height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
-        return self._map_reader.read(self._maps[self._frame_rows(clip_id)], height, width)
+        return read_maps(self._unit_arrays, self._maps[self._frame_rows(clip_id)], (height, width))
 
     def flow(
         self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None

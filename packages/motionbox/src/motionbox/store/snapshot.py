@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from motionbox.boxes import clip_box, has_box
-from motionbox.errors import Reason, StoreError
+from motionbox.errors import Reason
 from motionbox.evidence import clip_boxes
 from motionbox.plan import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.store.commit import read_commit
 from motionbox.store.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
 from motionbox.store.failpoints import failpoint
-from motionbox.store.layout import BLOCKS_FILE, FORMAT_NAME, FORMAT_VERSION, FRAMES_FILE, RunPaths, read_json
-from motionbox.store.map_reader import MapReader
+from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
 from motionbox.store.runs import Run
 from motionbox.store.snapshot_files import ArrayFile, FrameRows
+from motionbox.store.unit_arrays import UnitArrays, read_maps
+from motionbox.store.video_rows import VideoPart, join_parts, read_parts
 
 _STATIC_SHARE = 0.9
 
@@ -42,7 +42,7 @@ class _Video:
     """A video's committed frames, in order of time."""
 
     video_id: str
-    parts: list[_Part] = field(default_factory=list)
+    parts: list[VideoPart] = field(default_factory=list)
     clip_blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
     first_clip_block: int = 0
     size: dict[str, Any] | None = None
@@ -74,7 +74,7 @@ def make_snapshot(run: Run) -> int:
     """
     numbers = run.paths.snapshot_numbers()
     if numbers:
-        shown = read_json(run.paths.snapshots / str(numbers[-1]) / "MANIFEST.json")["units"]
+        shown = run.paths.snapshot_info(numbers[-1])["units"]
         committed = [[unit, read_commit(run.paths, unit)["attempt"]] for unit in run.paths.committed_units()]
         if sorted(shown) == committed:
             return numbers[-1]
@@ -83,7 +83,7 @@ def make_snapshot(run: Run) -> int:
     private.mkdir(parents=True)
     try:
         info = _SnapshotWriter(run, private).write()
-        write_file(private / "MANIFEST.json", to_json(info), point="run")
+        write_file(private / SNAPSHOT_FILE, to_json(info), point="run")
         fsync_directory(private)
         failpoint("snapshot.before_publish")
         number = _publish(private, run.paths)
@@ -98,7 +98,7 @@ def _publish(private: Path, paths: RunPaths) -> int:
     while True:
         number = max(paths.snapshot_numbers(), default=0) + 1
         try:
-            private.rename(paths.snapshots / str(number))
+            private.rename(paths.snapshot(number))
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 continue
@@ -118,7 +118,7 @@ class _SnapshotWriter:
         self._clips = _clips_by_video(self._manifest)
         self._columns: dict[str, list[Any]] = {name: [] for name in _RESULT_SCHEMA.names}
         self._units: list[list[str]] = []
-        self._map_reader = MapReader(run.paths, self._units)
+        self._unit_arrays = UnitArrays(run.paths, self._units)
         self._num_rows = 0
         self._num_clip_blocks = 0
         self._clip_bytes = 0
@@ -184,7 +184,7 @@ class _SnapshotWriter:
         if video is not None:
             yield video
 
-    def _extend(self, video: _Video, part: _Part) -> None:
+    def _extend(self, video: _Video, part: VideoPart) -> None:
         video.parts.append(part)
         for row in part.blocks:
             if row.get("clip_bytes") is not None:
@@ -195,7 +195,7 @@ class _SnapshotWriter:
             elif video.size is None or (row["map_width"] and not video.size["map_width"]):
                 video.size = row
 
-    def _read_unit(self, unit: Unit) -> dict[str, _Part]:
+    def _read_unit(self, unit: Unit) -> dict[str, VideoPart]:
         attempt = str(read_commit(self._run.paths, unit.unit_id)["attempt"])
         number = len(self._units)
         self._units.append([unit.unit_id, attempt])
@@ -248,7 +248,7 @@ class _SnapshotWriter:
         if self._run.config.boxes.stabilise != "evidence":
             return None
         height, width = max(1, size["map_height"] or 0), max(1, size["map_width"] or 0)
-        return self._map_reader.read(places, height, width)
+        return read_maps(self._unit_arrays, places, (height, width))
 
     def _clip_table(self) -> pa.Table:
         results = pa.table(self._columns, schema=_RESULT_SCHEMA).sort_by("row")
@@ -296,74 +296,10 @@ def _clips_by_video(manifest: pa.Table) -> dict[str, list[_Clip]]:
     return clips
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One video's rows of one unit; `places` is int32 (T, 2): unit number and map index, -1 where there is no map."""
-
-    times: npt.NDArray[np.float64]
-    boxes: npt.NDArray[np.int16]
-    energy: npt.NDArray[np.float32]
-    confidences: npt.NDArray[np.float32]
-    places: npt.NDArray[np.int32]
-    blocks: list[dict[str, Any]]
-
-
-_NO_ROWS = _Part(
-    times=np.empty(0, np.float64),
-    boxes=np.empty((0, 4), np.int16),
-    energy=np.empty(0, np.float32),
-    confidences=np.empty(0, np.float32),
-    places=np.empty((0, 2), np.int32),
-    blocks=[],
-)
-
-
-def read_parts(directory: Path, unit_number: int) -> dict[str, _Part]:
-    """Read a committed attempt's rows, video by video.
-
-    Args:
-        directory: The attempt's directory.
-        unit_number: Number that stands for the unit in `places`.
-
-    Raises:
-        StoreError: A file is missing or damaged.
-    """
-    try:
-        frames = pq.read_table(directory / FRAMES_FILE).combine_chunks()
-        blocks = pq.read_table(directory / BLOCKS_FILE).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
-    times = frames.column("time_seconds").to_numpy()
-    energy = frames.column("energy").to_numpy()
-    boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
-    confidences = frames.column("confidence").to_numpy()
-    index = frames.column("map_index").fill_null(-1).to_numpy()
-    places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
-    rows_of: dict[str, list[dict[str, Any]]] = {}
-    for row in blocks:
-        rows_of.setdefault(row["video_id"], []).append({**row, "unit": unit_number})
-    parts, begin = {}, 0
-    for video_id, rows in rows_of.items():
-        end = begin + sum(row["num_frames"] for row in rows)
-        own = slice(begin, end)
-        parts[video_id] = _Part(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
-        begin = end
-    return parts
-
-
-def _merged(video: _Video) -> _Part:
+def _merged(video: _Video) -> VideoPart:
     """Join a video's pieces, once."""
     if len(video.parts) != 1:
-        parts = [_NO_ROWS, *video.parts]
-        joined = _Part(
-            times=np.concatenate([part.times for part in parts]),
-            boxes=np.concatenate([part.boxes for part in parts]),
-            energy=np.concatenate([part.energy for part in parts]),
-            confidences=np.concatenate([part.confidences for part in parts]),
-            places=np.concatenate([part.places for part in parts]),
-            blocks=[],
-        )
-        video.parts = [joined]
+        video.parts = [join_parts(video.parts)]
     return video.parts[0]
 
 

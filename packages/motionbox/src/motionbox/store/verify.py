@@ -9,7 +9,7 @@ from pathlib import Path
 from motionbox.errors import StoreError
 from motionbox.plan import units_of
 from motionbox.store.commit import read_commit, verify_files
-from motionbox.store.layout import RunPaths, check_store, read_json, run_paths
+from motionbox.store.layout import RunPaths, check_store, run_paths
 from motionbox.store.runs import load_run
 
 
@@ -74,10 +74,9 @@ def _verify_unit(paths: RunPaths, unit_id: str) -> Check:
 
 def _verify_snapshot(paths: RunPaths, number: int) -> Check:
     name = f"snapshot {number}"
-    directory = paths.snapshots / str(number)
     try:
-        info = read_json(directory / "MANIFEST.json")
-        verify_files(directory, info["files"])
+        info = paths.snapshot_info(number)
+        verify_files(paths.snapshot(number), info["files"])
         for unit_id, attempt_id in info["units"]:
             if read_commit(paths, unit_id).get("attempt") != attempt_id:
                 return Check(name, 0, f"it refers to attempt {attempt_id} of {unit_id}, which is not committed")

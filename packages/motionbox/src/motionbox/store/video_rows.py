@@ -1,16 +1,98 @@
-"""Reading the raw rows of a video: every frame that was processed, inside and outside of clips."""
+"""Reading the raw rows of videos: every frame that was processed, inside and outside of clips."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
-from motionbox.store.layout import FRAMES_FILE, RunPaths
+from motionbox.store.layout import BLOCKS_FILE, FRAMES_FILE, RunPaths
 
 COLUMNS = ("time_seconds", "x1", "y1", "x2", "y2", "energy", "confidence", "origin")
+
+
+@dataclass(frozen=True)
+class VideoPart:
+    """One video's rows of one unit, in order of time.
+
+    Attributes:
+        times: float64 (T,), seconds of the video.
+        boxes: int16 (T, 4), raw frame boxes, xyxy display pixels, -1 rows where a frame has none.
+        energy: float32 (T,), mean of the frame's motion map.
+        confidences: float32 (T,), of the raw boxes.
+        places: int32 (T, 2), unit number and number of the map and flow in the unit; -1 where there is none.
+        blocks: The rows of its blocks, `commit.BLOCKS_SCHEMA`, and the unit's number as `unit`.
+    """
+
+    times: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.int16]
+    energy: npt.NDArray[np.float32]
+    confidences: npt.NDArray[np.float32]
+    places: npt.NDArray[np.int32]
+    blocks: list[dict[str, Any]]
+
+
+_NO_ROWS = VideoPart(
+    times=np.empty(0, np.float64),
+    boxes=np.empty((0, 4), np.int16),
+    energy=np.empty(0, np.float32),
+    confidences=np.empty(0, np.float32),
+    places=np.empty((0, 2), np.int32),
+    blocks=[],
+)
+
+
+def read_parts(directory: Path, unit_number: int) -> dict[str, VideoPart]:
+    """Read a committed attempt's rows, video by video.
+
+    Args:
+        directory: The attempt's directory.
+        unit_number: Number that stands for the unit in `places`.
+
+    Raises:
+        StoreError: A file is missing or damaged.
+    """
+    try:
+        frames = pq.read_table(directory / FRAMES_FILE).combine_chunks()
+        blocks = pq.read_table(directory / BLOCKS_FILE).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
+    times = frames.column("time_seconds").to_numpy()
+    energy = frames.column("energy").to_numpy()
+    boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    confidences = frames.column("confidence").to_numpy()
+    index = frames.column("map_index").fill_null(-1).to_numpy()
+    places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    for row in blocks:
+        rows_of.setdefault(row["video_id"], []).append({**row, "unit": unit_number})
+    parts, begin = {}, 0
+    for video_id, rows in rows_of.items():
+        end = begin + sum(row["num_frames"] for row in rows)
+        own = slice(begin, end)
+        parts[video_id] = VideoPart(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
+        begin = end
+    return parts
+
+
+def join_parts(parts: Sequence[VideoPart]) -> VideoPart:
+    """Return the rows of a video's parts as one; the rows of blocks are left out."""
+    every = [_NO_ROWS, *parts]
+    return VideoPart(
+        times=np.concatenate([part.times for part in every]),
+        boxes=np.concatenate([part.boxes for part in every]),
+        energy=np.concatenate([part.energy for part in every]),
+        confidences=np.concatenate([part.confidences for part in every]),
+        places=np.concatenate([part.places for part in every]),
+        blocks=[],
+    )
 
 
 def read_video_rows(paths: RunPaths, units: Sequence[Sequence[str]], video_id: str) -> pa.Table:

@@ -145,25 +145,22 @@ def _pictures(
     numbered: bool,
     span: tuple[float | None, float | None],
 ) -> Iterator[_Picture]:
-    """Yield (index, time, renderer) of the span, then the error if there is one.
+    """Yield (index, time, renderer) of the span, then the error if there is one; an empty span is one.
 
     A renderer gives the upright full-size picture, uint8 (h, w, 3) RGB for True, (h, w) grey for False; it works until
     the next picture is asked for.
     """
-    start_seconds, stop_seconds = span
-    num_frames = 0
-    for picture in _all_pictures(path, limits, fps, numbered, span):
-        if stop_seconds is not None and picture[1] >= stop_seconds:
-            break
-        num_frames += 1
+    empty = True
+    for picture in _span_pictures(path, limits, fps, numbered, span):
+        empty = False
         yield picture
-    if num_frames == 0:
-        first = "start" if start_seconds is None else f"{start_seconds:.3f}"
-        last = "end" if stop_seconds is None else f"{stop_seconds:.3f}"
+    if empty:
+        first = "start" if span[0] is None else f"{span[0]:.3f}"
+        last = "end" if span[1] is None else f"{span[1]:.3f}"
         raise ClipError(Reason.EMPTY_SPAN, f"{path}: has no frame between {first} and {last} s")
 
 
-def _all_pictures(
+def _span_pictures(
     path: Path,
     limits: DecodeLimits,
     fps: float | None,

@@ -286,7 +286,7 @@ def _open(path: Path) -> av.container.InputContainer:
     }
     try:
         return av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
-    except (PermissionError, IsADirectoryError, OSError, EOFError, ValueError, av.error.FFmpegError) as error:
+    except (OSError, *_ERRORS) as error:
         raise _open_failure(path, error) from None
 
 

@@ -54,7 +54,7 @@ class _Folder:
         return file.read_bytes()
 
     def close(self) -> None:
-        pass
+        """Do nothing: every file is opened for itself."""
 
 
 class _Tar:

@@ -41,7 +41,7 @@ def to_grey(picture: VideoFrame) -> NDArray[np.uint8]:
 
 def to_rgb(picture: VideoFrame) -> NDArray[np.uint8]:
     """Return the picture as RGB by its own colour matrix and range, uint8 (h, w, 3), not rotated."""
-    return np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
+    return np.asarray(picture.to_ndarray(format="rgb24", threads=1), dtype=np.uint8)
 
 
 def upright(image: NDArray[np.uint8], rotation_degrees: int) -> NDArray[np.uint8]:

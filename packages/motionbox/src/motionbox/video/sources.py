@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -184,7 +184,7 @@ def _exit_name(code: int | None) -> str:
 class _ReadAhead:
     """Asks for answers in a thread, a few ahead of the reader, until an empty one."""
 
-    def __init__(self, ask: Any) -> None:
+    def __init__(self, ask: Callable[[], Any]) -> None:
         self._ask = ask
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUED_ANSWERS)
         self._stopped = threading.Event()
