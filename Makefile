@@ -7,7 +7,7 @@ DATASET ?= synthetic
 JOBS ?= $(if $(filter synthetic,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-planted reproduce-table1 lint typecheck check docs bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-planted dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,9 +54,14 @@ bench: $(VENV)/all.stamp  ## Measure flow speed and accuracy beside OpenCV and s
 bench-boxes: $(VENV)/all.stamp  ## Score the presets' boxes on 60 generated clips
 	$(BIN)/motionbox bench-boxes --synthetic 60 --seed 7 --flow dis
 
-lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
+dist: $(VENV)/all.stamp  ## Build wheels and sdists of both packages into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist packages/motionbox
+	$(BIN)/python -m build --no-isolation --outdir dist packages/mofo_train
+
+lint: $(VENV)/all.stamp  ## Check style and formatting (ruff), and the Dockerfile (hadolint)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)
 	$(BIN)/mypy

@@ -11,16 +11,26 @@ from pathlib import Path
 
 import click
 
+from mofo_train.commands import complete_recipe
 
-@click.command(name="table1")
-@click.option("--dataset", type=click.Choice(["synthetic", "ssv2", "epic100"]), default="synthetic", show_default=True)
-@click.option("--recipe", help="A table's recipe, e.g. synthetic_ablation_mask.  [<dataset>_table1]")
+EPILOG = """\b
+Examples:
+  mofo-train table1 --profile smoke
+  mofo-train table1 --dataset ssv2 --store stores/ssv2 --plan"""
+
+
+@click.command(name="table1", epilog=EPILOG)
+@click.option("--dataset", type=click.Choice(["synthetic", "ssv2", "epic100"]), default="synthetic")
+@click.option(
+    "--recipe",
+    shell_complete=complete_recipe,
+    help="A table's recipe, e.g. synthetic_ablation_mask.  [<dataset>_table1]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. seeds=5.")
 @click.option(
     "--profile",
     type=click.Choice(["full", "smoke"]),
     default="full",
-    show_default=True,
     help="smoke: minutes, only to see that every stage works.",
 )
 @click.option(
