@@ -1,6 +1,6 @@
 """What sets of TV-L1 parameters cost and gain, held against the default: time, error on known flow, clip boxes.
 
-`python benchmarks/flow_sets.py [--testdata D] [--frames N] [--rounds R] SET...`; a set is TVL1Params as inline TOML, for
+`python benchmarks/flow_sets.py [--testdata D] [--frames N] [--rounds R] SET...`; a set is TVL1Params in TOML, for
 example `"lambda_ = 0.1501"` or `"num_scales = 6, inner_iterations = 20, outer_iterations = 1"`. Times are CPU time of
 the thread, measured in turn with the default on the same pairs; the figure is the median of the ratios.
 """
@@ -43,7 +43,7 @@ def time_ratio(function: FlowFunction, default: FlowFunction, testdata: Path | N
 
 def say(line: str, stream: TextIO = sys.stdout) -> None:
     """Print a line at once."""
-    print(line, file=stream, flush=True)  # noqa: T201
+    print(line, file=stream, flush=True)
 
 
 def main() -> None:
