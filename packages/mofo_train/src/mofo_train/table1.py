@@ -209,12 +209,15 @@ def run_table(
         left = len(pending)
         for entry in list(pending):
             place, stage = entry
-            label = f"[{place}/{len(stages)}]"
-            if run.work_on(stage, lambda line, label=label: say(f"{label} {line}")):
+            if run.work_on(stage, _numbered(say, f"[{place}/{len(stages)}]")):
                 pending.remove(entry)
         if len(pending) == left:
             time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
     return _collect(table, stages, run.results, ranks)
+
+
+def _numbered(say: Say, label: str) -> Say:
+    return lambda line: say(f"{label} {line}")
 
 
 @dataclass
