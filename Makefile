@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= full
 DATASET ?= synthetic
+JOBS ?= $(if $(filter synthetic,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-planted reproduce-table1 lint typecheck check docs bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-planted dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,7 +31,7 @@ demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, 
 	$(BIN)/motionbox demo --out demo
 
 reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|ssv2|epic100, PROFILE=full|smoke); resumable
-	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE)
+	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE) --jobs $(JOBS)
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2
@@ -53,9 +54,14 @@ bench: $(VENV)/all.stamp  ## Measure flow speed and accuracy beside OpenCV and s
 bench-boxes: $(VENV)/all.stamp  ## Score the presets' boxes on 60 generated clips
 	$(BIN)/motionbox bench-boxes --synthetic 60 --seed 7 --flow dis
 
-lint: $(VENV)/all.stamp  ## Check style and formatting (ruff)
+dist: $(VENV)/all.stamp  ## Build wheels and sdists of both packages into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist packages/motionbox
+	$(BIN)/python -m build --no-isolation --outdir dist packages/mofo_train
+
+lint: $(VENV)/all.stamp  ## Check style and formatting (ruff), and the Dockerfile (hadolint)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)
 	$(BIN)/mypy

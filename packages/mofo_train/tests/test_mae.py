@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mofo_train import masks
 from mofo_train.models import create_pretrain_model
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD, MaskedAutoencoder, hidden_targets
+from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD, MaskedAutoencoder, hidden_pixels, hidden_targets
 from mofo_train.models.vit import ClipShape, patchify, sinusoid_table, unpatchify
 
 FRAMES, SIDE = 4, 48
@@ -156,6 +156,20 @@ def test_targets_are_normalised_per_tubelet_and_channel() -> None:
             box = pixels[row, :, 2 * t : 2 * t + 2, 16 * y : 16 * y + 16, 16 * x : 16 * x + 16].reshape(3, -1)
             expected = (box - box.mean(1, keepdims=True)) / (box.std(1, ddof=1, keepdims=True) + 1e-6)
             np.testing.assert_allclose(targets[row, place].reshape(-1, 3), expected.T, atol=2e-5)
+
+
+def test_targets_in_pixels_are_the_hidden_tubelets() -> None:
+    clip, frames, hidden = ClipShape(FRAMES, SIDE), clips(), mask()
+    expected = torch.stack([one[row] for one, row in zip(patchify(frames, clip), hidden, strict=True)])
+    assert torch.equal(hidden_pixels(frames, hidden, clip), expected)
+
+
+def test_a_size_of_small_patches_cuts_small_tubelets() -> None:
+    model = create_pretrain_model("videomae_mini", num_frames=4, image_px=32)
+    assert (model.clip.num_patches, model.clip.tubelet_values) == (16, 2 * 8 * 8 * 3)
+    hidden = mask(1).new_zeros(1, 32)
+    hidden[0, ::2] = True
+    assert model(torch.randn(1, 3, 4, 32, 32), hidden).shape == (1, 16, 384)
 
 
 def test_a_flat_tubelet_has_finite_targets() -> None:

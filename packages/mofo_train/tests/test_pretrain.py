@@ -220,3 +220,32 @@ def test_compiled_and_eager_losses_agree(train: Trainer, tmp_path: Path) -> None
     train(recipe(run={"compile": True}), tmp_path / "compiled")
     pairs = zip(losses(tmp_path / "eager"), losses(tmp_path / "compiled"), strict=True)
     assert all(one[0] == pytest.approx(other[0], rel=1e-3) for one, other in pairs)
+
+
+def test_a_cache_changes_no_loss(train: Trainer, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "decoded")
+    train(recipe(data={"cache_gib": 1.0}), tmp_path / "cached")
+    assert losses(tmp_path / "cached") == losses(tmp_path / "decoded")
+
+
+def test_what_a_prediction_of_nothing_costs(train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets normalised over n values cost (n - 1) / n, pixels their mean square."""
+    model = create_pretrain_model("videomae_tiny", num_frames=4, image_px=48)
+    state = model.state_dict()
+    state |= {name: torch.zeros_like(state[name]) for name in ("decoder.head.weight", "decoder.head.bias")}
+    save_file(state, tmp_path / "silent.safetensors")
+    squares: list[float] = []
+    real = loop.hidden_pixels
+
+    def watching(*arguments: Any, **options: Any) -> torch.Tensor:
+        pixels = real(*arguments, **options)
+        squares.append(float(pixels.square().mean()))
+        return pixels
+
+    monkeypatch.setattr(loop, "hidden_pixels", watching)
+    config = recipe(model={"init": tmp_path / "silent.safetensors"}, optim={"epochs": 1, "batch_size": 12})
+    for target in ("normalised", "pixels"):
+        train(config.model_copy(update={"target": target}), tmp_path / target)
+    assert losses(tmp_path / "normalised")[0][0] == pytest.approx(511 / 512, abs=2e-3)
+    assert losses(tmp_path / "pixels")[0][0] == pytest.approx(squares[0], rel=1e-5)
+    assert len(squares) == 1

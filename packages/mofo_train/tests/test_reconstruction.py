@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from mofo_train.batches import normalise
-from mofo_train.models.mae import hidden_targets
+from mofo_train.models.mae import hidden_pixels, hidden_targets
 from mofo_train.models.vit import ClipShape, patchify
 from mofo_train.reconstruction import picture, reconstruct
 
@@ -39,6 +39,13 @@ def test_a_perfect_prediction_has_the_right_structure() -> None:
     for one, other in zip(rebuilt, original, strict=True):
         red = torch.corrcoef(torch.stack([one[0::3], other[0::3]]))[0, 1]
         assert red > 0.97
+
+
+def test_predicted_pixels_are_shown_as_they_are() -> None:
+    frames, mask = _clip()
+    normal = normalise(frames)
+    rebuilt = reconstruct(normal, mask, hidden_pixels(normal, mask, CLIP), CLIP, normalised=False)
+    assert torch.allclose(rebuilt, frames.float() / 255, atol=1e-5)
 
 
 def test_picture_shows_box_and_hidden_part() -> None:

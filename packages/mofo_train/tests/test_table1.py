@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +136,39 @@ def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store
     assert mofo.values == {"verb_top1": [0.0, 10.0], "noun_top1": [50.0, 50.0], "action_top1": [6.0, 6.0]}
     assert "figures mean nothing" in result.markdown().splitlines()[0]
     assert result.cited == (), "published figures are not of this data set"
+
+
+def test_a_stage_in_other_hands_is_left_alone_and_waited_for(
+    fakes: Fakes, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds one stage and, while this one waits, ends without a result."""
+    held, waits = "row-scratch-seed-0", []
+    with ExitStack() as other:
+        other.enter_context(table1._lock(tmp_path / "locks" / held, ONE))
+
+        def let_go(_: float) -> None:
+            waits.append(list(fakes.ran))
+            other.close()
+
+        monkeypatch.setattr(table1.time, "sleep", let_go)
+        result, _ = run(small_table(), store_path, tmp_path)
+    assert len(waits) == 1
+    assert len(waits[0]) == 13
+    assert held not in waits[0]
+    assert fakes.ran == [*waits[0], held]
+    assert [row.name for row in result.rows] == ["scratch", "videomae", "mofo_masks", "mofo_mca", "mofo"]
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_table_of_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mofo_train", "table1", "--profile", "smoke", "--set", "smoke.seeds=1"]
+    tables = []
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, "--jobs", jobs, "--out", str(out)], env=environment, check=True)
+        tables.append((out / "table1.csv").read_text(encoding="utf-8"))
+    assert tables[0] == tables[1]
 
 
 def test_results_of_other_recipes_are_not_overwritten(fakes: Fakes, store_path: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def square_root(tmp_path_factory):
 def test_tuned_finds_a_moving_square_and_flow_is_computed_once(square_root):
     clips = find_clips(square_root, square_root / "boxes.json")
     assert (clips[0].truth.clip_id, clips[0].frame_fps) == ("square", 12.0)
-    configs = preset_configs(["tuned"], {**DIS, "boxes.evidence.growth": 0.0})
+    configs = preset_configs(["tuned"], {**DIS, "boxes.evidence.close_up": 1e3})
     configs["again"] = configs["tuned"]
     estimator = create_flow_estimator(configs["tuned"].flow)
     calls = []
@@ -52,9 +52,9 @@ def test_tuned_finds_a_moving_square_and_flow_is_computed_once(square_root):
 
     rows = {row.name: row for row in run_bench(clips, configs, lambda _: counting)}
     assert len(calls) == 15
-    assert rows["tuned"].scores[0].frame_iou > 0.65
+    assert rows["tuned"].scores[0].frame_iou > 0.5
     assert rows["tuned"].scores == rows["again"].scores
-    assert rows["tuned"].scores[0].frame_iou > rows["best constant box"].scores[0].frame_iou
+    assert rows["tuned"].scores[0].frame_iou > rows["centre half"].scores[0].frame_iou + 0.1
     assert rows["full frame"].scores[0].frame_iou == pytest.approx(48 * 48 / (96 * 160))
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from motionbox import boxes as bx
 from motionbox.config import EvidenceConfig, load_config
-from motionbox.evidence import accumulate, clip_boxes, evidence_boxes, sustained
+from motionbox.evidence import accumulate, clip_boxes, closeness, evidence_boxes, sustained
 from motionbox.motion import quantise_map
 
 CONFIG = load_config("tuned")
@@ -40,7 +40,7 @@ BLOCK_PX = np.array([160, 64, 240, 128])
 
 
 def test_the_box_is_where_the_motion_is():
-    found = run(moving_block(), growth=0.0, shrink=0.0)
+    found = run(moving_block())
     assert bx.iou(found.boxes[15], BLOCK_PX) > 0.75  # smoothing adds half a cell on each side
     assert bx.iou(bx.clip_box(found.boxes), BLOCK_PX) > 0.75
 
@@ -49,7 +49,7 @@ def test_frames_without_motion_inherit_the_nearest_motion():
     motion = noise(100)
     motion[10:30, 8:16, 2:12] = 8
     motion[60:80, 8:16, 40:50] = 8
-    found = run(motion, growth=0.0, shrink=0.0)
+    found = run(motion)
     first, second = np.array([16, 64, 96, 128]), np.array([320, 64, 400, 128])
     assert bx.iou(found.boxes[[0, 5, 10, 20]], first).min() > 0.6
     assert bx.iou(found.boxes[[70, 79, 85, 99]], second).min() > 0.6
@@ -62,8 +62,8 @@ def test_there_is_no_lag():
     motion = noise(40)
     for t in range(40):
         motion[t, 8:16, t : t + 10] = 8
-    forward = run(motion, growth=0.0, shrink=0.0).boxes.astype(float)
-    backward = run(motion[::-1], growth=0.0, shrink=0.0).boxes.astype(float)[::-1]
+    forward = run(motion).boxes.astype(float)
+    backward = run(motion[::-1]).boxes.astype(float)[::-1]
     np.testing.assert_allclose(forward, backward, atol=1)
     centres = (forward[:, 0] + forward[:, 2]) / 2
     np.testing.assert_allclose(centres[8:-8], 8 * (np.arange(40)[8:-8] + 5), atol=6)
@@ -80,15 +80,34 @@ def test_nothing_moves_gives_the_centre_half_without_confidence(motion):
 def test_weak_and_rare_regions_are_no_evidence():
     motion = moving_block()
     motion[30:32, 0:3, 50:53] = 4  # a flicker far away
-    assert bx.iou(run(motion, growth=0.0, shrink=0.0).boxes, BLOCK_PX).min() > 0.7
+    assert bx.iou(run(motion).boxes, BLOCK_PX).min() > 0.7
 
 
-def test_the_box_grows_with_constant_motion():
-    constant = run(moving_block(0, 40))
-    rare = run(moving_block(10, 14))
-    share = SETTINGS.growth * 10 * 12 / (ROWS * COLUMNS)  # the block and a cell around it; duty 1
-    np.testing.assert_allclose(bx.area(constant.boxes) / (WIDTH * HEIGHT), share, rtol=0.1)
-    assert bx.area(rare.boxes).max() < 0.1 * WIDTH * HEIGHT
+def test_closeness_known_answers():
+    strength = np.zeros((2, 10, 20), np.float32)
+    strength[:, 6:10, 4:8] = 1  # a square of 16 cells with one side on the lower border: 4 / sqrt(16)
+    coverage, area, weights = np.full(2, 0.08), np.full(2, 0.16), np.ones(2)
+    assert closeness(strength, coverage, area, weights) == pytest.approx(0.5 * 1)
+    strength[:, 6:10, 4:8], strength[:, 6:10, 16:20] = 0, 1  # the corner: two sides
+    assert closeness(strength, coverage, area, weights) == pytest.approx(0.5 * 2)
+    resting = np.array([0.08, 0.0])
+    strength[1] = 0  # half of the coverage, for half of the time
+    assert closeness(strength, resting, area, weights) == pytest.approx(0.5 * 2 / 4)
+    strength[:] = 0
+    strength[:, 3:7, 8:12] = 1
+    assert closeness(strength, coverage, area, weights) == 0
+
+
+def test_boxes_of_close_ups_grow_and_others_do_not():
+    motion = noise(40)
+    motion[:, 12:, 14:40] = 8  # large, constant, cut off by the lower border
+    close, plain = run(motion).boxes, run(motion, close_up=1e3).boxes
+    growth = bx.area(close) / bx.area(plain)
+    assert growth.min() > 1.2
+    assert bx.area(close).max() <= 0.91 * WIDTH * HEIGHT
+    assert (bx.area(bx.intersection(close, plain)) == bx.area(plain)).all()
+    inside = moving_block(0, 40)  # as constant, but whole in view
+    np.testing.assert_array_equal(run(inside).boxes, run(inside, close_up=1e3).boxes)
 
 
 def test_scene_cuts_are_not_smeared():
@@ -96,7 +115,7 @@ def test_scene_cuts_are_not_smeared():
     motion[:20, 8:16, 2:12] = 8
     motion[21:, 8:16, 40:50] = 8
     motion[20] = 30  # flow across a cut is large everywhere
-    boxes = run(motion, growth=0.0, shrink=0.0).boxes
+    boxes = run(motion).boxes
     assert boxes[:20, 2].max() < 8 * 15
     assert boxes[21:, 0].min() > 8 * 37
 
@@ -113,7 +132,7 @@ def test_confidence_tells_clear_motion_from_noise_and_from_motion_everywhere():
 
 
 def test_boxes_are_in_display_pixels():
-    working = run(moving_block(), growth=0.0)
+    working = run(moving_block())
     config_width, config_height = 2 * WIDTH, 2 * HEIGHT  # 480 px: shrunk to 256, so maps would have 32 rows
     rows = np.repeat(moving_block(), 2, axis=1)[:, :32]
     assert (working.boxes <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
@@ -127,7 +146,7 @@ def test_a_long_clip_is_handled_minute_by_minute():
     motion = noise(int(180 * fps))
     motion[100:140, 8:16, 2:12] = 8  # in the first minute
     motion[600:640, 8:16, 40:50] = 8  # in the third
-    found = run(motion, fps=fps, growth=0.0, shrink=0.0)
+    found = run(motion, fps=fps)
     assert found.boxes[:240, 2].max() < 8 * 15
     assert found.boxes[480:, 0].min() > 8 * 37
 

@@ -59,3 +59,10 @@ def test_wrong_shapes_are_named() -> None:
     accumulator.push(torch.zeros(4, 17, 23, 2))
     with pytest.raises(ValueError, match="as before"):
         accumulator.push(torch.zeros(4, 17, 24, 2))
+
+
+def test_motion_weighed_by_frames_is_refused() -> None:
+    from motionbox.motion_gpu import BatchMotionAccumulator
+
+    with pytest.raises(ValueError, match="explained_weight must be 1 on the device"):
+        BatchMotionAccumulator(MotionConfig(cue="residual", explained_weight=0.2))

@@ -66,14 +66,8 @@ def bench_both(
     run = training_step(network, device, precision, compiled=compiled)
     inputs = _Inputs(network.clip, device)
     read_ahead = _READ_AHEAD * num_workers
-    clips = PretrainClips(
-        reader,
-        model,
-        DataConfig(dataset="", num_workers=num_workers),
-        seed=0,
-        with_motion=False,
-        patch_px=network.clip.patch_px,
-    )
+    data = DataConfig(dataset="", num_workers=num_workers)
+    clips = PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=network.clip.patch_px)
     epochs = math.ceil((1 + rounds * (read_ahead + 2 * steps)) / max(1, len(reader) // batch_size))
     sampler = ResumableSampler(len(reader), batch_size, seed=0, epochs=epochs)
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))

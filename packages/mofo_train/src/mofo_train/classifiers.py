@@ -5,7 +5,7 @@ from __future__ import annotations
 from mofo_train.finetune_config import ClassifierConfig
 from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into
 from mofo_train.models.probe import AttentiveClassifier
-from mofo_train.models.vit import ClipShape, size_of
+from mofo_train.models.vit import size_of
 
 
 def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | AttentiveClassifier:
@@ -15,8 +15,9 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
         CheckpointError: `init` is missing or of another model.
     """
     if config.probe == "attentive":
-        clip = ClipShape(config.num_frames, config.image_px)
-        model: Classifier | AttentiveClassifier = AttentiveClassifier(size_of(config.name), clip, num_outputs)
+        size = size_of(config.name)
+        clip = size.clip_shape(config.num_frames, config.image_px)
+        model: Classifier | AttentiveClassifier = AttentiveClassifier(size, clip, num_outputs)
     else:
         model = create_classifier(
             config.name,

@@ -38,9 +38,9 @@ class NetworkConfig(Section):
         init: Checkpoint to start from (VideoMAE, MOFO, Hugging Face or ours); None = random weights.
     """
 
-    name: Literal["videomae_tiny", "videomae_small", "videomae_base", "videomae_large", "videomae_huge"] = (
-        "videomae_base"
-    )
+    name: Literal[
+        "videomae_mini", "videomae_tiny", "videomae_small", "videomae_base", "videomae_large", "videomae_huge"
+    ] = "videomae_base"
     num_frames: int = Field(16, ge=2, multiple_of=2)
     image_px: int = Field(224, ge=16, multiple_of=16)
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -67,6 +67,7 @@ class ClipsConfig(Section):
         short_side_px: Larger videos are reduced to this short side while decoding.
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
         num_workers: Decoding processes per rank; 0 = decode in the training process.
+        cache_gib: Memory of each of these processes for decoded clips, for data sets that fit; 0 = decode every time.
         max_bad_share: Stop when more than this share of the clips asked for cannot be read.
         boxes: `stored`; or to compare with: `full_frame`, or `random` (the clip's boxes moved to a random place).
         min_confidence: Frames whose box is less certain take the full frame, 0 to 1 (`stored`).
@@ -79,6 +80,7 @@ class ClipsConfig(Section):
     short_side_px: int = Field(256, ge=16)
     crops_per_clip: int = Field(1, ge=1)
     num_workers: int = Field(8, ge=0)
+    cache_gib: float = Field(0.0, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
 
 
@@ -186,10 +188,18 @@ class PretrainRunConfig(RunConfig):
 
 
 class PretrainConfig(Section):
-    """A recipe of `mofo-train pretrain`."""
+    """A recipe of `mofo-train pretrain`.
+
+    Attributes:
+        stage: `pretrain`.
+        seed: Of weights, order, crops and masks.
+        target: What a hidden tubelet's prediction is compared with: its pixels `normalised` by its own mean and
+            standard deviation (the paper), or its `pixels` (VideoMAE's other setting).
+    """
 
     stage: Literal["pretrain"]
     seed: int = Field(0, ge=0)
+    target: Literal["normalised", "pixels"] = "normalised"
     model: ModelConfig = ModelConfig()
     data: DataConfig
     mask: MaskConfig = MaskConfig()

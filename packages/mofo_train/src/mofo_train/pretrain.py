@@ -26,7 +26,7 @@ from mofo_train.distributed import Ranks
 from mofo_train.errors import Interrupted
 from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
-from mofo_train.models.mae import hidden_targets, split_tokens
+from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
 from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
 from mofo_train.reconstruction import picture
 from mofo_train.stage import (
@@ -220,7 +220,8 @@ class _Run:
         torch.manual_seed(step_seed(self.config.seed, place))  # stochastic depth
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             prediction = self.wrapped(frames, mask, num_hidden=num_hidden)
-        targets = hidden_targets(frames, mask, clip, num_hidden=num_hidden)
+        hidden = hidden_targets if self.config.target == "normalised" else hidden_pixels
+        targets = hidden(frames, mask, clip, num_hidden=num_hidden)
         errors = (prediction.float() - targets).square().mean(2)
         loss = errors.mean()
         value = loss.item()
@@ -277,7 +278,14 @@ class _Run:
 
     def _draw(self, batch: Batch, frames: Tensor, mask: Tensor, prediction: Tensor) -> None:
         assert self.log is not None  # noqa: S101
-        image = picture(frames[0], mask[0], batch.boxes[0], prediction[0], self.model.clip).cpu()
+        image = picture(
+            frames[0],
+            mask[0],
+            batch.boxes[0],
+            prediction[0],
+            self.model.clip,
+            normalised=self.config.target == "normalised",
+        ).cpu()
         folder = self.out / "pictures"
         folder.mkdir(exist_ok=True)
         path = folder / f"epoch-{(self.step + 1) // self.steps_per_epoch:05d}.png"

@@ -13,22 +13,29 @@ _GAP_PX = 4
 _BOX_COLOUR = (1.0, 0.2, 0.2)
 
 
-def reconstruct(frames: Tensor, mask: Tensor, prediction: Tensor, clip: ClipShape) -> Tensor:
-    """Turn predicted normalised tubelets into colours.
+def reconstruct(
+    frames: Tensor, mask: Tensor, prediction: Tensor, clip: ClipShape, *, normalised: bool = True
+) -> Tensor:
+    """Turn predicted tubelets into colours.
 
-    A prediction says how a tubelet looks apart from its own mean and contrast. To show it, the mean and contrast of
-    the *visible* tubelets of the clip are used for all: nothing of the hidden pixels leaks into the picture, whose
-    hidden parts are therefore right in structure, not in brightness.
+    A normalised prediction says how a tubelet looks apart from its own mean and contrast. To show it, the mean and
+    contrast of the *visible* tubelets of the clip are used for all: nothing of the hidden pixels leaks into the
+    picture, whose hidden parts are therefore right in structure, not in brightness.
 
     Args:
         frames: float (B, 3, T, H, W) normalised.
         mask: bool (B, num_tokens).
         prediction: (B, num_hidden, values) of the model.
         clip: The shape of a clip.
+        normalised: Predictions are tubelets normalised by themselves, not pixels.
 
     Returns:
         float32 (B, 3, T, H, W) in [0, 1]: visible pixels as they are, hidden ones as predicted.
     """
+    if not normalised:
+        pixels = patchify(frames, clip)
+        pixels[mask] = prediction.flatten(0, 1).to(pixels.dtype)
+        return _colours(unpatchify(pixels, clip)).clamp(0, 1)
     tubelets = patchify(_colours(frames), clip).unflatten(2, (-1, 3))  # type: ignore[no-untyped-call]
     shown = tubelets.clone()
     for row in range(len(frames)):
@@ -39,7 +46,9 @@ def reconstruct(frames: Tensor, mask: Tensor, prediction: Tensor, clip: ClipShap
     return unpatchify(shown.flatten(2), clip).clamp(0, 1)
 
 
-def picture(frames: Tensor, mask: Tensor, boxes: Tensor, prediction: Tensor, clip: ClipShape) -> Tensor:
+def picture(
+    frames: Tensor, mask: Tensor, boxes: Tensor, prediction: Tensor, clip: ClipShape, *, normalised: bool = True
+) -> Tensor:
     """Draw one clip as three rows (input and box, visible part, reconstruction) over its tubelets.
 
     Args:
@@ -48,13 +57,14 @@ def picture(frames: Tensor, mask: Tensor, boxes: Tensor, prediction: Tensor, cli
         boxes: (T, 4) xyxy pixels.
         prediction: (num_hidden, values).
         clip: The shape of a clip.
+        normalised: As of `reconstruct`.
 
     Returns:
         uint8 (3, height, width).
     """
     colours = _colours(frames[None])
     hidden = patchify(colours, clip).masked_fill(mask[None, :, None], _HIDDEN_GREY)
-    rebuilt = reconstruct(frames[None], mask[None], prediction[None], clip)
+    rebuilt = reconstruct(frames[None], mask[None], prediction[None], clip, normalised=normalised)
     rows = [_with_boxes(colours[0], boxes), unpatchify(hidden, clip)[0], rebuilt[0]]
     strips = []
     for row in rows:

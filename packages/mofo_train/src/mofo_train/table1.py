@@ -2,17 +2,20 @@
 
 A stage's folder holds `result.json` with the stage's fingerprint: recipe, store and the fingerprint of the stage that
 it starts from. It is skipped when that is there and the same, resumed when it is not, and refused when it differs.
+Several processes may work on one folder: each takes a stage that no other has locked and whose source is finished.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +38,7 @@ from mofo_train.tables import MAX_SEEDS, MeasuredRow, Table
 from mofo_train.testing import predict
 
 Say = Callable[[str], None]
+_WAIT_SECONDS = 1.0
 
 
 class RowConfig(Section):
@@ -83,6 +87,7 @@ class TableConfig(Section):
         dataset: Data set of all rows.
         seeds: Seeds of every row: 0, 1, ...
         num_clips: Clips that are generated for data set `synthetic`.
+        camera_motion: Whether the camera of these clips moves.
         baseline: Row that the others are compared with.
         smoke: The profile `smoke`.
         rows: The rows.
@@ -93,6 +98,7 @@ class TableConfig(Section):
     dataset: str
     seeds: int = Field(3, ge=1, le=MAX_SEEDS)
     num_clips: int = Field(200, ge=10)
+    camera_motion: bool = True
     baseline: str
     smoke: ProfileConfig | None = None
     rows: tuple[RowConfig, ...] = Field(min_length=1)
@@ -197,36 +203,82 @@ def run_table(
         Interrupted: Stopped and saved; the same command resumes.
     """
     stages = plan_stages(table)
-    readers: dict[str, ClipReader] = {}
+    run = _TableRun(out, ranks, stores, data_root)
+    pending = list(enumerate(stages, start=1))
+    while pending:
+        left = len(pending)
+        for entry in list(pending):
+            place, stage = entry
+            if run.work_on(stage, _numbered(say, f"[{place}/{len(stages)}]")):
+                pending.remove(entry)
+        if len(pending) == left:
+            time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
+    return _collect(table, stages, run.results, ranks)
 
-    def reader(stage: Stage, split: str | None) -> ClipReader:
+
+def _numbered(say: Say, label: str) -> Say:
+    return lambda line: say(f"{label} {line}")
+
+
+@dataclass
+class _TableRun:
+    """One process at work on a table's stages."""
+
+    out: Path
+    ranks: Ranks
+    stores: Mapping[str, Path]
+    data_root: Path | None
+    readers: dict[str, ClipReader] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def work_on(self, stage: Stage, say: Say) -> bool:
+        """Finish a stage, or find it finished; False while it has to wait for another stage or process."""
+        if stage.source is not None and stage.source.key not in self.results:
+            return False
+        training = self._reader(stage, stage.config.data.split)
+        folder, fingerprint = self.out / stage.key, stage.fingerprint(training.content_id())
+        with _lock(self.out / "locks" / stage.key, self.ranks) as mine:
+            if not mine:
+                return False
+            result = self.ranks.gather(read_result(folder, fingerprint))[0]
+            if result is None:
+                say(stage.key)
+                started = time.perf_counter()
+                result = self._train(stage, training, folder, say)
+                result |= {"fingerprint": fingerprint, "wall_seconds": time.perf_counter() - started}
+                if self.ranks.is_first:
+                    _write_json(folder / "result.json", result)
+            else:
+                say(f"{stage.key}: done before")
+        self.results[stage.key] = result
+        return True
+
+    def _train(self, stage: Stage, training: ClipReader, folder: Path, say: Say) -> dict[str, Any]:
+        if isinstance(stage.config, PretrainConfig):
+            return {"checkpoint": str(pretrain(stage.config, training, folder, self.ranks, say=say))}
+        test = self._reader(stage, stage.config.test.split)
+        return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks, say)
+
+    def _reader(self, stage: Stage, split: str | None) -> ClipReader:
         data = stage.config.data.model_copy(update={"split": split})
         key = f"{stage.preset} {data.model_dump_json()}"
-        if key not in readers:
-            readers[key] = open_clips(data, stores[stage.preset], data_root)
-        return readers[key]
+        if key not in self.readers:
+            self.readers[key] = open_clips(data, self.stores[stage.preset], self.data_root)
+        return self.readers[key]
 
-    results: dict[str, dict[str, Any]] = {}
-    for place, stage in enumerate(stages, start=1):
-        training = reader(stage, stage.config.data.split)
-        folder, fingerprint = out / stage.key, stage.fingerprint(training.content_id())
-        result = ranks.gather(read_result(folder, fingerprint))[0]
-        if result is None:
-            say(f"[{place}/{len(stages)}] {stage.key}")
-            started = time.perf_counter()
-            if isinstance(stage.config, PretrainConfig):
-                path = pretrain(stage.config, training, folder, ranks, say=say)
-                result = {"checkpoint": str(path)}
-            else:
-                test = reader(stage, stage.config.test.split)
-                result = _finetune_and_test(stage, stage.config, training, test, results, folder, ranks, say)
-            result |= {"fingerprint": fingerprint, "wall_seconds": time.perf_counter() - started}
-            if ranks.is_first:
-                _write_json(folder / "result.json", result)
-        else:
-            say(f"[{place}/{len(stages)}] {stage.key}: done before")
-        results[stage.key] = result
-    return _collect(table, stages, results, ranks)
+
+@contextmanager
+def _lock(path: Path, ranks: Ranks) -> Iterator[bool]:
+    """Hold a stage; False where another process does. However this process ends, the system lets go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        mine = True
+        if ranks.is_first:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                mine = False
+        yield ranks.gather(mine)[0]
 
 
 def _finetune_and_test(
@@ -301,7 +353,7 @@ def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[st
         f"{table.seeds} seeds; {tested['num_test_clips']} test clips, of {tested['num_without_box']} the centre stands "
         f"in for the box, {tested['num_unreadable']} unreadable",
         "weights chosen on clips held out of the training split; the test split has no say",
-        f"wall time of all stages {duration(seconds)} on {ranks.world_size} x {ranks.device.type}",
+        f"all stages together took {duration(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
     )
     cited = CITED_ROWS if table.dataset in ("ssv2", "epic100") else ()
     metrics = tuple(rows[0].values)
@@ -313,9 +365,10 @@ def generate_data(table: TableConfig, out: Path, say: Say) -> None:
     """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
     data = out / "data"
     motionbox = [sys.executable, "-m", "motionbox"]
-    fingerprint = hashlib.sha256(json.dumps(table.num_clips).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps([table.num_clips, table.camera_motion]).encode()).hexdigest()
     extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
-    jobs = [(data, [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)])]
+    synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
+    jobs = [(data, synth if table.camera_motion else [*synth, "--no-camera-motion"])]
     for preset, store in generated_stores(table, out).items():
         jobs.append((store, [*extract, "--store", str(store), "--preset", preset]))
     for folder, command in jobs:

@@ -25,7 +25,7 @@ from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, load_checkpoint, load_into
 from mofo_train.models.systems import OtherSystem, load_system
-from mofo_train.models.vit import ClipShape, size_of
+from mofo_train.models.vit import size_of
 from mofo_train.predictions import Predictions
 from mofo_train.saliency import ClipSaliency, Method, saliency_of_clips
 from mofo_train.stage import DTYPES
@@ -152,8 +152,9 @@ def load_classifier(
         raise DataError(f"classes of the store must be those of the checkpoint {space.heads!r}, got {own.heads!r}")
     net, num_outputs = config.model, space.num_outputs
     if system != "videomae":
-        clip = ClipShape(net.num_frames, net.image_px)
-        return load_system(system, checkpoint, size_of(net.name), clip, num_outputs), space
+        size = size_of(net.name)
+        clip = size.clip_shape(net.num_frames, net.image_px)
+        return load_system(system, checkpoint, size, clip, num_outputs), space
     model = create_model(net.model_copy(update={"init": None}), num_outputs)
     load_into(model, _weights(checkpoint), source=str(checkpoint))
     return model, space

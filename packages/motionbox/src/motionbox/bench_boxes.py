@@ -38,15 +38,19 @@ from motionbox.video import is_frame_folder, probe, read_frames
 
 ABLATION: dict[str, dict[str, Any]] = {
     "tuned": {},
-    "motion boundaries, eq. (1), as the cue": {"motion.cue": "boundaries", "contours.min_peak": 0.02},
+    "motion boundaries, eq. (1), as the cue": {
+        "motion.cue": "boundaries",
+        "motion.explained_weight": 1.0,
+        "contours.min_peak": 0.02,
+    },
+    "motion not compared with the frames": {"motion.explained_weight": 1.0},
     "no evidence over the clip (one frame's regions, nearest valid)": {"boxes.stabilise": "nearest"},
     "no clip memory (0.01 s)": {"boxes.evidence.memory_seconds": 0.01},
     "whole clip alike (memory 100 s)": {"boxes.evidence.memory_seconds": 100.0},
     "all regions, weak ones too": {"boxes.evidence.min_region": 0.0, "boxes.evidence.min_moving": 0.0},
     "one region": {"boxes.evidence.num_regions": 1},
     "threshold by noise alone": {"boxes.evidence.peak_ratio": 0.0},
-    "no growth with motion": {"boxes.evidence.growth": 0.0, "boxes.evidence.shrink": 0.0},
-    "growth without shrinking": {"boxes.evidence.shrink": 0.0},
+    "no growth of close-ups": {"boxes.evidence.close_up": 1e3},
 }
 """Name -> what is changed in `tuned`; one step each."""
 

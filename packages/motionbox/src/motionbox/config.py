@@ -183,6 +183,8 @@ class MotionConfig(_Section):
         combine: `joint`: root of the sum of all four squared derivatives; `mean`: mean of the magnitudes of u and v.
         quantise_bound_px: Round the flow to 8 bits over [-bound, bound] first, as the released code does; None: off.
         channels: `both`, or `vertical` alone: the horizontal component is lost in the released code.
+        explained_weight: Weight of motion that the camera's motion explains as well as the flow, compared on the frames
+            (see `motionbox.explained`); 1 does not compare. Only for the cue `residual`.
     """
 
     cue: Literal["boundaries", "residual"] = "boundaries"
@@ -191,6 +193,13 @@ class MotionConfig(_Section):
     combine: Literal["joint", "mean"] = "joint"
     quantise_bound_px: float | None = Field(None, gt=0)
     channels: Literal["both", "vertical"] = "both"
+    explained_weight: float = Field(1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _weighing_needs_the_camera(self) -> Self:
+        if self.cue != "residual" and self.explained_weight != 1:
+            raise ValueError(f'explained_weight must be 1 for cue = "{self.cue}", got {self.explained_weight}')
+        return self
 
 
 class ContourConfig(_Section):
@@ -237,8 +246,7 @@ class EvidenceConfig(_Section):
         min_moving: A region counts as motion (coverage, duty) from this share of it.
         memory_seconds: Evidence fades by 1/e over this much time of typical motion; rest does not age it.
         trim_share: Share of the evidence left outside on each side of a box.
-        growth: Area of a box as a multiple of mean coverage times duty, where that is larger than the evidence's own.
-        shrink: Where it is smaller, the area's exponent towards it: 0 keeps the evidence's own, 1 takes it.
+        close_up: Closeness (see `evidence.closeness`) above which boxes grow: their area by (closeness / close_up)^2.
         cut_ratio: A frame whose motion is this many times the clip's median noise everywhere is a scene cut.
     """
 
@@ -248,10 +256,9 @@ class EvidenceConfig(_Section):
     num_regions: int = Field(2, ge=1)
     min_region: float = Field(0.4, ge=0, lt=1)
     min_moving: float = Field(0.05, ge=0, lt=1)
-    memory_seconds: float = Field(0.15, gt=0)
+    memory_seconds: float = Field(0.1, gt=0)
     trim_share: float = Field(0.01, ge=0, lt=0.5)
-    growth: float = Field(6.5, ge=0)
-    shrink: float = Field(0.3, ge=0, le=1)
+    close_up: float = Field(0.33, gt=0)
     cut_ratio: float = Field(6.0, gt=1)
 
 

@@ -1,14 +1,15 @@
 """Boxes of a clip from the motion maps of all its frames: `boxes.stabilise = "evidence"`.
 
 One frame's motion is a poor guide: hands rest, objects wait to be touched, noise has spikes. Here the clip decides what
-is noise and what is motion, frames without motion inherit the area of the motion nearest to them, and the size of a
-box grows with how much and how constantly the clip moves. A pure function of what the store keeps per frame (motion
-maps and times), so it does not depend on how the video was split into work units.
+is noise and what is motion, frames without motion inherit the area of the motion nearest to them, and boxes grow where
+the clip is a close-up. A pure function of what the store keeps per frame (motion maps and times), so it does not depend
+on how the video was split into work units.
 
 1. Per frame: cells above the frame's noise and a share of the clip's peak form regions; the strongest are kept.
 2. Evidence: region cells, weighted by strength, summed over time with an exponential kernel on both sides (no lag). Its
    clock runs with the amount of motion: rest does not age the evidence. Scene cuts stop it.
-3. Boxes: marginal quantiles of the evidence; their area is drawn towards `growth` x mean coverage x duty.
+3. Boxes: marginal quantiles of the evidence. Motion that fills them most of the time and is cut off by the frame's
+   border is a close-up: what the hand acts on is larger than what moves, and the boxes grow towards the border.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ _MIN_CUT_NOISE_SHARE = 0.02
 _SMOOTHING_CELLS = 0.7
 _PEAK_QUANTILE = 0.98
 _MIN_MOVING_SHARE = 0.01
-_MIN_AREA_SHARE = 0.05
 _MAX_AREA_SHARE = 0.9
-_BISECTIONS = 12
+_CLOSE_UP_POWER = 2
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,9 @@ def _piece_boxes(motion: Array, times: Array64, cells_wh: tuple[float, float], c
         return None
     evidence = accumulate(regions.strength, weights, regions.cut, settings)
     own = evidence_boxes(evidence, settings.trim_share, cells_wh)
-    boxes = _with_area(own, evidence, _wanted_area(regions.coverage, weights, settings), settings, cells_wh)
+    area = bx.area(own) / (cells_wh[0] * cells_wh[1])
+    factor = max(closeness(regions.strength, regions.coverage, area, weights) / settings.close_up, 1) ** _CLOSE_UP_POWER
+    boxes = _grow(own, np.maximum(area, np.minimum(area * factor, _MAX_AREA_SHARE)), cells_wh)
     frame_confidence, confidence = _confidence(noise_units, boxes, regions, cells_wh, settings)
     return _Piece(boxes, np.asarray(regions.strength.any(axis=(1, 2))), frame_confidence, confidence)
 
@@ -282,24 +284,25 @@ def _crossing(shares: Array64, level: Array64) -> Array64:
     return cast("Array64", after - 1 + (level - low) / np.maximum(high - low, 1e-12))
 
 
-def _wanted_area(coverage: Array64, weights: Array64, settings: EvidenceConfig) -> float:
-    """Return the area share that the amount of motion speaks for: growth x mean coverage x duty."""
+def closeness(strength: Array, coverage: Array64, area: Array64, weights: Array64) -> float:
+    """Return how much of a close-up a clip is: how full of motion its boxes are, times how much the border cuts it off.
+
+    Args:
+        strength: float32 (T, h, w), the moving regions; 0 outside.
+        coverage: float64 (T,), share of the frame that moves.
+        area: float64 (T,), share of the frame inside the boxes of the evidence.
+        weights: float64 (T,), seconds of each frame.
+
+    Returns:
+        Fullness, mean coverage x share of the time that something moves / mean area, times the cells that the regions
+        have along the frame's border per square root of their cells: 1 for a square with one of its sides there.
+    """
     share = weights / weights.sum()
     duty = float(share[coverage > _MIN_MOVING_SHARE].sum())
-    return settings.growth * float(coverage @ share) * duty
-
-
-def _with_area(
-    own: Array64, evidence: Array, wanted: float, settings: EvidenceConfig, cells_wh: tuple[float, float]
-) -> Array64:
-    """Draw the boxes' area towards the wanted one: grow towards the border, shrink towards the evidence's middle."""
-    area = bx.area(own) / (cells_wh[0] * cells_wh[1])
-    larger = np.maximum(area, min(wanted, _MAX_AREA_SHARE))
-    floor = max(wanted, _MIN_AREA_SHARE)
-    smaller = np.where(area > floor, area ** (1 - settings.shrink) * floor**settings.shrink, area)
-    grown = _grow(own, larger, cells_wh)
-    shrunk = _shrink(evidence, smaller, settings.trim_share, cells_wh)
-    return cast("Array64", np.where((area < wanted)[:, None], grown, np.where((area > floor)[:, None], shrunk, own)))
+    moving = strength > 0
+    border = moving[:, [0, -1]].sum(axis=(1, 2)) + moving[:, :, [0, -1]].sum(axis=(1, 2))
+    extent = np.sqrt(moving.sum(axis=(1, 2)))
+    return float(coverage @ share) * duty / float(area @ share) * float(border @ share) / float(extent @ share)
 
 
 def _grow(boxes: Array64, area: Array64, cells_wh: tuple[float, float]) -> Array64:
@@ -314,17 +317,6 @@ def _grow(boxes: Array64, area: Array64, cells_wh: tuple[float, float]) -> Array
     root = np.sqrt(np.maximum(b * b - 4 * a * c, 0))
     step = np.clip(-2 * c / np.maximum(b + root, 1e-12), 0, 1)
     return boxes + step[:, None] * (border - boxes)
-
-
-def _shrink(evidence: Array, area: Array64, trim_share: float, cells_wh: tuple[float, float]) -> Array64:
-    """Trim the evidence until the boxes have the area share (bisection)."""
-    low = np.full(len(evidence), trim_share)
-    high = np.full(len(evidence), 0.49)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        large = bx.area(evidence_boxes(evidence, middle, cells_wh)) > area * cells_wh[0] * cells_wh[1]
-        low, high = np.where(large, middle, low), np.where(large, high, middle)
-    return evidence_boxes(evidence, low, cells_wh)
 
 
 def _confidence(

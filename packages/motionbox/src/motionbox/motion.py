@@ -13,10 +13,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.explained import weigh_motion
+
 if TYPE_CHECKING:
     from motionbox.config import MotionConfig
 
 Array = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.uint8]
 
 _LEVELS = 255
 _FIT_STEP_PX = 8
@@ -42,11 +45,12 @@ def motion_map(flow: Array) -> Array:
     return _joint_magnitude(*_central(flow[..., 0]), *_central(flow[..., 1]))
 
 
-def residual_motion(flow: Array) -> Array:
+def residual_motion(flow: Array, camera: npt.NDArray[np.float64] | None = None) -> Array:
     """Return how far each pixel moves against the camera: |flow - affine camera motion|.
 
     Args:
         flow: float32 (H, W, 2), pixels per frame step; H and W at least 16.
+        camera: As `fit_camera` returns it; None fits it.
 
     Returns:
         float32 (H, W), pixels per frame step, >= 0.
@@ -55,7 +59,7 @@ def residual_motion(flow: Array) -> Array:
         ValueError: `flow` has another shape.
     """
     _check_flow(flow)
-    camera = fit_camera(flow)
+    camera = fit_camera(flow) if camera is None else camera
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32)[None, :]
     y = np.arange(height, dtype=np.float32)[:, None]
@@ -109,17 +113,18 @@ class MotionAccumulator:
         self._flows: deque[Array] = deque(maxlen=config.window)
         self.context_frames: int = config.window - 1
 
-    def push(self, flow: Array) -> Array:
+    def push(self, flow: Array, pair: tuple[Grey, Grey] | None = None) -> Array:
         """Add the next flow and return its motion map.
 
         Args:
             flow: float32 (H, W, 2), pixels per frame step; the same shape at every call. It is not kept.
+            pair: The flow's two frames, uint8 (H, W) grey; needed where the config's `explained_weight` is below 1.
 
         Returns:
             float32 (H, W), >= 0; pixels per frame step and pixel, or pixels per frame step for the cue `residual`.
 
         Raises:
-            ValueError: `flow` has another shape than the contract's or than the flow before.
+            ValueError: `flow` has another shape than the contract's or than the flow before, or frames are missing.
         """
         _check_flow(flow)
         if self._flows and self._flows[-1].shape != flow.shape:
@@ -135,7 +140,7 @@ class MotionAccumulator:
             for past in list(self._flows)[1:]:
                 mean += past
             mean /= len(self._flows)
-        return _magnitude(mean, config)
+        return _magnitude(mean, config, pair)
 
 
 def quantise_flow(flow: Array, bound_px: float) -> Array:
@@ -209,9 +214,15 @@ def _check_flow(flow: Array) -> None:
         raise ValueError(f"flow must be (H, W, 2) with H and W at least 3, got shape {flow.shape}")
 
 
-def _magnitude(flow: Array, config: MotionConfig) -> Array:
+def _magnitude(flow: Array, config: MotionConfig, pair: tuple[Grey, Grey] | None) -> Array:
     if config.cue == "residual":
-        return residual_motion(flow)
+        camera = fit_camera(flow)
+        motion = residual_motion(flow, camera)
+        if config.explained_weight == 1:
+            return motion
+        if pair is None:
+            raise ValueError("pair must be the flow's two frames where motion.explained_weight is below 1, got None")
+        return weigh_motion(motion, flow, camera, pair, config.explained_weight)
     derive = _central if config.derivative == "central" else _prewitt
     vertical = derive(flow[..., 1])
     if config.channels == "vertical":

@@ -23,6 +23,11 @@ class BatchMotionAccumulator:
     """
 
     def __init__(self, config: MotionConfig) -> None:
+        if config.explained_weight != 1:
+            raise ValueError(
+                f"explained_weight must be 1 on the device, got {config.explained_weight}; take the flows to the host "
+                "and push them with their frames to motion.MotionAccumulator"
+            )
         self._config = config
         self._past: torch.Tensor | None = None
 

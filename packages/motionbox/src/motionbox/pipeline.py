@@ -230,8 +230,9 @@ class BlockProcessor:
         found: dict[int, _Found] = {}
         for k in flows[begin : flows.index(max(needed)) + 1]:
             pair = cast("int", pairs[k])
-            previous = self._flow(block.frames[distinct[k]], block.frames[distinct[pair]], previous)
-            motion = accumulator.push(previous)
+            frame0, frame1 = block.frames[distinct[k]], block.frames[distinct[pair]]
+            previous = self._flow(frame0, frame1, previous)
+            motion = accumulator.push(previous, (frame0.grey, frame1.grey))
             if k in needed:
                 if self._coder is not None:
                     result.flows.append(self._coder.code(previous))

@@ -222,6 +222,16 @@ def test_choosing_a_run(store: Store) -> None:
         open_store(store.path, run="zzz")
 
 
+def test_importing_the_reader_loads_numpy_and_pyarrow_alone() -> None:
+    code = (
+        "import sys, motionbox.store\n"
+        "print([m for m in ('pydantic', 'pyarrow.compute', 'zarr', 'av', 'click') if m in sys.modules])\n"
+    )
+    path = ":".join(sys.path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_reading_loads_nothing_heavy(store: Store) -> None:
     code = (
         "import sys, motionbox.store, motionbox.manifest, motionbox.boxes\n"

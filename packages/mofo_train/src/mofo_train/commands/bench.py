@@ -15,26 +15,28 @@ if TYPE_CHECKING:
 PARTS = ("model", "masks", "fusion", "loader", "both")
 
 
-@click.command(name="bench")
+EPILOG = """\b
+Examples:
+  mofo-train bench
+  mofo-train bench loader --store stores/synthetic"""
+
+
+@click.command(name="bench", epilog=EPILOG)
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option("--model", "model_name", default="videomae_base", show_default=True, help="Size of the model.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=2, show_default=True, help="Clips of a step.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Timed rounds; medians count.")
+@click.option("--model", "model_name", default="videomae_base", help="Size of the model.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=2, help="Clips of a step.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Timed rounds; medians count.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Run the model through torch.compile.")
 @click.option("--peers/--no-peers", default=False, help="Time transformers and the original code's operations too.")
-@click.option("--dataset", default="synthetic", show_default=True, help="Data set of the loader.")
+@click.option("--dataset", default="synthetic", help="Data set of the loader.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option(
-    "--num-workers", type=click.IntRange(min=0), default=1, show_default=True, help="Decoding processes of `both`."
-)
-@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="Steps of a round of `both`.")
-@click.option(
-    "--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True, help="Precision of `both`."
-)
-@click.option("--frames", "num_frames", default=16, show_default=True, help="Frames of a clip of loader and `both`.")
-@click.option("--image-px", default=224, show_default=True, help="Side of a clip of loader and `both`.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.")
+@click.option("--num-workers", type=click.IntRange(min=0), default=1, help="Decoding processes of `both`.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, help="Steps of a round of `both`.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", help="Precision of `both`.")
+@click.option("--frames", "num_frames", default=16, help="Frames of a clip of loader and `both`.")
+@click.option("--image-px", default=224, help="Side of a clip of loader and `both`.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.  [none]")
 def command(
     parts: tuple[str, ...],
     model_name: str,

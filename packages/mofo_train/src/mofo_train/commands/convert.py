@@ -7,8 +7,13 @@ from typing import Any
 
 import click
 
+EPILOG = """\b
+Examples:
+  mofo-train convert pretrain.pth pretrain.safetensors
+  mofo-train convert model.safetensors model.pth --to videomae"""
 
-@click.command(name="convert")
+
+@click.command(name="convert", epilog=EPILOG)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
@@ -16,11 +21,10 @@ import click
     "layout",
     type=click.Choice(["ours", "videomae", "huggingface"]),
     default="ours",
-    show_default=True,
     help="Names to write: ours (.safetensors), the original VideoMAE's or MOFO's (.pth), Hugging Face's (folder).",
 )
-@click.option("--num-frames", type=click.IntRange(min=2), default=16, show_default=True, help="Frames of a clip.")
-@click.option("--image-px", type=click.IntRange(min=16), default=224, show_default=True, help="Side of a frame.")
+@click.option("--num-frames", type=click.IntRange(min=2), default=16, help="Frames of a clip.")
+@click.option("--image-px", type=click.IntRange(min=16), default=224, help="Side of a frame.")
 def command(source: Path, target: Path, layout: Any, num_frames: int, image_px: int) -> None:
     """Read the checkpoint SOURCE, whoever wrote it, and write its weights to TARGET."""
     from mofo_train.errors import CheckpointError

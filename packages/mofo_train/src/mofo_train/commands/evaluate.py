@@ -7,18 +7,30 @@ from typing import Any
 
 import click
 
+from mofo_train.commands import complete_recipe
 
-@click.command(name="evaluate")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder `best/step-...` of a finetuning.")
-@click.option("--predictions", type=click.Path(path_type=Path), help="Recompute from this predictions.parquet instead.")
+EPILOG = """\b
+Examples:
+  mofo-train evaluate --checkpoint runs/mca/best/step-000001200 --out runs/mca/test
+  mofo-train evaluate --predictions runs/mca/test/predictions.parquet --out again"""
+
+
+@click.command(name="evaluate", epilog=EPILOG)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder `best/step-...` of a finetuning.  [none]")
+@click.option(
+    "--predictions", type=click.Path(path_type=Path), help="Recompute from this predictions.parquet instead.  [none]"
+)
 @click.option(
     "--system",
     type=click.Choice(["videomae", "st_mae", "omnimae", "omnivore", "bevt"]),
     default="videomae",
-    show_default=True,
     help="Layout of the weights; videomae: VideoMAE's, MOFO's, Hugging Face's and ours.",
 )
-@click.option("--recipe", help="Recipe to test weights of other programs by.  [that of the checkpoint]")
+@click.option(
+    "--recipe",
+    shell_complete=complete_recipe,
+    help="Recipe to test weights of other programs by.  [that of the checkpoint]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. test.crops=1.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
@@ -29,7 +41,6 @@ import click
     nargs=3,
     type=click.IntRange(0, 5),
     default=(4, 3, 3),
-    show_default=True,
     metavar="PT TL TD",
     help="Supervision levels of the submission: pretraining, training labels, training data.",
 )

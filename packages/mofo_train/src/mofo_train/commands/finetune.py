@@ -6,13 +6,25 @@ from pathlib import Path
 
 import click
 
+from mofo_train.commands import complete_recipe
+
 DEFAULT_RECIPE = "synthetic_finetune_tiny_mca"
 
 
-@click.command(name="finetune")
-@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Name of a recipe, or a TOML file.")
+EPILOG = """\b
+Examples:
+  mofo-train finetune --recipe ssv2_finetune_vitb_mca --init pretrain.pth --out runs/mca
+  torchrun --nproc-per-node 8 -m mofo_train finetune --recipe ssv2_finetune_vitb_mca"""
+
+
+@click.command(name="finetune", epilog=EPILOG)
+@click.option(
+    "--recipe", shell_complete=complete_recipe, default=DEFAULT_RECIPE, help="Name of a recipe, or a TOML file."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. model.fusion=mca.")
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from; the same as model.init.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Checkpoint to start from; the same as model.init.  [the recipe's]"
+)
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")

@@ -6,11 +6,21 @@ from pathlib import Path
 
 import click
 
+from mofo_train.commands import complete_recipe
+
 DEFAULT_RECIPE = "synthetic_pretrain_tiny"
 
 
-@click.command(name="pretrain")
-@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Name of a recipe, or a TOML file.")
+EPILOG = """\b
+Examples:
+  mofo-train pretrain --recipe ssv2_pretrain_vitb_mofo --set optim.epochs=2400
+  torchrun --nproc-per-node 8 -m mofo_train pretrain --recipe ssv2_pretrain_vitb_mofo"""
+
+
+@click.command(name="pretrain", epilog=EPILOG)
+@click.option(
+    "--recipe", shell_complete=complete_recipe, default=DEFAULT_RECIPE, help="Name of a recipe, or a TOML file."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. optim.epochs=100.")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")

@@ -7,8 +7,12 @@ from typing import Any
 
 import click
 
+EPILOG = """\b
+Example:
+  mofo-train saliency --checkpoint runs/mca/best/step-000001200 --method rollout --out saliency"""
 
-@click.command(name="saliency")
+
+@click.command(name="saliency", epilog=EPILOG)
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -18,10 +22,10 @@ import click
     help="Folder `best/step-...` of a finetuning; give two to see them side by side.",
 )
 @click.option("--title", "titles", multiple=True, help="Name of each checkpoint in the picture.  [its run's folder]")
-@click.option("--method", type=click.Choice(["gradcam", "rollout"]), default="gradcam", show_default=True)
+@click.option("--method", type=click.Choice(["gradcam", "rollout"]), default="gradcam")
 @click.option("--block", type=click.IntRange(min=1), help="Block of Grad-CAM, from 1.  [5, or the last of fewer]")
 @click.option("--clip", "clip_id", help="Clip of the picture.  [the first]")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the test split.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the test split.  [all]")
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for figures and pictures.")

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from mofo_train.commands import complete_recipe
 
-@click.command(name="table1")
-@click.option("--dataset", type=click.Choice(["synthetic", "ssv2", "epic100"]), default="synthetic", show_default=True)
-@click.option("--recipe", help="A table's recipe, e.g. synthetic_ablation_mask.  [<dataset>_table1]")
+EPILOG = """\b
+Examples:
+  mofo-train table1 --profile smoke
+  mofo-train table1 --dataset ssv2 --store stores/ssv2 --plan"""
+
+
+@click.command(name="table1", epilog=EPILOG)
+@click.option("--dataset", type=click.Choice(["synthetic", "ssv2", "epic100"]), default="synthetic")
+@click.option(
+    "--recipe",
+    shell_complete=complete_recipe,
+    help="A table's recipe, e.g. synthetic_ablation_mask.  [<dataset>_table1]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. seeds=5.")
 @click.option(
     "--profile",
     type=click.Choice(["full", "smoke"]),
     default="full",
-    show_default=True,
     help="smoke: minutes, only to see that every stage works.",
 )
 @click.option(
     "--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [generated, or stores/<dataset>]"
 )
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<recipe>-<profile>]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<dataset>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that share the stages.")
+@click.option("--stages-only", is_flag=True, help="Finish the stages and write no table, to help another process.")
 def command(
     dataset: str,
     recipe: str | None,
@@ -33,12 +50,16 @@ def command(
     data_root: Path | None,
     out: Path | None,
     only_plan: bool,
+    jobs: int,
+    stages_only: bool,
 ) -> int:
     """Pretrain, finetune and test every row with every seed; the same command resumes, done stages are skipped.
 
-    The default generates its data. For ssv2 and epic100 the plan is printed first. On several devices:
-    torchrun --nproc-per-node N -m mofo_train table1 ...
+    The default generates its data. For ssv2 and epic100 the plan is printed first. Small models on processors: --jobs;
+    several devices for every stage: torchrun --nproc-per-node N -m mofo_train table1 ...
     """
+    import torch
+
     from mofo_train.config import load_recipe
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import DataError, ExitCode
@@ -47,7 +68,7 @@ def command(
 
     name = recipe or f"{dataset}_table1"
     table = load_recipe(TableConfig, name, overrides).at(profile)
-    folder = out or Path("runs") / f"{Path(name).stem}-{profile}"
+    folder = out or Path("runs") / f"{table.dataset}-{profile}"  # tables share the stages that they have in common
     generated = table.dataset == "synthetic" and store is None
     if generated:
         stores = generated_stores(table, folder)
@@ -73,10 +94,35 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
-        result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
-        if ranks.is_first:
+        helping = ["table1", "--dataset", dataset, "--profile", profile, "--out", str(folder), "--stages-only"]
+        for option, value in (("--recipe", recipe), ("--store", store), ("--data-root", data_root)):
+            helping += [option, str(value)] if value else []
+        for override in overrides:
+            helping += ["--set", override]
+        threads = max(1, torch.get_num_threads() // jobs)
+        torch.set_num_threads(threads)
+        with _helpers(jobs - 1, helping, threads):
+            result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
+        if ranks.is_first and not stages_only:
             stem = "table1" if name.endswith("table1") else Path(name).stem
             paths = result.write(folder, stem)
             click.echo(result.markdown())
             click.echo("written: " + ", ".join(str(path) for path in paths))
     return ExitCode.OK
+
+
+@contextmanager
+def _helpers(count: int, arguments: list[str], threads: int) -> Iterator[None]:
+    """Let more processes run `mofo-train` with these arguments; stop them when this one is stopped."""
+    command = [sys.executable, "-m", "mofo_train", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    helpers = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    try:
+        yield
+    except BaseException:
+        for helper in helpers:
+            helper.terminate()  # it saves and can be resumed
+        raise
+    finally:
+        for helper in helpers:
+            helper.wait()

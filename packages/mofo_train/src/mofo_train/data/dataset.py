@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.data.cache import ClipCache
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
 from mofo_train.data.order import ResumableSampler, SampleKey
@@ -54,6 +55,7 @@ class ClipReader:
         from_source: bool = False,
         boxes: BoxUse = "stored",
         min_confidence: float = 0.0,
+        cache_gib: float = 0.0,
     ) -> None:
         """Choose the clips of a split that have boxes.
 
@@ -65,6 +67,7 @@ class ClipReader:
             from_source: Read the source media even where the store keeps the frames, to compare the two.
             boxes: Which boxes to give, see `ClipsConfig`.
             min_confidence: Frames whose stored box is less certain take the full frame.
+            cache_gib: Memory for decoded clips; 0 = decode every time.
 
         Raises:
             DataError: The store has no clip of that split with boxes.
@@ -89,6 +92,7 @@ class ClipReader:
         self._box_use = boxes
         self._min_confidence = min_confidence
         self._short_side_px = short_side_px
+        self._cache = ClipCache(cache_gib)
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         rates = "frame_fps" in self.labels.column_names
         self._rates: list[float | None] = self.labels.column("frame_fps").to_pylist() if rates else [None] * len(self)
@@ -137,7 +141,7 @@ class ClipReader:
         """
         _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
-        pixels = self._pixels(index, frames)
+        pixels = self._cache.read(clip_id, frames, self.num_frames(index), lambda wanted: self._decode(index, wanted))
         boxes = self._boxes(index)[frames].astype(np.float32)
         limits = np.array([width, height, width, height], np.float32)
         if (
@@ -168,7 +172,7 @@ class ClipReader:
             boxes[self._store.frame_confidences(clip_id) < self._min_confidence] = (0, 0, width, height)
         return boxes
 
-    def _pixels(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _decode(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         clip_id = self.clip_ids[index]
         if not self._from_source and self._store.has_clip(clip_id):
             try:

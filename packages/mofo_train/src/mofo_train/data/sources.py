@@ -30,6 +30,7 @@ def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None) ->
         short_side_px=data.short_side_px,
         boxes=data.boxes,
         min_confidence=data.min_confidence,
+        cache_gib=data.cache_gib,
     )
 
 

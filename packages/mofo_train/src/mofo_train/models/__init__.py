@@ -35,7 +35,7 @@ def create_pretrain_model(
     """Create a masked autoencoder with VideoMAE's initial weights.
 
     Args:
-        name: One of `SIZES`: `videomae_tiny`, `_small`, `_base`, `_large`, `_huge`.
+        name: One of `SIZES`: `videomae_mini`, `_tiny`, `_small`, `_base`, `_large`, `_huge`.
         num_frames: Frames of a clip, an even number.
         image_px: Side of a frame in pixels, a multiple of 16.
         decoder_depth: Blocks of the decoder; None = the published number.
@@ -51,7 +51,7 @@ def create_pretrain_model(
     size = size_of(name)
     if decoder_depth is not None:
         size = replace(size, decoder_depth=decoder_depth)
-    model = MaskedAutoencoder(size, ClipShape(num_frames, image_px), drop_path=drop_path)
+    model = MaskedAutoencoder(size, size.clip_shape(num_frames, image_px), drop_path=drop_path)
     model.recompute_activations(recompute)
     return model
 
@@ -85,7 +85,7 @@ def create_classifier(
     Raises:
         ValueError: Unknown name or fusion, no classes, or a clip that tubelets do not tile.
     """
-    clip = ClipShape(num_frames, image_px)
-    model = Classifier(size_of(name), clip, num_classes, fusion, drop_path=drop_path)
+    size = size_of(name)
+    model = Classifier(size, size.clip_shape(num_frames, image_px), num_classes, fusion, drop_path=drop_path)
     model.recompute_activations(recompute)
     return model

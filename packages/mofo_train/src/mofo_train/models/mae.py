@@ -121,8 +121,15 @@ def split_tokens(mask: Tensor, num_hidden: int | None = None) -> tuple[Tensor, T
 
 
 @torch.no_grad()
+def hidden_pixels(frames: Tensor, mask: Tensor, clip: ClipShape, *, num_hidden: int | None = None) -> Tensor:
+    """Return the hidden tubelets as they are: float32 (B, num_hidden, tubelet values); see `hidden_targets`."""
+    _, hidden = split_tokens(mask, num_hidden)
+    return gather_tokens(patchify(frames, clip), hidden).to(torch.float32)
+
+
+@torch.no_grad()
 def hidden_targets(frames: Tensor, mask: Tensor, clip: ClipShape, *, num_hidden: int | None = None) -> Tensor:
-    """Return the values that pretraining predicts: the hidden tubelets, each normalised by itself and by channel.
+    """Return what the paper's pretraining predicts: the hidden tubelets, each normalised by itself and by channel.
 
     Mean and unbiased standard deviation are those of one channel of one tubelet in [0, 1] colour values.
 
@@ -135,8 +142,7 @@ def hidden_targets(frames: Tensor, mask: Tensor, clip: ClipShape, *, num_hidden:
     Returns:
         float32 (B, num_hidden, tubelet values), token order.
     """
-    _, hidden = split_tokens(mask, num_hidden)
-    values = gather_tokens(patchify(frames, clip), hidden).to(torch.float32)
+    values = hidden_pixels(frames, mask, clip, num_hidden=num_hidden)
     values = values.reshape(*values.shape[:2], -1, 3)
     values = values * values.new_tensor(IMAGENET_STD) + values.new_tensor(IMAGENET_MEAN)
     variance, mean = torch.var_mean(values, dim=2, keepdim=True, correction=1)

@@ -24,7 +24,7 @@ NORM_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class VitSize:
-    """Widths, depths and heads of an encoder and its pretraining decoder."""
+    """Widths, depths and heads of an encoder and its pretraining decoder, and the side of a patch."""
 
     dim: int
     depth: int
@@ -32,10 +32,17 @@ class VitSize:
     decoder_dim: int
     decoder_depth: int
     decoder_num_heads: int
+    patch_px: int = 16
+
+    def clip_shape(self, num_frames: int, image_px: int) -> ClipShape:
+        """Return the clips that a model of this size reads."""
+        return ClipShape(num_frames, image_px, self.patch_px)
 
 
-# The published models (VideoMAE appendix and training scripts) and a tiny one for tests and the synthetic set.
+# The published models (VideoMAE appendix and training scripts), a tiny one for tests, and a mini one with small patches
+# for the small pictures of the generated set.
 SIZES: dict[str, VitSize] = {
+    "videomae_mini": VitSize(96, 4, 3, 48, 2, 3, patch_px=8),
     "videomae_tiny": VitSize(192, 4, 3, 96, 2, 3),
     "videomae_small": VitSize(384, 12, 6, 192, 4, 3),
     "videomae_base": VitSize(768, 12, 12, 384, 4, 6),

@@ -8,23 +8,27 @@ import click
 
 from motionbox.errors import ExitCode, InputError
 
+EPILOG = """\b
+Examples:
+  motionbox bench --rounds 5
+  motionbox bench --backend cuda --write docs/benchmarks.md"""
 
-@click.command(help="Measure the flow engines: time, accuracy on known flow, agreement with OpenCV.")
+
+@click.command(help="Measure the flow engines: time, accuracy on known flow, agreement with OpenCV.", epilog=EPILOG)
 @click.option(
     "--testdata",
     envvar="MOTIONBOX_TESTDATA",
     type=click.Path(path_type=Path),
     help="Folder with clips/ and flow/; without it drawn frames are measured. [env: MOTIONBOX_TESTDATA]",
 )
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often every pair is timed.")
+@click.option("--rounds", type=click.IntRange(1), default=3, help="How often every pair is timed.")
 @click.option(
     "--backend",
     type=click.Choice(["numba", "cuda"]),
     default="numba",
-    show_default=True,
     help="Measure the CPU engine beside others, or the GPU engine and its kernels.",
 )
-@click.option("--write", type=click.Path(path_type=Path), help="Markdown file whose flow section is replaced.")
+@click.option("--write", type=click.Path(path_type=Path), help="Markdown file whose flow section is replaced.  [none]")
 def command(testdata: Path | None, rounds: int, backend: str, write: Path | None) -> int:
     """Run the command; see the options."""
     from motionbox import bench

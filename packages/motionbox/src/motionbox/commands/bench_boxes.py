@@ -9,17 +9,29 @@ import click
 from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
 
+EPILOG = """\b
+Examples:
+  motionbox bench-boxes --synthetic 60 --seed 7
+  motionbox bench-boxes --ablation --data-root clips --boxes boxes.json"""
 
-@click.command(help="Compare presets, or the steps of `tuned`, on clips with annotated boxes.")
-@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of annotated videos or frame folders.")
-@click.option("--boxes", "boxes_file", type=click.Path(path_type=Path), help="Their boxes: JSON, Something-Else form.")
-@click.option("--frame-fps", type=click.FloatRange(min=0, min_open=True), default=12.0, show_default=True)
-@click.option("--synthetic", type=click.IntRange(min=1), default=36, show_default=True, help="Else: clips to generate.")
-@click.option("--seed", type=click.IntRange(min=0), default=3, show_default=True, help="Seed of the generated clips.")
+
+@click.command(help="Compare presets, or the steps of `tuned`, on clips with annotated boxes.", epilog=EPILOG)
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder of annotated videos or frame folders.  [generated]"
+)
+@click.option(
+    "--boxes",
+    "boxes_file",
+    type=click.Path(path_type=Path),
+    help="Their boxes: JSON, Something-Else form.  [generated]",
+)
+@click.option("--frame-fps", type=click.FloatRange(min=0, min_open=True), default=12.0)
+@click.option("--synthetic", type=click.IntRange(min=1), default=36, help="Else: clips to generate.")
+@click.option("--seed", type=click.IntRange(min=0), default=3, help="Seed of the generated clips.")
 @click.option("--still-camera", is_flag=True, help="Generate without camera motion.")
 @click.option("--preset", "presets", multiple=True, type=click.Choice(preset_names()), help="[all]")
 @click.option("--ablation", is_flag=True, help="Compare the steps of `tuned` instead of presets.")
-@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="dis", show_default=True)
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="dis")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value in every config.")
 @click.option("--per-clip", is_flag=True, help="Also list every clip.")
 def command(

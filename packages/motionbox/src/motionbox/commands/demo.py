@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 _REFERENCES = ("full frame", "centre half")
 
 
-@click.command(help="Generate videos, extract their boxes, score them against the truth and draw them.")
-@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder of everything.")
-@click.option("--num-clips", default=32, show_default=True, type=click.IntRange(1, 9999), help="Videos to generate.")
-@click.option("--preset", "presets", multiple=True, default=("paper", "tuned"), show_default=True,
+EPILOG = """\b
+Example:
+  motionbox demo --num-clips 8 --flow dis"""
+
+
+@click.command(help="Generate videos, extract their boxes, score them against the truth and draw them.", epilog=EPILOG)
+@click.option("--out", default="demo", type=click.Path(path_type=Path), help="Folder of everything.")
+@click.option("--num-clips", default=32, type=click.IntRange(1, 9999), help="Videos to generate.")
+@click.option("--preset", "presets", multiple=True, default=("paper", "tuned"),
               type=click.Choice(preset_names()), help="Score these; the last one is drawn.")  # fmt: skip
-@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1", show_default=True, help="Flow method.")
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1", help="Flow method.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
 def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, workers: int | None) -> int:
     """Run the command; see the options."""

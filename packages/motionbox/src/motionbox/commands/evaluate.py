@@ -8,8 +8,12 @@ import click
 
 from motionbox.errors import ExitCode, InputError
 
+EPILOG = """\b
+Example:
+  motionbox evaluate stores/synthetic --boxes data/synthetic/boxes.json --per-clip"""
 
-@click.command(help="Score the boxes of a store against annotated hand and object boxes.")
+
+@click.command(help="Score the boxes of a store against annotated hand and object boxes.", epilog=EPILOG)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--boxes",
@@ -25,10 +29,14 @@ from motionbox.errors import ExitCode, InputError
     help="Rate of the annotated frames.  [the clip's own; EPIC videos: 60, or 50 for PXX_1YY]",
 )
 @click.option(
-    "--frame-mapping", type=click.Path(path_type=Path), help="VISOR's frame_mapping.json: EPIC's numbers of its frames."
+    "--frame-mapping",
+    type=click.Path(path_type=Path),
+    help="VISOR's frame_mapping.json: EPIC's numbers of its frames.  [VISOR's own]",
 )
 @click.option("--per-clip", is_flag=True, help="Also list every clip.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw the IoU of frames and clips into this .png.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="Also draw the IoU of frames and clips into this .png.  [none]"
+)
 def command(
     store: Path, boxes_file: Path, fps: float | None, frame_mapping: Path | None, per_clip: bool, plot: Path | None
 ) -> int:

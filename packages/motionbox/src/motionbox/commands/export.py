@@ -9,12 +9,16 @@ import click
 
 from motionbox.errors import ExitCode
 
+EPILOG = """\b
+Example:
+  motionbox export stores/ssv2 --format mofo-json --split train -o train.json"""
 
-@click.command(help="Write a store's boxes as the MOFO authors' JSON, as CSV or as COCO JSON.")
+
+@click.command(help="Write a store's boxes as the MOFO authors' JSON, as CSV or as COCO JSON.", epilog=EPILOG)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(["mofo-json", "csv", "coco"]), required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write.")
-@click.option("--split", help="Only this split of the data set.")
+@click.option("--split", help="Only this split of the data set.  [all]")
 def command(store: Path, file_format: Any, out: Path, split: str | None) -> int:
     """Run the command; see the options."""
     from motionbox.store import open_store

@@ -20,24 +20,37 @@ _OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only wh
 _NUM_LISTED = 20
 
 
-@click.command(help="Compute the motion boxes of a data set and keep them in a store; the same command resumes.")
-@click.option(
-    "--dataset", type=click.Choice(tuple(DATASETS)), default="folder", show_default=True, help="Kind of data set."
+EPILOG = """\b
+Examples:
+  motionbox extract --data-root videos --store stores/videos
+  motionbox extract --dataset ssv2 --preset tuned --workers 8 --clips h264"""
+
+
+@click.command(
+    help="Compute the motion boxes of a data set and keep them in a store; the same command resumes.", epilog=EPILOG
 )
+@click.option("--dataset", type=click.Choice(tuple(DATASETS)), default="folder", help="Kind of data set.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
 @click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
 @click.option(
     "--spans", type=click.Choice(["annotated", "all"]), help="Process annotated segments or whole videos.  [annotated]"
 )
-@click.option("--split", help="Only this split of the data set.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.")
+@click.option("--split", help="Only this split of the data set.  [all]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.  [all]")
 @click.option(
     "--allow-missing", is_flag=True, help="Go on without the videos that are not there; they fail as missing."
 )
-@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help=f"One of {', '.join(preset_names())}.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.")
+@click.option(
+    "--preset",
+    default=DEFAULT_PRESET,
+    help=f"One of {', '.join(preset_names())}.",
+    shell_complete=lambda _context, _parameter, typed: [name for name in preset_names() if name.startswith(typed)],
+)
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.  [none]"
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
-@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), help="Flow method.")
+@click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), help="Flow method.  [the preset's]")
 @click.option(
     "--save", type=click.Choice(["flow"]), multiple=True, help="Keep the flow too: float16, or as store.flow says."
 )
@@ -54,7 +67,7 @@ _NUM_LISTED = 20
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
 @click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
 @click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that work beside the CPU workers.")
-@click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.")
+@click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.  [none: this machine]")
 @click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
 def command(**options: Any) -> int:

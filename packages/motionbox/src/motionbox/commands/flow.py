@@ -11,26 +11,31 @@ import click
 from motionbox.config import FLOW_METHODS
 from motionbox.errors import ClipError, ExitCode, InputError
 
+EPILOG = """\b
+Examples:
+  motionbox flow videos/a.mp4 videos/b.mp4 -o flow
+  motionbox flow frames/P01_01 -o flow --layout epic --bound 20 --backend cuda"""
 
-@click.command(help="Write the optical flow of videos, frame folders or frame tars to files; the same command resumes.")
+
+@click.command(
+    help="Write the optical flow of videos, frame folders or frame tars to files; the same command resumes.",
+    epilog=EPILOG,
+)
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder; each video gets its own.")
-@click.option(
-    "--format", "file_format", type=click.Choice(["jpg", "png", "flo", "zarr"]), default="jpg", show_default=True
-)
+@click.option("--format", "file_format", type=click.Choice(["jpg", "png", "flo", "zarr"]), default="jpg")
 @click.option(
     "--layout",
     type=click.Choice(["denseflow", "epic"]),
     default="denseflow",
-    show_default=True,
     help="Names of images: flow_x_00001.jpg or u/frame_0000000001.jpg.",
 )
-@click.option("--bound", type=click.FloatRange(min=0, min_open=True), default=20.0, show_default=True, help="Pixels.")
-@click.option("--step", type=click.IntRange(min=1), default=1, show_default=True, help="Frames within a pair.")
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Frames from pair to pair.")
-@click.option("--short-side", type=click.IntRange(min=16), default=256, show_default=True, help="Shrink to this.")
-@click.option("--method", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1", show_default=True)
-@click.option("--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto", show_default=True)
+@click.option("--bound", type=click.FloatRange(min=0, min_open=True), default=20.0, help="Pixels.")
+@click.option("--step", type=click.IntRange(min=1), default=1, help="Frames within a pair.")
+@click.option("--stride", type=click.IntRange(min=1), default=1, help="Frames from pair to pair.")
+@click.option("--short-side", type=click.IntRange(min=16), default=256, help="Shrink to this.")
+@click.option("--method", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1")
+@click.option("--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto")
 def command(**options: Any) -> int:
     """Run the command; see the options."""
     return write_all(**options)

@@ -11,12 +11,16 @@ from motionbox.errors import ExitCode
 _NUM_LISTED = 20
 
 
-@click.command(help="List what nothing in a store refers to; with --delete, remove it.")
+EPILOG = """\b
+Examples:
+  motionbox gc stores/videos
+  motionbox gc stores/videos --delete --keep-snapshots 2"""
+
+
+@click.command(help="List what nothing in a store refers to; with --delete, remove it.", epilog=EPILOG)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
-@click.option(
-    "--keep-snapshots", type=click.IntRange(min=1), default=1, show_default=True, help="Newest ones that stay."
-)
+@click.option("--keep-snapshots", type=click.IntRange(min=1), default=1, help="Newest ones that stay.")
 def command(store: Path, delete: bool, keep_snapshots: int) -> int:
     """Run the command; see the options."""
     from motionbox.store.garbage import find_garbage, remove

@@ -9,17 +9,22 @@ import click
 
 from motionbox.errors import ExitCode, InputError
 
+EPILOG = """\b
+Example:
+  motionbox import-list train.csv val.csv --data-root data/folder"""
+
 
 @click.command(
     help="Turn clip lists of VideoMAE, VideoMAEv2, MOFO, mmaction2 or TSM into annotations.csv for --dataset folder. "
-    "A list's split is its file name (train.csv: train), unless --split says another."
+    "A list's split is its file name (train.csv: train), unless --split says another.",
+    epilog=EPILOG,
 )
 @click.argument("lists", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data-root", required=True, type=click.Path(path_type=Path), help="What the listed paths lie below.")
 @click.option(
     "--format", "file_format", type=click.Choice(["auto", "video", "pretrain", "rawframes", "mofo"]), default="auto"
 )
-@click.option("--split", help="Split of all lists.")
+@click.option("--split", help="Split of all lists.  [each list's file name]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write.  [<data-root>/annotations.csv]")
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 def command(

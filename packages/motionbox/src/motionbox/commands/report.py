@@ -9,12 +9,18 @@ import click
 
 from motionbox.errors import InputError
 
+EPILOG = """\b
+Example:
+  motionbox report stores/videos -o report.html"""
 
-@click.command(help="Write one self-contained HTML page about a store: totals, failures, distributions, gallery.")
+
+@click.command(
+    help="Write one self-contained HTML page about a store: totals, failures, distributions, gallery.", epilog=EPILOG
+)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .html file.")
 @click.option("--run", help="Run id, where the store has several runs.  [the newest]")
-@click.option("--previews", default=48, show_default=True, type=click.IntRange(0, 2000), help="Clips with a preview.")
+@click.option("--previews", default=48, type=click.IntRange(0, 2000), help="Clips with a preview.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
 def command(store: Path, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
     """Run the command; see the options."""

@@ -18,27 +18,41 @@ if TYPE_CHECKING:
 _PANELS = ("boxes", "flow", "map")
 
 
-@click.command(help="Draw clips with their boxes beside flow and motion map; the output's suffix decides what is made.")
+EPILOG = """\b
+Examples:
+  motionbox show stores/videos kitchen -o kitchen.mp4
+  motionbox show stores/videos --random 6 -o sheet.png"""
+
+
+@click.command(
+    help="Draw clips with their boxes beside flow and motion map; the output's suffix decides what is made.",
+    epilog=EPILOG,
+)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("clip_ids", nargs=-1, metavar="[CLIP]...")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A .mp4, .gif or .png file.")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--against", multiple=True, help="Also show this store, or this run or preset of the same one.")
-@click.option("--boxes", "boxes_path", type=click.Path(path_type=Path), help="Annotated boxes (JSON) to draw as well.")
+@click.option(
+    "--boxes", "boxes_path", type=click.Path(path_type=Path), help="Annotated boxes (JSON) to draw as well.  [none]"
+)
 @click.option(
     "--fps", "truth_fps", type=click.FloatRange(0, min_open=True), help="Of the annotations.  [the clip's own]"
 )
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
-@click.option("--panels", default=",".join(_PANELS), show_default=True, help="What is shown, in this order.")
-@click.option("--at", "at_seconds", type=click.FloatRange(0), help="png: one moment, in seconds from the clip's start.")
+@click.option("--panels", default=",".join(_PANELS), help="What is shown, in this order.")
+@click.option(
+    "--at",
+    "at_seconds",
+    type=click.FloatRange(0),
+    help="png: one moment, in seconds from the clip's start.  [a contact sheet]",
+)
 @click.option("--still", is_flag=True, help="png: one moment, where the motion is strongest.")
+@click.option("--height", "height_px", default=360, type=click.IntRange(64, 2160), help="Of a panel.")
+@click.option("--max-seconds", default=20.0, type=click.FloatRange(0, min_open=True), help="Per clip.")
 @click.option(
-    "--height", "height_px", default=360, show_default=True, type=click.IntRange(64, 2160), help="Of a panel."
+    "--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.  [0]"
 )
-@click.option(
-    "--max-seconds", default=20.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Per clip."
-)
-@click.option("--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.")
 def command(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
     from motionbox.pictures.encode import SUFFIXES, write_file

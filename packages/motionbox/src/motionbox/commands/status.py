@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 _FRESH_SECONDS = 30.0
 
 
-@click.command(help="Show what a store holds: units, clips, failures by reason, and progress while a run is under way.")
+EPILOG = """\b
+Example:
+  motionbox status stores/videos --failed"""
+
+
+@click.command(
+    help="Show what a store holds: units, clips, failures by reason, and progress while a run is under way.",
+    epilog=EPILOG,
+)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--failed", is_flag=True, help="List every failed and partial clip.")
 def command(store: Path, failed: bool) -> int:

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import click
 
+EPILOG = """\b
+Example:
+  motionbox synth -o data/synthetic --num-clips 200 --seed 0"""
 
-@click.command(help="Generate the synthetic kitchen data set: videos, labels and exact boxes, from a seed.")
+
+@click.command(
+    help="Generate the synthetic kitchen data set: videos, labels and exact boxes, from a seed.", epilog=EPILOG
+)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="New or empty folder.")
-@click.option("--num-clips", default=200, show_default=True, type=click.IntRange(1, 99_999), help="Clips in all.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, another data set.")
-@click.option("--camera-motion/--no-camera-motion", default=True, show_default=True, help="Move the camera.")
+@click.option("--num-clips", default=200, type=click.IntRange(1, 99_999), help="Clips in all.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Another seed, another data set.")
+@click.option("--camera-motion/--no-camera-motion", default=True, help="Move the camera.")
 @click.option("--workers", default=None, type=click.IntRange(1), help="Processes that draw.  [default: all cores]")
 def command(out: Path, num_clips: int, seed: int, camera_motion: bool, workers: int | None) -> None:
     """Generate the data set, or say that it is there already."""

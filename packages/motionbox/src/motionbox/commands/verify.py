@@ -8,8 +8,14 @@ import click
 
 from motionbox.errors import ExitCode
 
+EPILOG = """\b
+Example:
+  motionbox verify stores/videos"""
 
-@click.command(help="Read everything in a store again and compare it with the digests recorded when it was written.")
+
+@click.command(
+    help="Read everything in a store again and compare it with the digests recorded when it was written.", epilog=EPILOG
+)
 @click.argument("store", type=click.Path(path_type=Path))
 def command(store: Path) -> int:
     """Run the command; exit code 3 where something is damaged."""

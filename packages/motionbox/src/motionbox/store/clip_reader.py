@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.errors import ClipError, Reason
-from motionbox.plan import BLOCK_SECONDS
 from motionbox.store.clip_blocks import read_clip_frames, read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
@@ -50,6 +49,8 @@ class ClipReader:
             ClipError: A block is missing or broken, or has no frame at one of the times.
             ValueError: The crop lies outside.
         """
+        from motionbox.plan import BLOCK_SECONDS  # here, so that importing the store stays fast
+
         numbers = np.floor(times_seconds / BLOCK_SECONDS).astype(np.int64)
         frames: npt.NDArray[np.uint8] | None = None
         for number, unit, offset, num_bytes in blocks.tolist():

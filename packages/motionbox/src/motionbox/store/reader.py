@@ -1,4 +1,4 @@
-"""Reading a store: what trainers import. Loads NumPy, pyarrow and pydantic; Zarr for maps and flow, PyAV for pixels.
+"""Reading a store: what trainers import. Loads NumPy and pyarrow; pydantic, Zarr and PyAV when they are needed.
 
 A `Store` shows one snapshot of one run. A snapshot never changes, so a reader sees the same data however long it is
 open, also while an extraction runs.
@@ -12,14 +12,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
 from motionbox.frames import working_size
 from motionbox.store.clip_blocks import SHORT_SIDE_PX
@@ -27,6 +26,9 @@ from motionbox.store.clip_reader import ClipReader
 from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
+
+if TYPE_CHECKING:
+    from motionbox.config import ExtractConfig
 
 _PRIVATE_COLUMNS = ("first_row", "map_width", "map_height", "first_clip_block", "num_clip_blocks")
 
@@ -122,7 +124,9 @@ class Store:
         return int(self._table.num_rows)
 
     def config(self) -> ExtractConfig:
-        """Return the configuration that made the run."""
+        """Return the configuration that made the run. Loads pydantic."""
+        from motionbox.config import ExtractConfig
+
         return ExtractConfig.model_validate(read_json(self._paths.run_json)["config"])
 
     def run_info(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
@@ -110,6 +109,8 @@ def read_video_rows(paths: RunPaths, units: Sequence[Sequence[str]], video_id: s
     Raises:
         StoreError: None of these units holds the video, or a file is damaged.
     """
+    import pyarrow.compute as pc  # here, so that importing the store stays fast
+
     tables = []
     try:
         plan = pq.read_table(paths.plan, columns=["unit_id", "video_id"])
