@@ -56,10 +56,11 @@ def test_answers_are_small() -> None:
     assert len(pickle.dumps(answer)) < 500
 
 
-def test_a_cluster_that_wants_another_token_is_one_line(monkeypatch) -> None:
+@pytest.mark.parametrize("kind", [ray.exceptions.AuthenticationError, Exception])
+def test_a_ray_that_cannot_be_used_is_one_line(monkeypatch, kind) -> None:
     def refuse(**_: object) -> None:
-        raise ray.exceptions.AuthenticationError("the token is missing\nor wrong")
+        raise kind("the token is missing\nor wrong")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(InputError, match=r"cluster head:6379: AuthenticationError: the token is missing.*; check"):
+    with pytest.raises(InputError, match=rf"cluster head:6379: {kind.__name__}: the token is missing.*; check"):
         _start_ray(ray, 1, "head:6379")
