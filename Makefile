@@ -7,7 +7,7 @@ DATASET ?= synthetic
 JOBS ?= $(if $(filter synthetic,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-planted dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-planted coverage dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,14 @@ bench: $(VENV)/all.stamp  ## Measure flow speed and accuracy beside OpenCV and s
 bench-boxes: $(VENV)/all.stamp  ## Score the presets' boxes on 60 generated clips
 	$(BIN)/motionbox bench-boxes --synthetic 60 --seed 7 --flow dis
 
+coverage: $(VENV)/all.stamp  ## Run the test suite and say how many lines and branches it reaches; fails below 90 % of lines
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort cover
+	$(BIN)/coverage json --quiet
+	$(BIN)/python tests/line_coverage.py coverage.json
+
 dist: $(VENV)/all.stamp  ## Build wheels and sdists of both packages into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist packages/motionbox
 	$(BIN)/python -m build --no-isolation --outdir dist packages/mofo_train
@@ -76,4 +84,4 @@ docs: $(VENV)/docs.stamp  ## Build the documentation with the API reference into
 check: lint typecheck test docs  ## Lint, types, tests and documentation
 
 clean:  ## Remove the environment, caches and demo output
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo dist site
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* coverage.json demo dist site

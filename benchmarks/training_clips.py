@@ -3,8 +3,8 @@
 `python benchmarks/training_clips.py --webm VIDEO... --footage VIDEO --out DIR` makes two data sets: the WebM files,
 each a clip; and a long 1080p60 MP4 (footage scaled up, a keyframe every second, repeated to two minutes) with segments
 of 3.1 s that overlap. Each is extracted with `--clips h264` and `--clips jpeg`, and read as pretraining does: 16
-frames, stride 2, MultiScaleCrop to 224. `original loader` is PyAV with PIL transforms as in published code. Processor
-time of one thread, medians over `--rounds`.
+frames, stride 2, MultiScaleCrop to 224. `original loader` is PyAV with PIL transforms as in published code, and where
+decord is installed that with the same transforms. Processor time of all threads, medians over `--rounds`.
 """
 
 from __future__ import annotations

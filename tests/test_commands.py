@@ -1,5 +1,6 @@
 """Every command of both programs as its `--help` shows it: defaults, examples, completion."""
 
+import importlib
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import mofo_train.cli
 import motionbox.cli
@@ -78,6 +80,12 @@ def complete(program: str, typed: str) -> list[str]:
     )
     assert done.stderr == ""
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_the_version_is_that_of_the_package(program: str) -> None:
+    expected = f"{program}, version {importlib.import_module(MODULES[program]).__version__}\n"
+    assert CliRunner().invoke(GROUPS[program], ["--version"]).output == expected
 
 
 @pytest.mark.parametrize("program", GROUPS)

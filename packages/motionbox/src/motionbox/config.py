@@ -78,8 +78,8 @@ class TVL1Params(_Section):
     def fast(cls) -> TVL1Params:
         """Return the set of preset `fast`: one round of 20 iterations per warping, one pyramid level more.
 
-        As close to known flow as the default; clip boxes agree with the default's as far as they agree with those of
-        a default whose lambda is 0.1501 (docs/benchmarks.md).
+        As close to known flow as the default; clip boxes move about twice as far from the default's as those of a
+        default whose lambda is 0.1501 (docs/benchmarks.md).
         """
         return cls(num_scales=6, inner_iterations=20, outer_iterations=1)
 
@@ -251,14 +251,14 @@ class EvidenceConfig(_Section):
     """
 
     noise_ratio: float = Field(2.5, gt=0)
-    peak_ratio: float = Field(0.05, ge=0, lt=1)
+    peak_ratio: float = Field(0.02, ge=0, lt=1)
     sustained_seconds: float = Field(0.15, ge=0)
     num_regions: int = Field(2, ge=1)
     min_region: float = Field(0.4, ge=0, lt=1)
     min_moving: float = Field(0.05, ge=0, lt=1)
-    memory_seconds: float = Field(0.1, gt=0)
-    trim_share: float = Field(0.01, ge=0, lt=0.5)
-    close_up: float = Field(0.33, gt=0)
+    memory_seconds: float = Field(0.08, gt=0)
+    trim_share: float = Field(0.007, ge=0, lt=0.5)
+    close_up: float = Field(0.38, gt=0)
     cut_ratio: float = Field(6.0, gt=1)
 
 

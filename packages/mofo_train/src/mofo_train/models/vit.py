@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name that PyTorch's own documentation uses)
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mofo_train.models.attention import attend
 from mofo_train.models.linear import Linear, Mlp, linear
 
 NORM_EPSILON = 1e-6
@@ -189,7 +189,7 @@ class Attention(nn.Module):
             query = self._by_head(linear(x[:, -num_queries:], self.qkv.weight[:dim], self.q_bias))
             pair = linear(x, self.qkv.weight[dim:], torch.cat([no_bias, self.v_bias]))
             key, value = (self._by_head(part) for part in pair.chunk(2, dim=2))
-        out = F.scaled_dot_product_attention(query, key, value)
+        out = attend(query, key, value)
         return cast(Tensor, self.proj(out.transpose(1, 2).flatten(2)))
 
     def _by_head(self, part: Tensor) -> Tensor:
