@@ -26,6 +26,7 @@ from mofo_train.config import config_digest
 from mofo_train.data.augment import augment_clip
 from mofo_train.data.clips import dense_frames, segment_frames
 from mofo_train.data.dataset import Batch, ClipReader, Sample, TrainingClips, create_loader
+from mofo_train.data.transforms import join_views
 from mofo_train.distributed import Ranks
 from mofo_train.errors import Interrupted
 from mofo_train.evaluate import percent
@@ -99,8 +100,8 @@ class FinetuneClips(TrainingClips):
             augment_clip(pixels, boxes, config.augment, config.model.image_px, rng)
             for _ in range(config.data.crops_per_clip)
         ]
-        frames, moved = (torch.stack(parts) for parts in zip(*views, strict=True))
-        return Sample(frames, moved, torch.empty(0), clip, bad)
+        frames, moved = zip(*views, strict=True)
+        return Sample(join_views([view[None] for view in frames]), torch.stack(moved), torch.empty(0), clip, bad)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Frames kept as JPEG or PNG files, in a folder or in a tar archive that is read without unpacking.
+"""Chosen frames of a folder or tar archive of JPEG or PNG files, for training.
 
 Names are ordered and numbered as `motionbox extract` does, so that the store's times find the same files.
 """
