@@ -45,12 +45,16 @@ def test_bfloat16_is_as_near_to_float64_as_pytorch_is(queries: int, tokens: int,
 @needs_bf16
 def test_heads_are_computed_apart_in_bfloat16_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    real = attention._weights
-    monkeypatch.setattr(attention, "_weights", lambda query, key: seen.append(query) or real(query, key))
+    real = attention._weigh
+    monkeypatch.setattr(attention, "_weigh", lambda query, key, out: seen.append(query) or real(query, key, out))
     values, pull = parts(6, 9)
     for dtype in (torch.float32, torch.float64):
         ours, theirs = (results(way, values, pull, dtype) for way in (attend, F.scaled_dot_product_attention))
         assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert not seen
-    results(attend, values, pull, torch.bfloat16)
-    assert len(seen) == 2 * 2 * 4  # forward and backward, two clips, four heads
+    kept = results(attend, values, pull, torch.bfloat16)
+    assert len(seen) == 2 * 4  # two clips, four heads
+    monkeypatch.setattr(attention, "_KEPT_BYTES", 0)
+    again = results(attend, values, pull, torch.bfloat16)
+    assert len(seen) == 2 * 4 + 2 * 2 * 4  # the backward pass computes them again
+    assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))

@@ -2,7 +2,7 @@
 
 PyTorch's attention on a CPU converts between formats inside its tiles; here each head's scores are one product of
 matrices. Scores and their softmax are float32 (in bfloat16 their rounding would double the error of the result), all
-other products bfloat16. Nothing of the size of the scores outlives a head: the backward pass computes them again.
+other products bfloat16. The weights are kept for the backward pass where they are few, else computed again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mofo_train.models.linear import linear
+
+_KEPT_BYTES = 256 * 2**20  # of one call's weights: those of a ViT-B decoder block and eight clips
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -44,11 +46,11 @@ def _suits_heads(query: Tensor) -> bool:
     )
 
 
-def _weights(query: Tensor, key: Tensor) -> Tensor:
-    """Return the attention weights (n, m) of one head, computed in float32."""
+def _weigh(query: Tensor, key: Tensor, out: Tensor) -> Tensor:
+    """Write the attention weights (n, m) of one head, computed in float32, to `out` and return it."""
     with torch.autocast("cpu", enabled=False):
         scores = linear(query.float() * query.shape[-1] ** -0.5, key.float())
-    return scores.softmax(-1).to(query.dtype)
+    return out.copy_(scores.softmax(-1))
 
 
 class _AttentionByHead(torch.autograd.Function):
@@ -57,21 +59,26 @@ class _AttentionByHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         queries, keys, values = (part.flatten(0, 1) for part in (query, key, value))
-        ctx.save_for_backward(queries, keys, values)
-        ctx.shapes = query.shape, key.shape
+        heads, num_queries, num_keys = *queries.shape[:2], keys.shape[1]
+        keep = query.element_size() * heads * num_queries * num_keys <= _KEPT_BYTES
+        weights = query.new_empty(heads if keep else 1, num_queries, num_keys)
         out = torch.empty_like(queries)
-        for q, k, v, to in zip(queries, keys, values, out, strict=True):
-            torch.mm(_weights(q, k), v, out=to)
+        for head in range(heads):
+            own = _weigh(queries[head], keys[head], weights[head if keep else 0])
+            torch.mm(own, values[head], out=out[head])
+        ctx.save_for_backward(queries, keys, values, weights if keep else None)
+        ctx.shapes = query.shape, key.shape
         return out.view(query.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = ctx.saved_tensors
-        for_query, for_key, for_value = (torch.empty_like(part) for part in ctx.saved_tensors)
+        queries, keys, values, kept = ctx.saved_tensors
+        for_query, for_key, for_value = (torch.empty_like(part) for part in (queries, keys, values))
+        spare = None if kept is not None else queries.new_empty(queries.shape[1], keys.shape[1])
         for head, pull in enumerate(grad.flatten(0, 1)):
             query, key, scale = queries[head], keys[head], queries.shape[-1] ** -0.5
-            weights = _weights(query, key)
+            weights = kept[head] if spare is None else _weigh(query, key, spare)
             torch.mm(weights.t(), pull, out=for_value[head])
             for_weights = pull @ values[head].t()
             for_scores = torch._softmax_backward_data(for_weights, weights, -1, weights.dtype)
