@@ -350,8 +350,8 @@ def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[st
     tested = next(result for result in results.values() if "values" in result)
     seconds = sum(result["wall_seconds"] for result in results.values())
     notes = (
-        f"{table.seeds} seeds; {tested['num_test_clips']} test clips, of {tested['num_without_box']} the centre stands "
-        f"in for the box, {tested['num_unreadable']} unreadable",
+        f"seeds {', '.join(map(str, range(table.seeds)))}; {tested['num_test_clips']} test clips, of "
+        f"{tested['num_without_box']} the centre stands in for the box, {tested['num_unreadable']} unreadable",
         "weights chosen on clips held out of the training split; the test split has no say",
         f"all stages together took {duration(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
     )
