@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.motion import ROBUST_STD
+
 if TYPE_CHECKING:
     from motionbox.config import ContourConfig
 
@@ -157,7 +159,7 @@ def robust_std(motion_map: Array) -> float:
         motion_map: float32 (H, W), >= 0. Every fourth pixel of every fourth row is looked at in maps above 128 x 128.
     """
     step = 4 if motion_map.size > 128 * 128 else 1
-    return 1.4826 * float(np.median(motion_map[::step, ::step]))
+    return ROBUST_STD * float(np.median(motion_map[::step, ::step]))
 
 
 def smooth_map(motion_map: Array, sigma_px: float) -> Array:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from motionbox.contours import smooth_map, wide_smooth
-from motionbox.motion import _ROBUST_STD
+from motionbox.motion import ROBUST_STD
 from motionbox.motion_gpu import median_along
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class BatchAreaFinder:
         threshold = config.threshold_max * peak
         if config.threshold_noise > 0:
             step = 4 if height * width > _NOISE_STEP_SIZE else 1
-            noise = _ROBUST_STD * median_along(smooth[:, ::step, ::step].flatten(1))
+            noise = ROBUST_STD * median_along(smooth[:, ::step, ::step].flatten(1))
             threshold = torch.maximum(threshold, config.threshold_noise * noise[:, None, None])
         moves = peak > config.min_peak
         if config.wide_sigma_share == 0:

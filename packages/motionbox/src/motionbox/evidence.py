@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from motionbox import boxes as bx
 from motionbox.frames import working_size
-from motionbox.motion import dequantise_map
+from motionbox.motion import ROBUST_STD, dequantise_map
 
 if TYPE_CHECKING:
     from motionbox.config import EvidenceConfig, ExtractConfig
@@ -35,7 +35,6 @@ Array64 = npt.NDArray[np.float64]
 # Longer clips are handled piece by piece: what moves a minute later says nothing about this box.
 _MAX_PIECE_SECONDS = 60.0
 _MAX_PIECE_FRAMES = 3600
-_ROBUST_STD = 1.4826
 _MIN_NOISE_PX = 0.1
 _MIN_CUT_NOISE_SHARE = 0.02
 _SMOOTHING_CELLS = 0.7
@@ -178,7 +177,7 @@ def _find_regions(
     motion: Array, weights: Array64, short_side_px: float, settings: EvidenceConfig
 ) -> tuple[Array, _Regions]:
     """Find the moving regions of a clip; also return its motion in units of each frame's noise."""
-    noise = _ROBUST_STD * np.median(motion, axis=(1, 2))
+    noise = ROBUST_STD * np.median(motion, axis=(1, 2))
     typical = max(float(np.median(noise)), _MIN_NOISE_PX)
     cut = noise > max(settings.cut_ratio * typical, _MIN_CUT_NOISE_SHARE * short_side_px)
     smooth = np.stack([cv2.GaussianBlur(frame, (0, 0), _SMOOTHING_CELLS) for frame in motion])

@@ -25,7 +25,8 @@ _LEVELS = 255
 _FIT_STEP_PX = 8
 _FIT_ITERATIONS = 8
 _MIN_FIT_SCALE_PX = 0.05
-_ROBUST_STD = 1.4826
+ROBUST_STD = 1.4826
+"""Standard deviation of normal values over their median absolute deviation."""
 
 
 def motion_map(flow: Array) -> Array:
@@ -90,7 +91,7 @@ def fit_camera(flow: Array) -> npt.NDArray[np.float64]:
     solution = np.stack([np.median(small, axis=0), np.zeros(2), np.zeros(2)])
     for _ in range(_FIT_ITERATIONS):
         residual = np.linalg.norm(small - design @ solution, axis=1)
-        scale = max(_ROBUST_STD * float(np.median(residual)), _MIN_FIT_SCALE_PX)
+        scale = max(ROBUST_STD * float(np.median(residual)), _MIN_FIT_SCALE_PX)
         weighted = design * (1 + (residual / scale) ** 2)[:, None] ** -2
         solution = np.linalg.solve(weighted.T @ design + 1e-9 * np.eye(3), weighted.T @ small)
     by_x, by_y = solution[1] * 2 / width, solution[2] * 2 / height

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import pad
 
-from motionbox.motion import _FIT_ITERATIONS, _FIT_STEP_PX, _LEVELS, _MIN_FIT_SCALE_PX, _ROBUST_STD
+from motionbox.motion import _FIT_ITERATIONS, _FIT_STEP_PX, _LEVELS, _MIN_FIT_SCALE_PX, ROBUST_STD
 
 if TYPE_CHECKING:
     from motionbox.config import MotionConfig
@@ -127,7 +127,7 @@ def _fit_camera(flows: torch.Tensor) -> torch.Tensor:
     ridge = 1e-9 * torch.eye(3).to(small)
     for _ in range(_FIT_ITERATIONS):
         residual = torch.linalg.vector_norm(small - design @ solution, dim=2)
-        scale = (_ROBUST_STD * median_along(residual)).clamp(min=_MIN_FIT_SCALE_PX)
+        scale = (ROBUST_STD * median_along(residual)).clamp(min=_MIN_FIT_SCALE_PX)
         weighted = design * (1 + (residual / scale[:, None]) ** 2)[:, :, None] ** -2
         solution = torch.linalg.solve(weighted.mT @ design + ridge, weighted.mT @ small)
     by_x, by_y = solution[:, 1] * 2 / width, solution[:, 2] * 2 / height

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mofo_train.commands import complete_recipe
+from mofo_train.commands import complete_recipe, say_once
 
 DEFAULT_RECIPE = "synthetic_pretrain_tiny"
 
@@ -45,10 +45,6 @@ def command(
     reader = open_clips(config.data, store, data_root)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
-
-        def say(line: str) -> None:
-            if ranks.is_first:
-                click.echo(line)
-
+        say = say_once(ranks)
         final = pretrain(config, reader, out, ranks, say=say)
         say(f"done: {final}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mofo_train.commands import complete_recipe
+from mofo_train.commands import complete_recipe, say_once
 
 EPILOG = """\b
 Examples:
@@ -39,7 +39,7 @@ Examples:
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<dataset>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that share the stages.")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that share the stages.")
 @click.option("--stages-only", is_flag=True, help="Finish the stages and write no table, to help another process.")
 def command(
     dataset: str,
@@ -77,12 +77,8 @@ def command(
         if len(stores) > 1:
             raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
     with ranks_of_this_run() as ranks:
-
-        def say(line: str) -> None:
-            if ranks.is_first:
-                click.echo(line)
-
-        if only_plan or not generated:
+        say = say_once(ranks)
+        if only_plan or not (generated or stages_only):
             plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
             for line in plan.lines():
                 say(line)
@@ -94,7 +90,7 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
-        helping = ["table1", "--dataset", dataset, "--profile", profile, "--out", str(folder), "--stages-only"]
+        helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder)]
         for option, value in (("--recipe", recipe), ("--store", store), ("--data-root", data_root)):
             helping += [option, str(value)] if value else []
         for override in overrides:
@@ -113,8 +109,8 @@ def command(
 
 @contextmanager
 def _helpers(count: int, arguments: list[str], threads: int) -> Iterator[None]:
-    """Let more processes run `mofo-train` with these arguments; stop them when this one is stopped."""
-    command = [sys.executable, "-m", "mofo_train", *arguments]
+    """Let more processes work on the stages of the same table; stop them when this one is stopped."""
+    command = [sys.executable, "-m", "mofo_train", "table1", *arguments, "--stages-only"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     helpers = [subprocess.Popen(command, env=environment) for _ in range(count)]
     try:
