@@ -83,12 +83,15 @@ class Outcome:
 
 
 def fork(function: Callable[[], int]) -> int:
-    """Run a function in a forked process; returns its process id."""
+    """Run a function in a forked process with the signal handlers of a fresh one; returns its process id."""
     process = os.fork()
     if process:
         return process
     code = FAILED
     try:
+        # Another test of this process may have started Ray, whose handler of SIGTERM stays.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = function()
     except BaseException:
         traceback.print_exc()
