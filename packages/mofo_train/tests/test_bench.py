@@ -96,7 +96,7 @@ def test_loader_and_model_together(clips_store_path: Path, tmp_path: Path) -> No
     with pytest.raises(SystemExit) as stop:
         cli.main([*arguments, *shape, "--num-workers", "0", "--json", str(tmp_path / "bench.json")])
     assert stop.value.code == 0
-    row = json.loads((tmp_path / "bench.json").read_text())["both"]
+    row = json.loads((tmp_path / "bench.json").read_text())["both"]["fp32"]
     model = create_pretrain_model("videomae_tiny", num_frames=4, image_px=64)
     mask = masks.tube_mask(1, 16, 2, generator=torch.Generator().manual_seed(0))
     assert row["gflop_per_clip"] == pytest.approx(training_flops(model, torch.empty(1, 3, 4, 64, 64), mask) / 1e9)

@@ -184,3 +184,29 @@ def test_progress_names_video_and_frames(tmp_path: Path) -> None:
     seen = []
     process(tmp_path, piece("a"), piece("b"), on_progress=lambda video, frames: seen.append((video, frames)))
     assert seen == [("a", 0), ("a", 100), ("a", 120), ("b", 120), ("b", 140)]
+
+
+class _Batches(DifferenceFlow):
+    """Computes flow a block at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def flows(self, pairs):
+        self.batches.append(len(pairs))
+        for frame0, frame1 in pairs:
+            yield self(frame0, frame1)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_flows_in_batches_give_the_same_rows(tmp_path: Path, window: int) -> None:
+    number_videos(tmp_path, {"v": "300@25"})
+    config = small_config()
+    config = config.model_copy(update={"motion": config.motion.model_copy(update={"window": window})})
+    single, batches = DifferenceFlow(), _Batches()
+    expected = process(tmp_path, piece("v"), config=config, flow=single)
+    result = process(tmp_path, piece("v"), config=config, flow=batches)
+    assert result.frames.equals(expected.frames)
+    assert batches.calls == single.calls == sum(batches.batches)
+    assert len([size for size in batches.batches if size]) == 3  # one a block, not one a pair

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,9 +93,25 @@ def _num_hidden(model: MaskedAutoencoder) -> int:
 
 
 def bench_model(
-    name: str, batch_size: int, rounds: int, device: torch.device, *, compiled: bool, peers: bool
+    name: str,
+    batch_size: int,
+    rounds: int,
+    device: torch.device,
+    *,
+    precisions: Sequence[str],
+    compiled: bool,
+    peers: bool,
 ) -> dict[str, Any]:
     """Time training steps on data that is on the device already.
+
+    Args:
+        name: Size of the model.
+        batch_size: Clips of a step.
+        rounds: Timed rounds; the figures are medians.
+        device: Where the model runs.
+        precisions: Of `fp32`, `bf16`.
+        compiled: Run the model through torch.compile.
+        peers: Time transformers and the original code's operations too, in fp32.
 
     Returns:
         Per contender seconds of a step and clips/s; operations per clip and the measured matrix rate.
@@ -110,8 +126,7 @@ def bench_model(
         return masks.tube_mask(batch_size, clip.num_patches, clip.num_tubelets, generator=generator)
 
     steps: dict[str, Callable[[Tensor, Tensor], float]] = {
-        "ours fp32": training_step(model, device, "fp32", compiled=compiled),
-        "ours bf16": training_step(model, device, "bf16", compiled=compiled),
+        f"ours {precision}": training_step(model, device, precision, compiled=compiled) for precision in precisions
     }
     if peers:
         steps["transformers fp32"] = bench_peers.transformers_step(model)
@@ -237,7 +252,9 @@ def _each(
     return run
 
 
-def bench_fusion(batch_size: int, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
+def bench_fusion(
+    batch_size: int, rounds: int, device: torch.device, *, precision: str = "fp32"
+) -> dict[str, dict[str, float]]:
     """Time multi-cross attention of ViT-B forward and backward: batched, as a loop over clips, dense with a mask.
 
     Returns:
@@ -251,9 +268,8 @@ def bench_fusion(batch_size: int, rounds: int, device: torch.device) -> dict[str
         shares = torch.linspace(low, high, batch_size)[torch.randperm(batch_size)]
         inside = torch.stack([torch.rand(tokens) < share for share in shares]).to(device)
         x = torch.randn(batch_size, tokens, dim, device=device, requires_grad=True)
-        contenders = {"batched": _backward(_batched, block, x, inside)}
-        contenders["loop"] = _backward(bench_peers.loop_over_clips, block, x, inside)
-        contenders["dense"] = _backward(bench_peers.dense_with_mask, block, x, inside)
+        fusions = {"batched": _batched, "loop": bench_peers.loop_over_clips, "dense": bench_peers.dense_with_mask}
+        contenders = {who: _backward(fuse, block, x, inside, precision) for who, fuse in fusions.items()}
         timings = interleaved(contenders, rounds, device)
         results[name] = {f"{who}_seconds": timing.wall_seconds for who, timing in timings.items()}
         results[name] |= {f"{who}_processor_seconds": timing.processor_seconds for who, timing in timings.items()}
@@ -265,11 +281,19 @@ def _batched(block: MultiCrossAttention, tokens: Tensor, inside: Tensor) -> Tens
 
 
 def _backward(
-    fuse: Callable[[MultiCrossAttention, Tensor, Tensor], Tensor], block: MultiCrossAttention, x: Tensor, inside: Tensor
+    fuse: Callable[[MultiCrossAttention, Tensor, Tensor], Tensor],
+    block: MultiCrossAttention,
+    x: Tensor,
+    inside: Tensor,
+    precision: str,
 ) -> Callable[[], None]:
+    dtype = _DTYPES[precision]
+
     def run() -> None:
         block.zero_grad(set_to_none=True)
         x.grad = None
-        fuse(block, x, inside).sum().backward()  # type: ignore[no-untyped-call]
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+            fused = fuse(block, x, inside)
+        fused.float().sum().backward()  # type: ignore[no-untyped-call]
 
     return run

@@ -1,7 +1,8 @@
 """Loader and model together: does the loop get what the slower of the two can give?
 
 The loader alone, the loop with the loader, and the model alone on one batch that stays on the device take turns in
-every round. What the loader has read ahead is thrown away before it is timed, so that only its rate counts.
+every round. What the loader has read ahead is thrown away before each of its turns, and a turn is several times longer
+than what it can read ahead: else a turn would show how long a batch takes, or be served from what lies ready.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mofo_train.models.vit import ClipShape
 from mofo_train.stage import DTYPES
 
 _READ_AHEAD = 2  # batches per worker, torch's default
+_LEAST_TURN = 4  # of what is read ahead
 _MASK = MaskConfig(kind="motion")
 
 
@@ -52,7 +54,7 @@ def bench_both(
         num_workers: Decoding processes; 0 = the loop decodes itself.
         precision: `fp32` or `bf16`.
         compiled: Run the model through torch.compile.
-        steps: Steps of a round.
+        steps: Steps of a turn, at least; it has no fewer than four times the batches that are read ahead.
 
     Returns:
         Clips/s of loader, model and both, the share of time that the loop waited for data, what both reach of the
@@ -66,18 +68,19 @@ def bench_both(
     run = training_step(network, device, precision, compiled=compiled)
     inputs = _Inputs(network.clip, device)
     read_ahead = _READ_AHEAD * num_workers
+    steps = max(steps, _LEAST_TURN * read_ahead)
     data = DataConfig(dataset="", num_workers=num_workers)
     clips = PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=network.clip.patch_px)
-    epochs = math.ceil((1 + rounds * (read_ahead + 2 * steps)) / max(1, len(reader) // batch_size))
+    epochs = math.ceil((1 + 2 * rounds * (read_ahead + steps)) / max(1, len(reader) // batch_size))
     sampler = ResumableSampler(len(reader), batch_size, seed=0, epochs=epochs)
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))
     kept = inputs.prepare(next(batches))
     run(*kept)
     spans: dict[str, list[float]] = {"loader": [], "both": [], "model": [], "waited": []}
     for _ in range(rounds):
-        for _ in range(read_ahead):
-            next(batches)
+        _discard(batches, read_ahead)
         spans["loader"].append(_seconds(lambda: next(batches), steps, device))
+        _discard(batches, read_ahead)
         inputs.waited_seconds = 0.0
         spans["both"].append(_seconds(lambda: run(*inputs.prepare(inputs.wait(batches))), steps, device))
         spans["waited"].append(inputs.waited_seconds)
@@ -91,6 +94,7 @@ def bench_both(
         "batch_size": batch_size,
         "precision": precision,
         "num_workers": num_workers,
+        "steps": steps,
         **{f"{name}_clips_per_second": rate for name, rate in rates.items()},
         "data_wait_share": middle["waited"] / middle["both"],
         "share_of_the_slower": rates["both"] / min(rates["loader"], rates["model"]),
@@ -120,6 +124,11 @@ class _Inputs:
         frames = normalise(batch.frames.to(self._device, non_blocking=True))
         boxes = batch.boxes.to(self._device, non_blocking=True)
         return frames, draw_mask(_MASK, self._clip, boxes, batch.motion, self._generator)
+
+
+def _discard(batches: Iterator[Any], count: int) -> None:
+    for _ in range(count):
+        next(batches)
 
 
 def _seconds(work: Callable[[], Any], steps: int, device: torch.device) -> float:

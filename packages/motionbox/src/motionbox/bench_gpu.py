@@ -13,8 +13,8 @@ import torch
 
 from motionbox.config import MotionConfig, TVL1Params
 from motionbox.flow import _tvl1_triton as kernels
-from motionbox.flow._tvl1_gpu import BLOCK_ITERATIONS, TILE_PX, TVL1BatchEngine
-from motionbox.flow._tvl1_level import LevelState, launch_multiply_add, on_device, with_gradient
+from motionbox.flow._tvl1_gpu import TVL1BatchEngine
+from motionbox.flow._tvl1_level import LevelState, Tile, launch_multiply_add, on_device, with_gradient
 from motionbox.flow.tvl1 import TVL1Plan, make_plan
 
 _FLOAT_BYTES = 4
@@ -37,21 +37,21 @@ class KernelCost:
     operations: float
 
 
-def iterate_cost(tile_px: int = TILE_PX, block_iterations: int = BLOCK_ITERATIONS) -> KernelCost:
+def iterate_cost(tile: Tile = Tile()) -> KernelCost:  # noqa: B008  (frozen)
     """Return the cost of one pixel and iteration: 10 planes read with the halo, 6 written, once per launch.
 
     The operations are those of an owned pixel: the data step 7, two divergences 6, two primal steps 8, the error 6,
     four differences 4, two norms 14 and four dual updates 12.
     """
-    kept = ((tile_px - 2 * block_iterations) / tile_px) ** 2
-    return KernelCost(_FLOAT_BYTES * (10 / kept + 6) / block_iterations, 57)
+    kept = (tile.owned_px / tile.side_px) ** 2
+    return KernelCost(_FLOAT_BYTES * (10 / kept + 6) / tile.halo, 57)
 
 
 WARP_COST = KernelCost(_FLOAT_BYTES * (2 + 1 + 3 + 4), 16 * 7 + 8 * 7 + 15)
 """Reads the flow, frame 0 and frame 1 with its gradient, writes four planes; 16 taps of three values, 8 weights."""
 
-MEDIAN_COST = KernelCost(_FLOAT_BYTES * 2 * 2, 2 * 188)
-"""5 x 5, both components: 94 exchanges each as compiled."""
+MEDIAN_COST = KernelCost(_FLOAT_BYTES * 2 * 2, 2 * 132)
+"""5 x 5, both components: 526 minima and maxima for four pixels as compiled."""
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,18 @@ def _measure(
     # epsilon 0: no pair stops, so the number of iterations is known.
     height, width = frames.shape[1:]
     plan = make_plan(params.model_copy(update={"epsilon": 0.0}), width, height)
-    level = _level_of(frames, plan, engine.device)
+    tile = engine.tile
+    level = _level_of(frames, plan, engine)
     pixels = num_pairs * height * width
     level.warp()
     timed: list[tuple[str, Callable[[], None], float, str, KernelCost]] = [
         ("kernel: warp", level.warp, pixels, "pixels/s", WARP_COST),
         (
-            f"kernel: {BLOCK_ITERATIONS} iterations",
-            lambda: level.iterate(0, BLOCK_ITERATIONS),
-            pixels * BLOCK_ITERATIONS,
+            f"kernel: {tile.halo} iterations",
+            lambda: level.iterate(0, tile.halo),
+            pixels * tile.halo,
             "pixel iterations/s",
-            iterate_cost(),
+            iterate_cost(tile),
         ),
     ]
     if plan.median_size == 5:
@@ -183,9 +184,10 @@ def _measure_roofs(clock: _Clock) -> tuple[float, float]:
     return copy_rate, operations / clock.seconds(lambda: launch_multiply_add(values, num_loops, 0.999, 0.5))
 
 
-def _level_of(frames: npt.NDArray[np.uint8], plan: TVL1Plan, device: torch.device) -> LevelState:
+def _level_of(frames: npt.NDArray[np.uint8], plan: TVL1Plan, engine: TVL1BatchEngine) -> LevelState:
+    device = engine.device
     images = with_gradient(torch.from_numpy(frames).to(device).float())
     count = len(frames) - 1
     index = torch.arange(count, dtype=torch.int32, device=device)
     flow = torch.zeros(count, 2, *frames.shape[1:], device=device)
-    return LevelState(plan, images, (index, index + 1), flow, halo=BLOCK_ITERATIONS, tile_px=TILE_PX)
+    return LevelState(plan, images, (index, index + 1), flow, engine.tile)

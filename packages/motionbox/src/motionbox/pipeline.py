@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -21,7 +21,7 @@ from motionbox.boxes import NO_BOX, scale_boxes
 from motionbox.config import ExtractConfig
 from motionbox.contours import detect_frame
 from motionbox.errors import ClipError, Reason
-from motionbox.flow import FlowEstimator
+from motionbox.flow import FlowEstimator, iter_flows
 from motionbox.frames import Frame, VideoInfo, find_duplicates, mean_difference
 from motionbox.motion import MotionAccumulator, quantise_map, shrink_map
 from motionbox.plan import CONTEXT_SECONDS, Piece, Unit
@@ -226,29 +226,39 @@ class BlockProcessor:
         accumulator = MotionAccumulator(self._config.motion)
         context = accumulator.context_frames + (WARM_UP_FLOWS if self._config.flow.warm_start else 0)
         begin = max(0, flows.index(min(needed)) - context)
-        previous: npt.NDArray[np.float32] | None = None
+        chosen = flows[begin : flows.index(max(needed)) + 1]
+        frames = [(block.frames[distinct[k]], block.frames[distinct[cast("int", pairs[k])]]) for k in chosen]
         found: dict[int, _Found] = {}
-        for k in flows[begin : flows.index(max(needed)) + 1]:
-            pair = cast("int", pairs[k])
-            frame0, frame1 = block.frames[distinct[k]], block.frames[distinct[pair]]
-            previous = self._flow(frame0, frame1, previous)
-            motion = accumulator.push(previous, (frame0.grey, frame1.grey))
+        for k, (frame0, frame1), flow in zip(chosen, frames, self._flows(frames), strict=True):
+            motion = accumulator.push(flow, (frame0.grey, frame1.grey))
             if k in needed:
                 if self._coder is not None:
-                    result.flows.append(self._coder.code(previous))
+                    result.flows.append(self._coder.code(flow))
                 found[k] = self._find(motion, result)
         return found
 
-    def _flow(self, frame0: Frame, frame1: Frame, previous: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
-        """Compute a flow, or take it from the end of the block before where it cannot differ."""
+    def _flows(self, pairs: list[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the flow of each pair, in order; those of the end of the block before are taken from there."""
         if self._config.flow.warm_start:
-            return np.array(self._estimator(frame0.grey, frame1.grey, initial=previous), np.float32)
-        key = (frame0.time_seconds, frame1.time_seconds)
-        if key not in self._recent:
-            self._recent[key] = np.array(self._estimator(frame0.grey, frame1.grey), np.float32)
+            yield from self._warm_flows(pairs)
+            return
+        keys = [(frame0.time_seconds, frame1.time_seconds) for frame0, frame1 in pairs]
+        known = {key: self._recent[key] for key in keys if key in self._recent}
+        fresh = [(one.grey, two.grey) for (one, two), key in zip(pairs, keys, strict=True) if key not in known]
+        computed = iter_flows(self._estimator, fresh)
+        for key in keys:
+            flow = known[key] if key in known else next(computed)
+            self._recent[key] = flow
             while len(self._recent) > self._config.motion.window + 1:
                 del self._recent[next(iter(self._recent))]
-        return self._recent[key]
+            yield flow
+
+    def _warm_flows(self, pairs: list[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the flow of each pair, each started from the one before."""
+        previous: npt.NDArray[np.float32] | None = None
+        for frame0, frame1 in pairs:
+            previous = np.array(self._estimator(frame0.grey, frame1.grey, initial=previous), np.float32)
+            yield previous
 
     def _find(self, motion: npt.NDArray[np.float32], result: BlockResult) -> _Found:
         detection = detect_frame(motion, self._config.contours)

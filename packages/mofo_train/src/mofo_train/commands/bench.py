@@ -18,7 +18,8 @@ PARTS = ("model", "masks", "fusion", "loader", "both")
 EPILOG = """\b
 Examples:
   mofo-train bench
-  mofo-train bench loader --store stores/synthetic"""
+  mofo-train bench loader --store stores/synthetic
+  mofo-train bench model --batch-size 256 --precision bf16 --compile   (one GPU)"""
 
 
 @click.command(name="bench", epilog=EPILOG)
@@ -32,8 +33,14 @@ Examples:
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--num-workers", type=click.IntRange(min=0), default=1, help="Decoding processes of `both`.")
-@click.option("--steps", type=click.IntRange(min=1), default=8, help="Steps of a round of `both`.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", help="Precision of `both`.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, help="Steps of a turn of `both`, at least.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "bf16"]),
+    help="Precision; may be repeated.  [both for model, fp32 for fusion, bf16 for `both`]",
+)
 @click.option("--frames", "num_frames", default=16, help="Frames of a clip of loader and `both`.")
 @click.option("--image-px", default=224, help="Side of a clip of loader and `both`.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there.  [none]")
@@ -49,7 +56,7 @@ def command(
     data_root: Path | None,
     num_workers: int,
     steps: int,
-    precision: str,
+    precisions: tuple[str, ...],
     num_frames: int,
     image_px: int,
     json_path: Path | None,
@@ -70,18 +77,32 @@ def command(
     results["torch"] = torch.__version__
     for part in parts or PARTS[:3]:
         if part == "model":
-            results[part] = bench.bench_model(model_name, batch_size, rounds, device, compiled=compiled, peers=peers)
+            results[part] = bench.bench_model(
+                model_name,
+                batch_size,
+                rounds,
+                device,
+                precisions=precisions or ("fp32", "bf16"),
+                compiled=compiled,
+                peers=peers,
+            )
         elif part == "masks":
             timings = bench.bench_masks(batch_size, rounds, device)
             results[part] = {name: dataclasses.asdict(timing) for name, timing in timings.items()}
         elif part == "fusion":
-            results[part] = bench.bench_fusion(batch_size, rounds, device)
+            results[part] = {
+                precision: bench.bench_fusion(batch_size, rounds, device, precision=precision)
+                for precision in precisions or ("fp32",)
+            }
         elif part == "loader":
             results[part] = bench.bench_loader(_readers(dataset, store, data_root), shape, rounds, peers=peers)
         else:
             reader = list(_readers(dataset, store, data_root).values())[-1]
-            options: Any = {"num_workers": num_workers, "precision": precision, "compiled": compiled, "steps": steps}
-            results[part] = bench_both(reader, shape, batch_size, rounds, device, **options)
+            options: Any = {"num_workers": num_workers, "compiled": compiled, "steps": steps}
+            results[part] = {
+                precision: bench_both(reader, shape, batch_size, rounds, device, precision=precision, **options)
+                for precision in precisions or ("bf16",)
+            }
     text = json.dumps(results, indent=2)
     click.echo(text)
     if json_path is not None:

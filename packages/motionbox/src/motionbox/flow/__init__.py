@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ from motionbox.errors import FlowError
 from motionbox.flow.tvl1 import MIN_SIDE_PX
 
 __all__ = [
+    "BatchFlowEstimator",
     "FlowEstimator",
     "TVL1Params",
     "check_frames",
     "compute_flow",
     "create_flow_estimator",
+    "iter_flows",
     "resolve_backend",
 ]
 
@@ -55,6 +58,29 @@ class FlowEstimator(Protocol):
             ValueError: Wrong shape, dtype, size or range, see `check_frames`.
         """
         ...
+
+
+@runtime_checkable
+class BatchFlowEstimator(FlowEstimator, Protocol):
+    """An estimator that is far faster with many pairs at once."""
+
+    def flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[Flow]:
+        """Yield the flow of each pair of uint8 frames of one size, in order; each as a call with that pair gives it."""
+        ...
+
+
+def iter_flows(estimator: FlowEstimator, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[Flow]:
+    """Yield the flow of each pair of frames in order, as a batch where the estimator takes batches.
+
+    Args:
+        estimator: Computes the flow.
+        pairs: uint8 (H, W) frames, all of one size.
+    """
+    if isinstance(estimator, BatchFlowEstimator):
+        yield from estimator.flows(pairs)
+        return
+    for frame0, frame1 in pairs:
+        yield np.array(estimator(frame0, frame1), np.float32)
 
 
 def compute_flow(

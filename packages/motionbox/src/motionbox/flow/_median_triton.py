@@ -1,7 +1,10 @@
-# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Triton functions for the median of a 3x3 or 5x5 window, by sorting networks; parts of `_tvl1_triton.median_kernel`.
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call,assignment"
+# ruff: noqa: N803, RUF005  (compile-time parameters are written in capitals; Triton has no unpacking)
+"""Triton functions for the medians of 3x3 and 5x5 windows by sorting networks; parts of `_tvl1_triton.median_kernel`.
 
-Arguments of all: a plane's pointer, the pixels' x and y (int32 vectors), the plane's size and which pixels count.
+A thread filters ROWS pixels below each other: a row of a window is read and sorted once and serves every window that
+it is part of. Arguments of all: a plane's pointer, the x and the first y of the pixels (int32 vectors), the plane's
+size and which pixels count; what is outside the plane repeats its border.
 """
 
 from __future__ import annotations
@@ -33,41 +36,39 @@ def _sort5(a, b, c, d, e):
 
 
 @triton.jit
-def _tap(source, x, y, width, height, valid, dx, dy):
-    at_x = tl.minimum(tl.maximum(x + dx, 0), width - 1)
-    at_y = tl.minimum(tl.maximum(y + dy, 0), height - 1)
-    return tl.load(source + at_y * width + at_x, mask=valid, other=0.0)
+def _columns(x, width, REACH: tl.constexpr):
+    """Return a tuple: the columns from x - REACH to x + REACH, clamped to the plane."""
+    columns = ()
+    for offset in tl.static_range(-REACH, REACH + 1):
+        columns = columns + (tl.minimum(tl.maximum(x + offset, 0), width - 1),)
+    return columns
 
 
 @triton.jit
-def _sorted_column5(source, x, y, width, height, valid, dx):
+def _sorted_row5(source, y, columns, width, height, valid):
+    row = source + tl.minimum(tl.maximum(y, 0), height - 1) * width
     return _sort5(
-        _tap(source, x, y, width, height, valid, dx, -2),
-        _tap(source, x, y, width, height, valid, dx, -1),
-        _tap(source, x, y, width, height, valid, dx, 0),
-        _tap(source, x, y, width, height, valid, dx, 1),
-        _tap(source, x, y, width, height, valid, dx, 2),
+        tl.load(row + columns[0], mask=valid, other=0.0),
+        tl.load(row + columns[1], mask=valid, other=0.0),
+        tl.load(row + columns[2], mask=valid, other=0.0),
+        tl.load(row + columns[3], mask=valid, other=0.0),
+        tl.load(row + columns[4], mask=valid, other=0.0),
     )
 
 
 @triton.jit
-def median25(source, x, y, width, height, valid):
-    """Return the median of the 5x5 window.
+def _median25(a, b, c, d, e):
+    """Return the median of five sorted rows of five.
 
-    Columns, then rows are sorted: entry (i, j) of the table is then at least all entries up and left of it. Counting
+    Rows, then columns are sorted: entry (i, j) of the table is then at least all entries up and left of it. Counting
     what must lie below and above leaves the three middle antidiagonals, and of these only the largest of the first,
     the median of the second and the smallest of the third; their median is the window's.
     """
-    a0, a1, a2, a3, a4 = _sorted_column5(source, x, y, width, height, valid, -2)
-    b0, b1, b2, b3, b4 = _sorted_column5(source, x, y, width, height, valid, -1)
-    c0, c1, c2, c3, c4 = _sorted_column5(source, x, y, width, height, valid, 0)
-    d0, d1, d2, d3, d4 = _sorted_column5(source, x, y, width, height, valid, 1)
-    e0, e1, e2, e3, e4 = _sorted_column5(source, x, y, width, height, valid, 2)
-    a0, b0, c0, d0, e0 = _sort5(a0, b0, c0, d0, e0)
-    a1, b1, c1, d1, e1 = _sort5(a1, b1, c1, d1, e1)
-    a2, b2, c2, d2, e2 = _sort5(a2, b2, c2, d2, e2)
-    a3, b3, c3, d3, e3 = _sort5(a3, b3, c3, d3, e3)
-    a4, b4, c4, d4, e4 = _sort5(a4, b4, c4, d4, e4)
+    _, _, _, d0, e0 = _sort5(a[0], b[0], c[0], d[0], e[0])
+    _, _, c1, d1, e1 = _sort5(a[1], b[1], c[1], d[1], e[1])
+    _, b2, c2, d2, _ = _sort5(a[2], b[2], c[2], d[2], e[2])
+    a3, b3, c3, _, _ = _sort5(a[3], b[3], c[3], d[3], e[3])
+    a4, b4, _, _, _ = _sort5(a[4], b[4], c[4], d[4], e[4])
     low = tl.maximum(tl.maximum(d0, c1), tl.maximum(b2, a3))
     _, _, centre, _, _ = _sort5(e0, d1, c2, b3, a4)
     high = tl.minimum(tl.minimum(e1, d2), tl.minimum(c3, b4))
@@ -76,22 +77,46 @@ def median25(source, x, y, width, height, valid):
 
 
 @triton.jit
-def _sorted_column3(source, x, y, width, height, valid, dx):
+def medians25(source, x, y, width, height, valid, ROWS: tl.constexpr):
+    """Return a tuple: the medians of the 5x5 windows at (x, y), (x, y + 1), ..."""
+    columns = _columns(x, width, 2)
+    rows = ()
+    for k in tl.static_range(ROWS + 4):
+        rows = rows + (_sorted_row5(source, y + k - 2, columns, width, height, valid),)
+    medians = ()
+    for k in tl.static_range(ROWS):
+        medians = medians + (_median25(rows[k], rows[k + 1], rows[k + 2], rows[k + 3], rows[k + 4]),)
+    return medians
+
+
+@triton.jit
+def _sorted_row3(source, y, columns, width, height, valid):
+    row = source + tl.minimum(tl.maximum(y, 0), height - 1) * width
     return _sort3(
-        _tap(source, x, y, width, height, valid, dx, -1),
-        _tap(source, x, y, width, height, valid, dx, 0),
-        _tap(source, x, y, width, height, valid, dx, 1),
+        tl.load(row + columns[0], mask=valid, other=0.0),
+        tl.load(row + columns[1], mask=valid, other=0.0),
+        tl.load(row + columns[2], mask=valid, other=0.0),
     )
 
 
 @triton.jit
-def median9(source, x, y, width, height, valid):
-    """Return the median of the 3x3 window: that of the largest low, the middle mid and the smallest high."""
-    a0, a1, a2 = _sorted_column3(source, x, y, width, height, valid, -1)
-    b0, b1, b2 = _sorted_column3(source, x, y, width, height, valid, 0)
-    c0, c1, c2 = _sorted_column3(source, x, y, width, height, valid, 1)
-    low = tl.maximum(tl.maximum(a0, b0), c0)
-    _, centre, _ = _sort3(a1, b1, c1)
-    high = tl.minimum(tl.minimum(a2, b2), c2)
+def _median9(a, b, c):
+    """Return the median of three sorted rows of three: of the largest low, the middle mid and the smallest high."""
+    low = tl.maximum(tl.maximum(a[0], b[0]), c[0])
+    _, centre, _ = _sort3(a[1], b[1], c[1])
+    high = tl.minimum(tl.minimum(a[2], b[2]), c[2])
     _, middle, _ = _sort3(low, centre, high)
     return middle
+
+
+@triton.jit
+def medians9(source, x, y, width, height, valid, ROWS: tl.constexpr):
+    """Return a tuple: the medians of the 3x3 windows at (x, y), (x, y + 1), ..."""
+    columns = _columns(x, width, 1)
+    rows = ()
+    for k in tl.static_range(ROWS + 2):
+        rows = rows + (_sorted_row3(source, y + k - 1, columns, width, height, valid),)
+    medians = ()
+    for k in tl.static_range(ROWS):
+        medians = medians + (_median9(rows[k], rows[k + 1], rows[k + 2]),)
+    return medians

@@ -17,7 +17,7 @@ measured on a GPU; the formulae and the machine code that Triton 3.9 makes for s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -27,7 +27,7 @@ import triton
 
 from motionbox.errors import FlowError
 from motionbox.flow import _tvl1_triton as kernels
-from motionbox.flow._tvl1_level import DoneWatch, LevelState, on_device, resize, with_gradient
+from motionbox.flow._tvl1_level import DoneWatch, LevelState, Tile, on_device, resize, with_gradient
 from motionbox.flow.tvl1 import MIN_SIDE_PX, make_plan
 from motionbox.motion_gpu import BatchMotionAccumulator
 
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from motionbox.flow import Flow, Frame
     from motionbox.flow.tvl1 import TVL1Plan
 
-TILE_PX = 64
-BLOCK_ITERATIONS = 6
-"""Most iterations per launch, which is the halo of a tile in pixels; 30 inner iterations are five launches."""
+INTERPRETED_TILE = Tile(rows=1)
+"""Fewer, larger cells: the interpreter's time goes with their number."""
 
 _PAIR_BYTES_PER_PIXEL = 160
 """18 planes of state and data, the flow in and out, what resizing it takes, and the pyramids of two frames."""
@@ -56,6 +55,7 @@ class TVL1BatchEngine:
 
     Attributes:
         device: Where everything is computed.
+        tile: How the planes are cut.
     """
 
     def __init__(
@@ -64,8 +64,7 @@ class TVL1BatchEngine:
         device: str | torch.device = "cuda",
         *,
         max_pairs: int | None = None,
-        block_iterations: int = BLOCK_ITERATIONS,
-        tile_px: int = TILE_PX,
+        tile: Tile | None = None,
     ) -> None:
         """Prepare an engine.
 
@@ -73,8 +72,7 @@ class TVL1BatchEngine:
             params: Parameters of TV-L1.
             device: A CUDA device, or `cpu` under Triton's interpreter (`TRITON_INTERPRET=1`, for tests).
             max_pairs: Most pairs solved together; None takes what fits in 60 % of the free device memory.
-            block_iterations: Iterations per launch. It does not change the result.
-            tile_px: Side of a tile, a power of two above `2 * block_iterations`. It does not change the result.
+            tile: How the planes are cut, which does not change the result; None takes what suits the device.
 
         Raises:
             ValueError: A number is out of range.
@@ -83,14 +81,9 @@ class TVL1BatchEngine:
         self.device = _checked_device(device)
         if max_pairs is not None and not 1 <= max_pairs <= _LARGEST_GRID:
             raise ValueError(f"max_pairs must be within 1..{_LARGEST_GRID}, got {max_pairs!r}")
-        if tile_px < 16 or tile_px & (tile_px - 1):
-            raise ValueError(f"tile_px must be a power of two of at least 16, got {tile_px!r}")
-        if not 1 <= block_iterations < tile_px // 2:
-            raise ValueError(f"block_iterations must be within 1..{tile_px // 2 - 1}, got {block_iterations!r}")
         self._params = params
         self._max_pairs = max_pairs
-        self._block_iterations = block_iterations
-        self._tile_px = tile_px
+        self.tile = tile or (Tile() if self.device.type == "cuda" else INTERPRETED_TILE)
 
     def flows(self, frames: npt.NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """Return the flow from every frame to the next.
@@ -128,7 +121,8 @@ class TVL1BatchEngine:
             wanted, local = np.unique(indices[start : start + size], return_inverse=True)
             local = local.reshape(-1, 2)
             with on_device(self.device):
-                flows = self._solve(self._upload(frames[wanted]), local[:, 0], local[:, 1], None)
+                chosen = frames if len(wanted) == len(frames) else frames[wanted]
+                flows = self._solve(self._upload(chosen), local[:, 0], local[:, 1], None)
             yield flows
 
     def motion_maps(
@@ -254,7 +248,7 @@ class TVL1BatchEngine:
     def _solve_level(
         self, plan: TVL1Plan, images: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor], flow: torch.Tensor
     ) -> torch.Tensor:
-        level = LevelState(plan, with_gradient(images), pairs, flow, halo=self._block_iterations, tile_px=self._tile_px)
+        level = LevelState(plan, with_gradient(images), pairs, flow, self.tile)
         for _ in range(plan.num_warps):
             level.warp()
             self._iterate(plan, level)
@@ -263,18 +257,14 @@ class TVL1BatchEngine:
     def _iterate(self, plan: TVL1Plan, level: LevelState) -> None:
         watch = DoneWatch(self.device)
         for round_index in range(plan.num_rounds):
-            if plan.median_size > 1:
-                level.filter(plan.median_size)
-            for first in range(0, plan.num_iterations, self._block_iterations):
-                count = min(self._block_iterations, plan.num_iterations - first)
-                level.iterate(round_index * plan.num_iterations + first, count)
-                if watch.all_done(level.control):
-                    return
+            level.round(round_index * plan.num_iterations)
+            if watch.all_done(level.control):
+                return
         level.iterate(plan.num_rounds * plan.num_iterations, 0)  # what the last launch asked to repeat
 
 
 class CudaTVL1Estimator:
-    """TV-L1 of single pairs on the GPU; many pairs at once with `TVL1BatchEngine` are far faster."""
+    """TV-L1 of pairs of frames on the GPU, flow in host memory; many pairs at once (`flows`) are far faster."""
 
     name = "cuda"
 
@@ -292,6 +282,17 @@ class CudaTVL1Estimator:
             None if initial is None else initial[None],
         )
         return cast("Flow", flow[0].cpu().numpy())
+
+    def flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[Flow]:
+        """Yield the flow of each pair, see `motionbox.flow.BatchFlowEstimator`; a frame of two pairs goes up once."""
+        if not pairs:
+            return
+        frames = list({id(frame): frame for pair in pairs for frame in pair}.values())
+        places = {id(frame): place for place, frame in enumerate(frames)}
+        indices = np.array([[places[id(frame)] for frame in pair] for pair in pairs])
+        for flows in self._engine.iter_flows(np.stack(frames), pair_indices=indices):
+            host = torch.empty(flows.shape, pin_memory=flows.is_cuda)
+            yield from host.copy_(flows).numpy()
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +17,44 @@ if TYPE_CHECKING:
     from motionbox.flow.tvl1 import TVL1Plan
 
 _PIXEL_BLOCK = 256
-_INTERPRETED_PIXEL_BLOCK = 4096
+_MEDIAN_BLOCK, _MEDIAN_ROWS = 128, 8
+_INTERPRETED_BLOCK = 4096  # the interpreter's time goes with the number of programs and of operations
 _DECIDE_TILES = 64
-_ITERATE_WARPS = 16
-_LAUNCHES_PER_LOOK = 5
+_WARP = 32
 _LOOKS_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The square of pixels that one program of `iterate_kernel` holds in registers; it does not change the result.
+
+    Attributes:
+        side_px: Height and width, a power of two of at least 16.
+        halo: Pixels at each edge that are computed for the sake of the others; also the most iterations per launch.
+        rows: Rows of pixels of one thread, which owns two columns of them; a power of two.
+    """
+
+    side_px: int = 64
+    halo: int = 6
+    rows: int = 4
+
+    def __post_init__(self) -> None:
+        if self.side_px < 16 or self.side_px & (self.side_px - 1):
+            raise ValueError(f"side_px must be a power of two of at least 16, got {self.side_px!r}")
+        if not 1 <= self.halo < self.side_px // 2:
+            raise ValueError(f"halo must be within 1..{self.side_px // 2 - 1}, got {self.halo!r}")
+        if not 1 <= self.rows <= self.side_px // 2 or self.rows & (self.rows - 1):
+            raise ValueError(f"rows must be a power of two of at most {self.side_px // 2}, got {self.rows!r}")
+
+    @property
+    def owned_px(self) -> int:
+        """Height and width of what a program writes."""
+        return self.side_px - 2 * self.halo
+
+    @property
+    def num_warps(self) -> int:
+        """Warps of a program: a thread has two columns of `rows` pixels."""
+        return max(1, self.side_px**2 // (2 * self.rows * _WARP))
 
 
 class LevelState:
@@ -35,9 +70,7 @@ class LevelState:
         images: torch.Tensor,
         pairs: tuple[torch.Tensor, torch.Tensor],
         flow: torch.Tensor,
-        *,
-        halo: int,
-        tile_px: int,
+        tile: Tile,
     ) -> None:
         """Set up one level.
 
@@ -46,17 +79,15 @@ class LevelState:
             images: float32 (frames, 3, height, width): grey 0..255 and its derivatives, see `with_gradient`.
             pairs: Two int32 (pairs,): positions in `images` of each pair's frames.
             flow: float32 (pairs, 2, height, width), pixels of this level, to start from.
-            halo: Most iterations per launch.
-            tile_px: Side of a tile.
+            tile: How `iterate_kernel` cuts the planes.
         """
-        self._plan, self._images, self._halo, self._tile = plan, images, halo, tile_px
+        self._plan, self._images, self._tile = plan, images, tile
         self._index0, self._index1 = pairs
         self._height, self._width = (int(side) for side in images.shape[2:])
         device, size = images.device, (self._height, self._width)
-        owned = tile_px - 2 * halo
-        self._tiles_x, tiles_y = -(-self._width // owned), -(-self._height // owned)
+        self._tiles_x, tiles_y = (-(-side // tile.owned_px) for side in (self._width, self._height))
         self._num_tiles = self._tiles_x * tiles_y
-        self._pixel_block = _PIXEL_BLOCK if device.type == "cuda" else _INTERPRETED_PIXEL_BLOCK
+        self._pixel_block = _PIXEL_BLOCK if device.type == "cuda" else _INTERPRETED_BLOCK
         self._blocks = -(-self._width * self._height // self._pixel_block)
         self._count = count = len(flow)
         self._flow = torch.empty(count, kernels.NUM_FLOW_SLOTS.value, 2, *size, device=device)
@@ -64,9 +95,10 @@ class LevelState:
         self._dual = torch.empty(count, kernels.NUM_DUAL_SLOTS.value, 4, *size, device=device)
         self._dual[:, 0] = 0
         self._data = torch.empty(count, 4, *size, device=device)
-        self._error = torch.empty(count, self._num_tiles, halo, device=device)
+        self._error = torch.empty(count, self._num_tiles, tile.halo, device=device)
         self._previous = torch.empty(count, device=device)
         self.control = torch.zeros(count, kernels.NUM_CONTROLS.value, dtype=torch.int32, device=device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def warp(self) -> None:
         """Linearise the data term around the current flow and set all pairs going again."""
@@ -88,15 +120,44 @@ class LevelState:
             enable_fp_fusion=True,
         )
 
+    def round(self, first_iteration: int) -> None:
+        """Filter the flow and run the iterations up to the next filtering.
+
+        A launch costs the host longer than a small batch keeps the device busy: on a GPU the launches of a round are
+        recorded once and then replayed as one graph. They depend on the first iteration by its parity alone.
+        """
+        parity = first_iteration % 2
+        if parity in self._graphs:
+            self._graphs[parity].replay()
+            return
+        self._launch_round(parity)
+        if self._flow.is_cuda:
+            self._graphs[parity] = _recorded(lambda: self._launch_round(parity))
+
+    def _launch_round(self, first_iteration: int) -> None:
+        if self._plan.median_size > 1:
+            self.filter(self._plan.median_size)
+        for first in range(0, self._plan.num_iterations, self._tile.halo):
+            self.iterate(first_iteration + first, min(self._tile.halo, self._plan.num_iterations - first))
+
     def filter(self, size: int) -> None:
         """Median-filter the flow of the running pairs."""
-        kernels.median_kernel[(self._blocks, 2, self._count)](
-            self._flow, self.control, self._width, self._height, BLOCK=self._pixel_block, SIZE=size, num_warps=4
+        block, rows = (_MEDIAN_BLOCK, _MEDIAN_ROWS) if self._flow.is_cuda else (_INTERPRETED_BLOCK, 1)
+        columns = self._width * -(-self._height // rows)
+        kernels.median_kernel[(-(-columns // block), 2, self._count)](
+            self._flow,
+            self.control,
+            self._width,
+            self._height,
+            BLOCK=block,
+            SIZE=size,
+            ROWS=rows,
+            num_warps=_MEDIAN_BLOCK // _WARP,
         )
 
     def iterate(self, first_iteration: int, count: int) -> None:
         """Run `count` iterations of the running pairs and what pairs that stopped have to repeat."""
-        plan = self._plan
+        plan, tile = self._plan, self._tile
         kernels.iterate_kernel[(self._num_tiles, self._count)](
             self._flow,
             self._dual,
@@ -110,9 +171,12 @@ class LevelState:
             plan.l_t,
             plan.theta,
             plan.taut,
-            TILE=self._tile,
-            HALO=self._halo,
-            num_warps=_ITERATE_WARPS,
+            GROUPS=tile.side_px // tile.rows,
+            LANES=tile.side_px // 2,
+            ROWS=tile.rows,
+            HALO=tile.halo,
+            APPROXIMATE=self._flow.is_cuda,
+            num_warps=tile.num_warps,
             enable_fp_fusion=True,
         )
         kernels.decide_kernel[(self._count,)](
@@ -123,7 +187,7 @@ class LevelState:
             first_iteration,
             count,
             plan.epsilon**2 * self._width * self._height,
-            HALO=self._halo,
+            HALO=tile.halo,
             TILES=_DECIDE_TILES,
             SPARSE_CHECKS=plan.sparse_checks,
             num_warps=1,
@@ -135,16 +199,28 @@ class LevelState:
         return self._flow[torch.arange(self._count, device=slot.device), slot]
 
 
+def _recorded(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """Return the graph of what `launch` launches on the current device; nothing runs, and all must be compiled."""
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # the default one cannot record
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        launch()
+        graph.capture_end()
+    torch.cuda.current_stream().wait_stream(stream)
+    return graph
+
+
 class DoneWatch:
     """Tells when every pair is done, without making the device wait for the host.
 
-    On a GPU the host asks every few launches and reads the answer to a question asked earlier; kernels launched
+    On a GPU the host asks after every round and reads the answer to a question asked earlier; kernels launched
     meanwhile return at once where a pair is done. Under the interpreter it reads directly.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._launches = 0
         self._answers: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
 
     def all_done(self, control: torch.Tensor) -> bool:
@@ -152,9 +228,6 @@ class DoneWatch:
         mode = control[:, kernels.CONTROL_MODE.value]
         if not self._on_gpu:
             return bool((mode == kernels.DONE.value).all())
-        self._launches += 1
-        if self._launches % _LAUNCHES_PER_LOOK:
-            return False
         answer = torch.empty((), dtype=torch.bool, pin_memory=True)
         answer.copy_((mode == kernels.DONE.value).all(), non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]

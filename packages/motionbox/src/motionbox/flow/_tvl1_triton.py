@@ -1,5 +1,5 @@
-# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-# ruff: noqa: N803  (compile-time parameters are written in capitals)
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call,assignment"
+# ruff: noqa: N803, RUF005  (compile-time parameters are written in capitals; Triton has no unpacking)
 """Triton kernels of the TV-L1 GPU engine: warp, iterate, decide, median.
 
 Every kernel works on a batch of pairs; a pair's `control` row says what to do with it, so nothing is decided on the
@@ -20,7 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from motionbox.flow._median_triton import median9, median25
+from motionbox.flow._median_triton import medians9, medians25
+from motionbox.flow._tile_triton import after_of, before_of, load_tile, store_tile, tile_masks
 
 CONTROL_MODE = tl.constexpr(0)
 CONTROL_COUNT = tl.constexpr(1)
@@ -61,7 +62,7 @@ def _cubic_weight(t, a, TAP: tl.constexpr):
     return weight
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "height"])
 def warp_kernel(
     images_ptr,
     index0_ptr,
@@ -130,20 +131,72 @@ def warp_kernel(
 
 
 @triton.jit
-def _divergence(px, py, left, above):
-    return px - tl.gather(px, left, 1) + py - tl.gather(py, above, 0)
+def _primal_step(
+    u1,
+    u2,
+    p11,
+    p12,
+    p21,
+    p22,
+    i_x,
+    i_y,
+    rho_c,
+    inverse_norm,
+    l_t,
+    theta,
+    owned,
+    GROUPS: tl.constexpr,
+    LANES: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Return the flow after thresholding the data term and adding `theta div p`, and the squared update where owned."""
+    left11, left21, above12, above22 = before_of(p11, p21, p12, p22, GROUPS, LANES, ROWS)
+    error = tl.full((GROUPS, LANES), 0.0, tl.float32)
+    new1 = ()
+    new2 = ()
+    for cell in tl.static_range(2 * ROWS):
+        rho = rho_c[cell] + i_x[cell] * u1[cell] + i_y[cell] * u2[cell]
+        step = tl.minimum(tl.maximum(rho * inverse_norm[cell], -l_t), l_t)
+        change1 = theta * (p11[cell] - left11[cell] + p12[cell] - above12[cell]) - step * i_x[cell]
+        change2 = theta * (p21[cell] - left21[cell] + p22[cell] - above22[cell]) - step * i_y[cell]
+        error += tl.where(owned[cell], change1 * change1 + change2 * change2, 0.0)
+        new1 = new1 + (u1[cell] + change1,)
+        new2 = new2 + (u2[cell] + change2,)
+    return new1, new2, error
 
 
 @triton.jit
-def _dual_step(u, px, py, right, below, has_right, has_below, taut):
+def _dual_step(u, right, below, px, py, has_right, has_below, taut, ROWS: tl.constexpr, APPROXIMATE: tl.constexpr):
     """Return the dual variable of one flow component after `p = (p + taut Du) / (1 + taut |Du|)`."""
-    u_x = tl.where(has_right, tl.gather(u, right, 1) - u, 0.0)
-    u_y = tl.where(has_below, tl.gather(u, below, 0) - u, 0.0)
-    scale = 1.0 / (1.0 + taut * tl.sqrt(u_x * u_x + u_y * u_y))
-    return (px + taut * u_x) * scale, (py + taut * u_y) * scale
+    new_x = ()
+    new_y = ()
+    for cell in tl.static_range(2 * ROWS):
+        u_x = tl.where(has_right[cell % 2], right[cell] - u[cell], 0.0)
+        u_y = tl.where(has_below[cell // 2], below[cell] - u[cell], 0.0)
+        square = u_x * u_x + u_y * u_y
+        if APPROXIMATE:  # To about 1e-7, denormal numbers taken as 0: half of the instructions of sqrt and division.
+            norm = tl.inline_asm_elementwise("sqrt.approx.ftz.f32 $0, $1;", "=f,f", [square], tl.float32, True, 1)
+            grown = 1.0 + taut * norm
+            scale = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [grown], tl.float32, True, 1)
+        else:
+            scale = 1.0 / (1.0 + taut * tl.sqrt(square))
+        new_x = new_x + ((px[cell] + taut * u_x) * scale,)
+        new_y = new_y + ((py[cell] + taut * u_y) * scale,)
+    return new_x, new_y
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit
+def _inner_edges(y0, x0, width, height, GROUPS: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """Return which pixels have a right neighbour in the image (per column cell), and which one below (per row cell)."""
+    x = x0 + tl.arange(0, LANES)[None, :] * 2
+    y = y0 + tl.arange(0, GROUPS)[:, None] * ROWS
+    has_below = ()
+    for row in tl.static_range(ROWS):
+        has_below = has_below + ((y + row >= 0) & (y + row < height - 1),)
+    return ((x >= 0) & (x < width - 1), (x + 1 >= 0) & (x + 1 < width - 1)), has_below
+
+
+@triton.jit(do_not_specialize=["width", "height", "tiles_x", "count"])
 def iterate_kernel(
     flow_ptr,
     dual_ptr,
@@ -157,8 +210,11 @@ def iterate_kernel(
     l_t,
     theta,
     taut,
-    TILE: tl.constexpr,
+    GROUPS: tl.constexpr,
+    LANES: tl.constexpr,
+    ROWS: tl.constexpr,
     HALO: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
 ):
     """Run `count` (at most HALO) fixed-point iterations of every pair that is not done, tile by tile.
 
@@ -174,58 +230,37 @@ def iterate_kernel(
         return
     slot = tl.load(control + CONTROL_SLOT)
     flow_slot = tl.where(tl.load(control + CONTROL_FILTERED) != 0, FILTERED_SLOT, slot)
-
     plane = height * width
-    local = tl.arange(0, TILE)
-    rows = (tile // tiles_x) * (TILE - 2 * HALO) - HALO + local
-    columns = (tile % tiles_x) * (TILE - 2 * HALO) - HALO + local
-    offset = rows[:, None] * width + columns[None, :]
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
-    middle = (local >= HALO) & (local < TILE - HALO)
-    owned = inside & middle[:, None] & middle[None, :]
-    has_right = ((columns >= 0) & (columns < width - 1))[None, :]
-    has_below = ((rows >= 0) & (rows < height - 1))[:, None]
-    left = tl.broadcast_to(tl.maximum(local - 1, 0)[None, :], (TILE, TILE))
-    right = tl.broadcast_to(tl.minimum(local + 1, TILE - 1)[None, :], (TILE, TILE))
-    above = tl.broadcast_to(tl.maximum(local - 1, 0)[:, None], (TILE, TILE))
-    below = tl.broadcast_to(tl.minimum(local + 1, TILE - 1)[:, None], (TILE, TILE))
+    y0 = (tile // tiles_x) * (GROUPS * ROWS - 2 * HALO) - HALO
+    x0 = (tile % tiles_x) * (2 * LANES - 2 * HALO) - HALO
+    inside = tile_masks(y0, x0, width, height, GROUPS, LANES, ROWS, 0)
+    owned = tile_masks(y0, x0, width, height, GROUPS, LANES, ROWS, HALO)
+    counted = ()
+    for cell in tl.static_range(2 * ROWS):
+        counted = counted + (tl.reshape(owned[cell], (GROUPS, LANES)),)
+    has_right, has_below = _inner_edges(y0, x0, width, height, GROUPS, LANES, ROWS)
 
-    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + flow_slot) * 2 * plane + offset
-    dual = dual_ptr + (pair * NUM_DUAL_SLOTS + slot) * 4 * plane + offset
-    data = data_ptr + pair * 4 * plane + offset
-    u1 = tl.load(flow, mask=inside, other=0.0)
-    u2 = tl.load(flow + plane, mask=inside, other=0.0)
-    p11 = tl.load(dual, mask=inside, other=0.0)
-    p12 = tl.load(dual + plane, mask=inside, other=0.0)
-    p21 = tl.load(dual + 2 * plane, mask=inside, other=0.0)
-    p22 = tl.load(dual + 3 * plane, mask=inside, other=0.0)
-    i_x = tl.load(data, mask=inside, other=0.0)
-    i_y = tl.load(data + plane, mask=inside, other=0.0)
-    rho_c = tl.load(data + 2 * plane, mask=inside, other=0.0)
-    inverse_norm = tl.load(data + 3 * plane, mask=inside, other=0.0)
+    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + flow_slot) * 2 * plane
+    dual = dual_ptr + (pair * NUM_DUAL_SLOTS + slot) * 4 * plane
+    data = data_ptr + pair * 4 * plane
+    u1, u2 = load_tile(flow, plane, y0, x0, width, inside, 2, GROUPS, LANES, ROWS)
+    p11, p12, p21, p22 = load_tile(dual, plane, y0, x0, width, inside, 4, GROUPS, LANES, ROWS)
+    i_x, i_y, rho_c, inverse_norm = load_tile(data, plane, y0, x0, width, inside, 4, GROUPS, LANES, ROWS)
 
     errors = error_ptr + (pair * tl.num_programs(0) + tile) * HALO
     for k in range(steps):
-        rho = rho_c + i_x * u1 + i_y * u2
-        step = tl.minimum(tl.maximum(rho * inverse_norm, -l_t), l_t)
-        new1 = u1 - step * i_x + theta * _divergence(p11, p12, left, above)
-        new2 = u2 - step * i_y + theta * _divergence(p21, p22, left, above)
-        change = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
-        change = tl.where(owned, change, 0.0)
-        tl.store(errors + k, tl.reduce(tl.reduce(change, 1, _add), 0, _add))
-        u1 = new1
-        u2 = new2
-        p11, p12 = _dual_step(u1, p11, p12, right, below, has_right, has_below, taut)
-        p21, p22 = _dual_step(u2, p21, p22, right, below, has_right, has_below, taut)
+        u1, u2, error = _primal_step(
+            u1, u2, p11, p12, p21, p22, i_x, i_y, rho_c, inverse_norm, l_t, theta, counted, GROUPS, LANES, ROWS
+        )
+        tl.store(errors + k, tl.reduce(tl.reduce(error, 1, _add), 0, _add))
+        right1, right2, below1, below2 = after_of(u1, u2, GROUPS, LANES, ROWS)
+        p11, p12 = _dual_step(u1, right1, below1, p11, p12, has_right, has_below, taut, ROWS, APPROXIMATE)
+        p21, p22 = _dual_step(u2, right2, below2, p21, p22, has_right, has_below, taut, ROWS, APPROXIMATE)
 
-    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + 1 - slot) * 2 * plane + offset
-    dual = dual_ptr + (pair * NUM_DUAL_SLOTS + 1 - slot) * 4 * plane + offset
-    tl.store(flow, u1, mask=owned)
-    tl.store(flow + plane, u2, mask=owned)
-    tl.store(dual, p11, mask=owned)
-    tl.store(dual + plane, p12, mask=owned)
-    tl.store(dual + 2 * plane, p21, mask=owned)
-    tl.store(dual + 3 * plane, p22, mask=owned)
+    flow = flow_ptr + (pair * NUM_FLOW_SLOTS + 1 - slot) * 2 * plane
+    dual = dual_ptr + (pair * NUM_DUAL_SLOTS + 1 - slot) * 4 * plane
+    store_tile(flow, plane, (u1, u2), y0, x0, width, owned, 2, GROUPS, LANES, ROWS)
+    store_tile(dual, plane, (p11, p12, p21, p22), y0, x0, width, owned, 4, GROUPS, LANES, ROWS)
 
 
 @triton.jit(do_not_specialize=["first_iteration", "count"])
@@ -278,11 +313,11 @@ def decide_kernel(
     tl.store(control + CONTROL_FILTERED, tl.where(moved, 0, filtered))
 
 
-@triton.jit
-def median_kernel(flow_ptr, control_ptr, width, height, BLOCK: tl.constexpr, SIZE: tl.constexpr):
+@triton.jit(do_not_specialize=["width", "height"])
+def median_kernel(flow_ptr, control_ptr, width, height, BLOCK: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr):
     """Write the SIZE x SIZE median (border repeated) of the flow of every running pair to the filtered slot.
 
-    flow: (pairs, 3, 2, height, width). Grid: (blocks of pixels, 2 components, pairs).
+    flow: (pairs, 3, 2, height, width). Grid: (blocks of columns of ROWS pixels, 2 components, pairs).
     """
     pair = tl.program_id(2).to(tl.int64)
     control = control_ptr + pair * NUM_CONTROLS
@@ -290,18 +325,19 @@ def median_kernel(flow_ptr, control_ptr, width, height, BLOCK: tl.constexpr, SIZ
         return
     component = tl.program_id(1)
     plane = height * width
-    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = pixel < plane
-    y = pixel // width
-    x = pixel - y * width
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = place % width
+    y = place // width * ROWS
+    valid = y < height
     slot = tl.load(control + CONTROL_SLOT)
     source = flow_ptr + ((pair * NUM_FLOW_SLOTS + slot) * 2 + component) * plane
-    if SIZE == 5:  # noqa: SIM108  (chosen when the kernel is compiled)
-        middle = median25(source, x, y, width, height, valid)
+    if SIZE == 5:
+        medians = medians25(source, x, y, width, height, valid, ROWS)
     else:
-        middle = median9(source, x, y, width, height, valid)
+        medians = medians9(source, x, y, width, height, valid, ROWS)
     target = flow_ptr + ((pair * NUM_FLOW_SLOTS + FILTERED_SLOT) * 2 + component) * plane
-    tl.store(target + pixel, middle, mask=valid)
+    for k in tl.static_range(ROWS):
+        tl.store(target + (y + k) * width + x, medians[k], mask=y + k < height)
     tl.store(control + CONTROL_FILTERED, 1)  # every program writes the same; none of this launch reads it
 
 

@@ -1,0 +1,81 @@
+"""What a GPU computes is what the CPU computes; `make test-gpu`."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from mofo_train import masks
+from mofo_train.bench import training_step
+from mofo_train.models import create_pretrain_model
+from mofo_train.models.mca import MultiCrossAttention
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+CUDA = torch.device("cuda")
+
+
+def _sets(num_clips: int, num_tokens: int) -> torch.Tensor:
+    """Membership of clips of all kinds: none inside, all but one, and shares between."""
+    generator = torch.Generator().manual_seed(1)
+    shares = torch.linspace(0.05, 0.95, num_clips)[:, None]
+    inside = torch.rand(num_clips, num_tokens, generator=generator) < shares
+    inside[0] = False
+    inside[1] = True
+    inside[1, 0] = False
+    return inside
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_multi_cross_attention_equals_the_cpus(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    block, inside = MultiCrossAttention(192), _sets(6, 98)
+    tokens = torch.randn(6, 98, 192, requires_grad=True)
+    expected = block(tokens, inside, ~inside)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), [tokens, *block.parameters()])
+
+    on_gpu = copy.deepcopy(block).to(CUDA)
+    moved = tokens.detach().to(CUDA).requires_grad_()
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        fused = on_gpu(moved, inside.to(CUDA), ~inside.to(CUDA))
+    gradients = torch.autograd.grad((fused.float() * weights.to(CUDA)).sum(), [moved, *on_gpu.parameters()])
+    for result, right in zip([fused, *gradients], [expected, *wanted], strict=True):
+        error = (result.float().cpu() - right).norm() / right.norm().clamp(min=1e-6)
+        assert error < tolerance
+
+
+def test_reconstruction_equals_the_cpus() -> None:
+    torch.manual_seed(0)
+    model = create_pretrain_model("videomae_tiny").eval()
+    frames = torch.randn(2, 3, 16, 224, 224)
+    mask = masks.tube_mask(2, 196, 8, generator=torch.Generator().manual_seed(0))
+    expected = model(frames, mask)
+    result = model.to(CUDA)(frames.to(CUDA), mask.to(CUDA)).cpu()
+    assert (result - expected).norm() / expected.norm() < 1e-4
+
+
+def test_compiled_training_follows_eager_training() -> None:
+    curves = {}
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = create_pretrain_model("videomae_tiny").to(CUDA)
+        step = training_step(model, CUDA, "fp32", compiled=compiled)
+        generator = torch.Generator(CUDA).manual_seed(0)
+        frames = torch.randn(4, 3, 16, 224, 224, device=CUDA, generator=generator)
+        curves[compiled] = [step(frames, masks.tube_mask(4, 196, 8, generator=generator)) for _ in range(6)]
+    assert curves[True] == pytest.approx(curves[False], rel=1e-3)
+    assert curves[False][-1] < curves[False][0]
+
+
+def test_motion_masks_hide_exact_shares_on_the_device() -> None:
+    generator = torch.Generator(CUDA).manual_seed(0)
+    boxes = torch.tensor([[0, 0, 224, 224], [0, 0, 0, 0], [10, 20, 60, 90], [100, 0, 224, 224]], device=CUDA)
+    inside = masks.patches_inside_box(boxes.float(), (224, 224), 16)
+    mask = masks.motion_tube_mask(inside, 8, generator=generator).view(4, 8, 196)
+    assert (mask == mask[:, :1]).all()
+    assert mask[:, 0].sum(1).tolist() == [round(0.9 * 196)] * 4
+    counts = inside.sum(1).tolist()
+    spilled = [max(round(0.75 * count), round(0.9 * 196) - (196 - count)) for count in counts]  # outside may run out
+    assert (mask[:, 0] & inside).sum(1).tolist() == spilled
