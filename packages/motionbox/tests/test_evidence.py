@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from motionbox import boxes as bx
 from motionbox.config import EvidenceConfig, load_config
-from motionbox.evidence import accumulate, clip_boxes, closeness, evidence_boxes, sustained
+from motionbox.evidence import accumulate, clip_boxes, closeness, evidence_boxes, lasting_motion, sustained
 from motionbox.motion import quantise_map
 
 CONFIG = load_config("tuned")
@@ -85,6 +85,44 @@ def test_weak_and_rare_regions_are_no_evidence():
     assert bx.iou(run(motion).boxes, BLOCK_PX).min() > 0.7
 
 
+def test_lasting_motion_known_answers():
+    motion = np.zeros((5, 5, 12), np.float32)
+    motion[:, 2, [2, 4, 6, 8, 10]] = np.diag([5.0, 4, 3, 2, 1])  # two cells further with every frame
+    motion[2, 0, 0] = 9  # a flash
+    times, no_cut = np.arange(5) / 12, np.zeros(5, bool)
+
+    found = lasting_motion(motion, times, no_cut, 0.05, 2)
+    assert found[2, 0, 0] == 0
+    np.testing.assert_array_equal(found[range(5), 2, [2, 4, 6, 8, 10]], [4, 3, 2, 1, 1])
+    assert not lasting_motion(motion, times, no_cut, 0.05, 1)[1:4].any()  # out of reach
+    assert not lasting_motion(motion, times, no_cut, 0.1, 2)[2:3].any()  # two frames further it is out of reach, too
+    np.testing.assert_array_equal(lasting_motion(motion, times, no_cut, 0.0, 2), motion)
+
+
+def test_lasting_motion_looks_at_distinct_moments_of_one_scene():
+    motion = np.zeros((6, 1, 1), np.float32)
+    motion[2:4] = 7  # the same frame twice, as in 30 fps footage stored at 60
+    no_cut = np.zeros(6, bool)
+    assert not lasting_motion(motion, np.arange(6) / 60, no_cut, 0.05, 1).any()
+    # Nothing in sight on one side: at the ends of the clip, at a cut, and where frames are sparse.
+    motion[:] = np.array([3, 2, 9, 4, 5, 1], np.float32)[:, None, None]
+    times = np.arange(6) / 12
+    np.testing.assert_array_equal(lasting_motion(motion, times, no_cut, 0.05, 0)[:, 0, 0], [2, 2, 2, 4, 1, 1])
+    cut = np.arange(6) == 2
+    found = lasting_motion(motion, times, cut, 0.05, 0)[:, 0, 0]
+    np.testing.assert_array_equal(found[[0, 1, 3, 4, 5]], [2, 2, 4, 1, 1])
+    np.testing.assert_array_equal(lasting_motion(motion, np.arange(6) / 2, no_cut, 0.05, 0), motion)
+
+
+def test_a_flash_is_no_evidence_however_strong_and_large():
+    motion = moving_block()
+    motion[[3, 27, 33], :20, 40:] = 8  # three times as large as what moves, for a frame each
+    np.testing.assert_array_equal(run(motion).boxes, run(moving_block()).boxes)
+    assert run(motion, persist_seconds=0.0).boxes[[3, 27, 33], 2].min() > 8 * 50
+    motion[[4, 5, 28, 29], :20, 40:] = 8  # now it moves on for three frames
+    assert run(motion).boxes[[4, 28], 2].min() > 8 * 50
+
+
 def test_closeness_known_answers():
     strength = np.zeros((2, 10, 20), np.float32)
     strength[:, 6:10, 4:8] = 1  # a square of 16 cells with one side on the lower border: 4 / sqrt(16)
@@ -106,7 +144,8 @@ def test_boxes_of_close_ups_grow_and_others_do_not():
     close, plain = run(motion).boxes, run(motion, close_up=1e3).boxes
     growth = bx.area(close) / bx.area(plain)
     assert growth.min() > 1.2
-    assert bx.area(close).max() <= 0.91 * WIDTH * HEIGHT
+    assert bx.area(close).max() <= 0.81 * WIDTH * HEIGHT
+    assert bx.area(run(motion, close_up_area=1.0, close_up=0.1).boxes).min() > 0.95 * WIDTH * HEIGHT
     assert (bx.area(bx.intersection(close, plain)) == bx.area(plain)).all()
     inside = moving_block(0, 40)  # as constant, but whole in view
     np.testing.assert_array_equal(run(inside).boxes, run(inside, close_up=1e3).boxes)

@@ -48,6 +48,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "no clip memory (0.01 s)": {"boxes.evidence.memory_seconds": 0.01},
     "whole clip alike (memory 100 s)": {"boxes.evidence.memory_seconds": 100.0},
     "all regions, weak ones too": {"boxes.evidence.min_region": 0.0, "boxes.evidence.min_moving": 0.0},
+    "regions that do not last, too": {"boxes.evidence.persist_seconds": 0.0},
     "one region": {"boxes.evidence.num_regions": 1},
     "threshold by noise alone": {"boxes.evidence.peak_ratio": 0.0},
     "no growth of close-ups": {"boxes.evidence.close_up": 1e3},

@@ -30,9 +30,8 @@ class FramesConfig(_Section):
 
     Attributes:
         short_side_px: Frames are shrunk (area interpolation) until the short side is at most this; never enlarged.
-        duplicate_ratio: A frame repeats the one before (30 fps footage stored at 60 fps) where its mean absolute
-            difference to it is below this share of the differences around it, see `frames.find_duplicates`; flow skips
-            such frames. 0 turns the check off.
+        duplicate_ratio: A frame repeats the one before (30 fps stored at 60) where its mean absolute difference to it
+            is below this share of those around it, see `frames.find_duplicates`; flow skips such frames. 0: off.
         spans: Which frames of a video are processed: `annotated`: those of its clips; `all`: every one. Clips and their
             boxes are the same either way, `Store.video_rows` shows the rest.
         span_margin_seconds: `annotated` clips are widened by this on both sides, then to whole blocks (see `plan`).
@@ -157,8 +156,7 @@ class StoreConfig(_Section):
         static_energy: A clip whose motion energy (mean of the motion map, pixels per frame step and pixel) is below
             this in nine frames of ten stands still: what moves is the noise of its compression.
         flow: Keep the flow itself, in the working size: `float16`, `uint8` (an order of magnitude smaller) or `none`.
-        flow_bound_px: Displacement that `uint8` holds at most; larger ones saturate, smaller ones are off by at most
-            1/254 of it.
+        flow_bound_px: Displacement that `uint8` holds at most; larger ones saturate, others are off by up to 1/254.
         clips: Keep the frames in colour for training, short side at most `clip_blocks.SHORT_SIDE_PX`: `h264` (few
             bytes), `jpeg` (reads faster) or `none`. Part of the digest only where not `none`.
     """
@@ -210,16 +208,13 @@ class ContourConfig(_Section):
         threshold_max: Responses under this share of the frame's maximum are suppressed.
         threshold_noise: Responses under this many robust standard deviations of the map (1.4826 times its median) are
             suppressed; 0 turns this off.
-        wide_sigma_share: Second, wide Gaussian, as a share of the short side; 0 leaves it and its threshold out: the
-            area is then what exceeds the first thresholds.
+        wide_sigma_share: Second, wide Gaussian, as a share of the short side; 0 leaves it and its threshold out.
         threshold_std: Second threshold: mean plus this many standard deviations of the widely smoothed map.
         rank_by: `area`, or `energy`: the sum of the smoothed map inside.
         num_contours: Most contours kept, highest rank first.
-        max_centre_distance: Later contours are dropped where their centre is further from the first's than this share
-            of the diagonal.
+        max_centre_distance: Later contours are dropped further than this share of the diagonal from the first's centre.
         min_peak: A smoothed map whose maximum (in the unit of the map) is not above this has no motion.
-        min_contrast: A widely smoothed map whose peak is not above 1 + this times its mean is even (noise, rotation or
-            zoom of the camera): it gives no box.
+        min_contrast: A widely smoothed map whose peak is not above 1 + this times its mean is even: it gives no box.
     """
 
     sigma_px: float = Field(1.0, ge=0)
@@ -240,25 +235,31 @@ class EvidenceConfig(_Section):
     Attributes:
         noise_ratio: A cell moves where its motion exceeds this many robust standard deviations of the frame.
         peak_ratio: ... and this share of the clip's sustained peak.
+        persist_seconds: Motion lasts as far as it is seen this long before and after it, too; 0: all of it does.
+        persist_px: ... within this distance, in pixels of the working size.
         sustained_seconds: A value counts as reached when the clip reaches it for this long in sum.
         num_regions: Most moving regions of a frame, strongest first.
-        min_region: A region is evidence for the boxes from this share of the clip's sustained region energy.
+        min_region: A region is evidence for the boxes from this share of the clip's sustained lasting energy.
         min_moving: A region counts as motion (coverage, duty) from this share of it.
         memory_seconds: Evidence fades by 1/e over this much time of typical motion; rest does not age it.
         trim_share: Share of the evidence left outside on each side of a box.
         close_up: Closeness (see `evidence.closeness`) above which boxes grow: their area by (closeness / close_up)^2.
+        close_up_area: Share of the frame that they grow to at most.
         cut_ratio: A frame whose motion is this many times the clip's median noise everywhere is a scene cut.
     """
 
-    noise_ratio: float = Field(2.5, gt=0)
+    noise_ratio: float = Field(2.75, gt=0)
     peak_ratio: float = Field(0.02, ge=0, lt=1)
+    persist_seconds: float = Field(0.05, ge=0)
+    persist_px: float = Field(24.0, ge=0)
     sustained_seconds: float = Field(0.15, ge=0)
     num_regions: int = Field(2, ge=1)
     min_region: float = Field(0.4, ge=0, lt=1)
     min_moving: float = Field(0.05, ge=0, lt=1)
-    memory_seconds: float = Field(0.08, gt=0)
-    trim_share: float = Field(0.007, ge=0, lt=0.5)
-    close_up: float = Field(0.38, gt=0)
+    memory_seconds: float = Field(0.05, gt=0)
+    trim_share: float = Field(0.005, ge=0, lt=0.5)
+    close_up: float = Field(0.3, gt=0)
+    close_up_area: float = Field(0.8, gt=0, le=1)
     cut_ratio: float = Field(6.0, gt=1)
 
 

@@ -5,7 +5,8 @@ is noise and what is motion, frames without motion inherit the area of the motio
 the clip is a close-up. A pure function of what the store keeps per frame (motion maps and times), so it does not depend
 on how the video was split into work units.
 
-1. Per frame: cells above the frame's noise and a share of the clip's peak form regions; the strongest are kept.
+1. Per frame: cells above the frame's noise and a share of the clip's peak form regions; those with the most motion that
+   lasts are kept. What hands move, moves on; a camera that jerks, and flow that misses its mark, give a flash.
 2. Evidence: region cells, weighted by strength, summed over time with an exponential kernel on both sides (no lag). Its
    clock runs with the amount of motion: rest does not age the evidence. Scene cuts stop it.
 3. Boxes: marginal quantiles of the evidence. Motion that fills them most of the time and is cut off by the frame's
@@ -37,10 +38,10 @@ _MAX_PIECE_SECONDS = 60.0
 _MAX_PIECE_FRAMES = 3600
 _MIN_NOISE_PX = 0.1
 _MIN_CUT_NOISE_SHARE = 0.02
+_MAX_PERSIST_GAP_SECONDS = 0.25  # where frames are sparser than this, nothing can be said of what lasts
 _SMOOTHING_CELLS = 0.7
 _PEAK_QUANTILE = 0.98
 _MIN_MOVING_SHARE = 0.01
-_MAX_AREA_SHARE = 0.9
 _CLOSE_UP_POWER = 2
 
 
@@ -155,14 +156,14 @@ def _piece_boxes(motion: Array, times: Array64, cells_wh: tuple[float, float], c
     """Return the boxes of up to a minute in cells, None where nothing moves."""
     settings = config.boxes.evidence
     weights = _frame_seconds(times)
-    noise_units, regions = _find_regions(motion, weights, min(cells_wh) * config.store.map_scale, settings)
+    noise_units, regions = _find_regions(motion, times, config.store.map_scale, cells_wh, settings)
     if not regions.strength.any():
         return None
     evidence = accumulate(regions.strength, weights, regions.cut, settings)
     own = evidence_boxes(evidence, settings.trim_share, cells_wh)
     area = bx.area(own) / (cells_wh[0] * cells_wh[1])
     factor = max(closeness(regions.strength, regions.coverage, area, weights) / settings.close_up, 1) ** _CLOSE_UP_POWER
-    boxes = _grow(own, np.maximum(area, np.minimum(area * factor, _MAX_AREA_SHARE)), cells_wh)
+    boxes = _grow(own, np.maximum(area, np.minimum(area * factor, settings.close_up_area)), cells_wh)
     frame_confidence, confidence = _confidence(noise_units, boxes, regions, cells_wh, settings)
     return _Piece(boxes, np.asarray(regions.strength.any(axis=(1, 2))), frame_confidence, confidence)
 
@@ -174,18 +175,22 @@ def _frame_seconds(times: Array64) -> Array64:
 
 
 def _find_regions(
-    motion: Array, weights: Array64, short_side_px: float, settings: EvidenceConfig
+    motion: Array, times: Array64, map_scale: int, cells_wh: tuple[float, float], settings: EvidenceConfig
 ) -> tuple[Array, _Regions]:
     """Find the moving regions of a clip; also return its motion in units of each frame's noise."""
+    weights = _frame_seconds(times)
     noise = ROBUST_STD * np.median(motion, axis=(1, 2))
     typical = max(float(np.median(noise)), _MIN_NOISE_PX)
-    cut = noise > max(settings.cut_ratio * typical, _MIN_CUT_NOISE_SHARE * short_side_px)
+    cut = noise > max(settings.cut_ratio * typical, _MIN_CUT_NOISE_SHARE * min(cells_wh) * map_scale)
     smooth = np.stack([cv2.GaussianBlur(frame, (0, 0), _SMOOTHING_CELLS) for frame in motion])
     units = (smooth / np.maximum(noise, typical)[:, None, None]).astype(np.float32)
     units[cut] = 0
+    lasting = lasting_motion(units, times, cut, settings.persist_seconds, settings.persist_px / map_scale)
     peak = sustained(np.quantile(units.reshape(len(units), -1), _PEAK_QUANTILE, axis=1), weights, settings)
     threshold = max(settings.noise_ratio, settings.peak_ratio * peak)
-    frames = [_frame_regions(frame, threshold, peak, settings.num_regions) for frame in units]
+    masks = [(frame > threshold).astype(np.uint8) for frame in units]
+    energy = np.minimum(lasting, peak)
+    frames = [_frame_regions(*pair, settings.num_regions) for pair in zip(masks, energy, strict=True)]
     strongest = np.array([energies[0] if len(energies) else 0.0 for _, energies in frames])
     level = sustained(strongest, weights, settings)
     strength = np.zeros_like(units)
@@ -198,14 +203,47 @@ def _find_regions(
     return units, _Regions(strength, coverage, peak, cut)
 
 
-def _frame_regions(units: Array, threshold: float, peak: float, count: int) -> tuple[npt.NDArray[np.intp], Array64]:
+def lasting_motion(
+    motion: Array, times: Array64, cut: npt.NDArray[np.bool_], persist_seconds: float, reach_cells: float
+) -> Array:
+    """Limit the motion of each cell to what is seen around it a moment before and a moment after.
+
+    Args:
+        motion: float32 (T, h, w), >= 0.
+        times: float64 (T,), seconds, not decreasing.
+        cut: bool (T,), scene cuts: nothing is compared across them.
+        persist_seconds: The moment: the nearest frames at least this far away are looked at. 0 limits nothing.
+        reach_cells: How far from the cell, in x and in y; rounded.
+
+    Returns:
+        float32 (T, h, w), the smallest of a cell's motion, the largest around it before and the largest after.
+        A side where the clip or the scene ends, or where no frame follows for a quarter of a second, limits nothing.
+    """
+    if persist_seconds == 0:
+        return motion
+    size = 2 * round(reach_cells) + 1
+    around = [cv2.dilate(frame, np.ones((size, size), np.uint8)) for frame in motion]
+    scene = np.cumsum(cut)
+    slack = 1e-6  # timestamps are rounded
+    before = np.searchsorted(times, times - persist_seconds + slack, side="right") - 1
+    after = np.searchsorted(times, times + persist_seconds - slack, side="left")
+    lasting = motion.copy()
+    for t in range(len(motion)):
+        for other in (int(before[t]), int(after[t])):
+            comparable = 0 <= other < len(motion) and scene[other] == scene[t] and not cut[other]
+            if comparable and abs(times[other] - times[t]) <= _MAX_PERSIST_GAP_SECONDS:
+                np.minimum(lasting[t], around[other], out=lasting[t])
+    return lasting
+
+
+def _frame_regions(mask: npt.NDArray[np.uint8], energy: Array, count: int) -> tuple[npt.NDArray[np.intp], Array64]:
     """Label a frame's strongest connected regions 1, 2, ... by falling energy; return labels and energies."""
-    num, labels = cv2.connectedComponents((units > threshold).astype(np.uint8), connectivity=8)
-    energy = np.bincount(labels.ravel(), np.minimum(units, peak).ravel(), minlength=num)[1:]
-    order = np.argsort(-energy, kind="stable")[:count]
+    num, labels = cv2.connectedComponents(mask, connectivity=8)
+    sums = np.bincount(labels.ravel(), energy.ravel(), minlength=num)[1:]
+    order = np.argsort(-sums, kind="stable")[:count]
     ranks = np.zeros(num, np.intp)
     ranks[order + 1] = np.arange(1, len(order) + 1)
-    return np.asarray(ranks[labels], np.intp), np.asarray(energy[order], np.float64)
+    return np.asarray(ranks[labels], np.intp), np.asarray(sums[order], np.float64)
 
 
 def sustained(values: Array64, weights: Array64, settings: EvidenceConfig) -> float:

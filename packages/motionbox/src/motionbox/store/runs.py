@@ -28,7 +28,7 @@ from motionbox.store.durable import fsync_directory, make_directory, parquet_byt
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths, check_store, read_json, run_paths
 
 # Raised by every change of the code that changes numbers under the same config.
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 
 _SHAPING_LIBRARIES = ("motionbox", "numpy", "scipy", "opencv-contrib-python-headless", "numba", "av", "pyarrow", "zarr")
 _NUM_NAMED = 5
