@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from pydantic import BaseModel
@@ -17,13 +17,14 @@ from pydantic import BaseModel
 from mofo_train.config import ClipsConfig, OptimConfig, config_digest
 from mofo_train.data.order import ResumableSampler
 from mofo_train.distributed import Ranks
-from mofo_train.errors import CheckpointError, DataError, MofoTrainError
+from mofo_train.errors import CheckpointError, DataError, Interrupted, MofoTrainError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """`run.precision` -> number format."""
 _BAD_CLIPS_SHOWN = 5
 _MIN_CLIPS_FOR_SHARE = 100
 _SEED_STRIDE = 1_000_003
+_TRACES = ("log.jsonl", "checkpoints", "best")  # what a run that took a step leaves in its folder
 
 
 class DivergedError(MofoTrainError):
@@ -39,19 +40,46 @@ def stop_diverged(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
     )
 
 
-def claim_folder(out: Path, config: BaseModel, *, write: bool) -> None:
+def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str | None = None) -> None:
     """Write the recipe into the folder of a run, or check that the recipe there is the same.
 
+    A run that never took a step has nothing to lose: its folder may be claimed by another recipe.
+
+    Args:
+        out: The folder.
+        config: The recipe.
+        write: Whether this process writes.
+        data: What the run's boxes and clips are, `ClipReader.content_id()`; None = not checked.
+
     Raises:
-        CheckpointError: The folder holds a run of another recipe; nothing is overwritten.
+        CheckpointError: The folder holds a run of another recipe or of other boxes; nothing is overwritten.
     """
     digest, recipe = config_digest(config), out / "recipe.json"
-    if recipe.exists() and json.loads(recipe.read_text(encoding="utf-8"))["digest"] != digest:
-        raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
-    if write and not recipe.exists():
+    if any((out / name).exists() for name in _TRACES):
+        claimed = _read_claim(recipe)
+        if claimed["digest"] != digest:
+            raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
+        if data is not None and claimed.get("data") not in (None, data):
+            raise CheckpointError(
+                f"out must be of the same store and clips, got {out} of others; name that store, or another folder"
+            )
+        return
+    if write:
         out.mkdir(parents=True, exist_ok=True)
-        values = {"digest": digest, "config": config.model_dump(mode="json")}
-        recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if data is None and recipe.exists():
+            data = _read_claim(recipe).get("data")
+        values = {"digest": digest, "data": data, "config": config.model_dump(mode="json")}
+        private = recipe.with_suffix(".writing")
+        private.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        private.replace(recipe)
+
+
+def _read_claim(recipe: Path) -> dict[str, Any]:
+    try:
+        claim: dict[str, Any] = json.loads(recipe.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{recipe} must say what run its folder is of, got: {error}; choose another") from None
+    return claim
 
 
 def create_sampler(
@@ -126,6 +154,20 @@ class BadClips:
                 f"unreadable clips must be at most {self.max_share:.1%} (data.max_bad_share), got {self.num_bad} of "
                 f"{self.num_read} read; the first: {first}"
             )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM into Interrupted at once, for the work between two trainings, which keeps nothing half done."""
+
+    def stop(*_: object) -> NoReturn:
+        raise Interrupted("interrupted; the same command resumes")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @dataclass
