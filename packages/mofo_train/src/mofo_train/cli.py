@@ -10,6 +10,7 @@ import click
 
 from mofo_train import __version__
 from mofo_train.errors import ExitCode, MofoTrainError
+from motionbox.errors import MotionBoxError
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
@@ -54,7 +55,7 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a `MofoTrainError` becomes one line on stderr and its exit code."""
+    """Run the command line; a `MofoTrainError`, or a file that cannot be written, becomes one line on stderr."""
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
     except click.ClickException as error:
@@ -62,7 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(ExitCode.USAGE)
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
-    except MofoTrainError as error:
+    except (MofoTrainError, MotionBoxError) as error:
         click.echo(f"mofo-train: error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # what nobody foresaw: a full disk under a log, a folder of somebody else's
+        if error.errno is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename} "
+        click.echo(f"mofo-train: error: {where}must be readable and writable, got: {error.strerror}", err=True)
+        sys.exit(ExitCode.USAGE)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)

@@ -78,7 +78,11 @@ def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> t
     model: nn.Module
     if isinstance(config, PretrainConfig):
         autoencoder = create_pretrain_model(
-            net.name, num_frames=net.num_frames, image_px=net.image_px, recompute=net.recompute
+            net.name,
+            num_frames=net.num_frames,
+            image_px=net.image_px,
+            decoder_depth=config.model.decoder_depth,
+            recompute=net.recompute,
         ).to(device)
         hidden = num_hidden_tokens(config.mask, autoencoder.clip)
         mask = torch.zeros(batch, autoencoder.clip.num_tokens, dtype=torch.bool, device=device)

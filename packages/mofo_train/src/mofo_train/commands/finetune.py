@@ -52,5 +52,6 @@ def command(
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
         say = say_once(ranks)
+        say(reader.remarks())
         best = finetune(config, reader, out, ranks, say=say)
         say(f"done: {best}")

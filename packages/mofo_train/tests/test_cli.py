@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import click
+import pytest
+
+from mofo_train import cli
+from mofo_train.errors import DataError
+from motionbox.errors import StoreError
+
+
+def outcome(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return exit code and stderr of a command that ends with an error."""
+
+    @click.command
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *_: failing)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pretrain"])
+    return int(str(stop.value.code)), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("clips must be there"), "clips must be there"),
+        (StoreError("store must be there"), "store must be there"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/log.jsonl"),
+            "run/log.jsonl must be readable and writable, got: No space left on device",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "must be readable and writable, got: No space left"),
+    ],
+)
+def test_errors_of_users_and_disks_are_one_line(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = outcome(error, monkeypatch, capsys)
+    assert code == 2
+    assert text.startswith("mofo-train: error: ")
+    assert message in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="no number"):
+        outcome(OSError("no number"), monkeypatch, None)  # type: ignore[arg-type]
+
+
+def test_a_run_cannot_be_put_where_a_file_is(
+    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pretrain", "--store", str(store_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "out must be readable and writable, got: " in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
