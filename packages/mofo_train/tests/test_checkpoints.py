@@ -170,7 +170,7 @@ def test_learned_positions_are_refused_and_fixed_ones_dropped(tmp_path: Path) ->
         load_checkpoint(tmp_path / "learned.pth")
 
 
-def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     state = pretrained().state_dict()
     torch.save({"model": state}, tmp_path / "a.pth")
 
@@ -187,3 +187,15 @@ def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for layout, name in (("ours", "x.safetensors"), ("videomae", "x.pth")):
         assert run(str(tmp_path / "a.pth"), str(tmp_path / "none" / name), "--to", layout) == 2
         assert "must be writable" in capsys.readouterr().err
+
+    def no_space(_: Any, target: Any, **__: Any) -> None:
+        Path(target).write_bytes(b"half of it")
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(checkpoints, "save_file", no_space)
+    monkeypatch.setattr(checkpoints.torch, "save", no_space)
+    before = sorted(tmp_path.iterdir())
+    for layout, name in (("ours", "y.safetensors"), ("videomae", "y.pth"), ("huggingface", "y")):
+        assert run(str(tmp_path / "a.pth"), str(tmp_path / name), "--to", layout) == 2
+        assert "must be writable, got: no space left; free space" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before, "nothing half written stays"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import click
@@ -61,3 +62,26 @@ def test_a_run_cannot_be_put_where_a_file_is(
     assert stop.value.code == 2
     assert "out must be readable and writable, got: " in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_sigterm_outside_a_training_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned: list[int] = []
+
+    @click.command
+    def working() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            cleaned.append(1)
+            raise
+
+    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *_: working)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["table1"])
+    assert stop.value.code == 75
+    assert cleaned == [1], "what a command started is stopped"
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -91,6 +92,9 @@ def test_resume_is_exact_and_the_test_split_is_never_opened(store_path: Path, tm
     assert record["label_space"]["heads"] == {"verb": 9, "noun": 6}
     with pytest.raises(CheckpointError, match="out must be of the same recipe"):
         train(recipe(seed=1), store_path, tmp_path / "parts", root=root)
+    fewer = train_reader(store_path, root).subset(np.arange(6))
+    with pytest.raises(CheckpointError, match="out must be of the same store and clips"):
+        finetune(recipe(), fewer, tmp_path / "parts", CPU, say=lines.append)
 
 
 def test_a_few_clips_can_be_learned_by_heart(store_path: Path, tmp_path: Path) -> None:

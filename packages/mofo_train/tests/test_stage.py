@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from mofo_train.config import PretrainConfig
-from mofo_train.errors import CheckpointError, ExitCode, Interrupted
-from mofo_train.stage import claim_folder, interruptible
+from mofo_train.errors import CheckpointError
+from mofo_train.stage import claim_folder
 
 CONFIG = PretrainConfig.model_validate({"stage": "pretrain", "data": {"dataset": "synthetic"}})
 OTHER = CONFIG.model_copy(update={"seed": 1})
@@ -45,11 +43,3 @@ def test_a_folder_that_does_not_say_whose_it_is_stays_as_it_is(tmp_path: Path, c
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(CheckpointError, match=r"recipe\.json must say what run its folder is of"):
         claim_folder(tmp_path, CONFIG, write=True)
-
-
-def test_sigterm_between_trainings_is_an_interruption() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="the same command resumes") as stop, interruptible():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.value.exit_code == ExitCode.INTERRUPTED
-    assert signal.getsignal(signal.SIGTERM) is before

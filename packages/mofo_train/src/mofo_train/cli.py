@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 
@@ -54,10 +57,26 @@ def cli() -> None:
     """Learn from videos with an eye on where the motion is."""
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end the process with the code of an interruption; a training saves first, it has its own handler."""
+
+    def stop(*_: object) -> NoReturn:
+        click.echo("mofo-train: interrupted; the same command goes on", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a `MofoTrainError`, or a file that cannot be written, becomes one line on stderr."""
     try:
-        code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
+        with interruptible():
+            code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from mofo_train.config import ClipsConfig, OptimConfig, config_digest
 from mofo_train.data.order import ResumableSampler
 from mofo_train.distributed import Ranks
-from mofo_train.errors import CheckpointError, DataError, Interrupted, MofoTrainError
+from mofo_train.errors import CheckpointError, DataError, MofoTrainError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """`run.precision` -> number format."""
@@ -154,20 +154,6 @@ class BadClips:
                 f"unreadable clips must be at most {self.max_share:.1%} (data.max_bad_share), got {self.num_bad} of "
                 f"{self.num_read} read; the first: {first}"
             )
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGTERM into Interrupted at once, for the work between two trainings, which keeps nothing half done."""
-
-    def stop(*_: object) -> NoReturn:
-        raise Interrupted("interrupted; the same command resumes")
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @dataclass

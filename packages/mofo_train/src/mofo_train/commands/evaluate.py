@@ -100,6 +100,7 @@ def command(
 
 def _write_results(answers: Predictions, out: Path, levels: SupervisionLevels | None) -> int:
     """Write predictions, report and, with supervision levels, the submission; show them."""
+    from mofo_train.errors import DataError
     from mofo_train.evaluate import describe, show_report, write_report
     from mofo_train.labels import LabelSpace
     from mofo_train.predictions import write_predictions, write_submission
@@ -111,6 +112,9 @@ def _write_results(answers: Predictions, out: Path, levels: SupervisionLevels | 
     write_report(answers, space, report, out)
     show_report(report, click.echo)
     if levels is not None:
+        if "action" not in space.heads and not {"verb", "noun"} <= set(space.heads):
+            heads = ", ".join(space.heads)
+            raise DataError(f"--submission must be of verbs and nouns or actions, got {heads}; the report is in {out}")
         sizes = {"num_verbs": space.num_verbs, "num_nouns": space.num_nouns}
         write_submission(answers, out / "submission.zip", levels, pairs=space.pairs, **sizes)
     uncertain = source.get("num_uncertain", 0)

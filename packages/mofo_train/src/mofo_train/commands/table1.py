@@ -63,7 +63,6 @@ def command(
     from mofo_train.config import load_recipe
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import DataError, ExitCode
-    from mofo_train.stage import interruptible
     from mofo_train.table1 import TableConfig, generate_data, generated_stores, run_table
     from mofo_train.table_plan import make_plan
 
@@ -77,9 +76,10 @@ def command(
         stores = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
         if len(stores) > 1:
             raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
-    with ranks_of_this_run() as ranks, interruptible():
+    with ranks_of_this_run() as ranks:
         say = say_once(ranks)
         if only_plan or not (generated or stages_only):
+            say(f"measuring a training step of each kind on {ranks.device.type} ...")
             plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
             for line in plan.lines():
                 say(line)

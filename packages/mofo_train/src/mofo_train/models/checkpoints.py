@@ -13,6 +13,7 @@ import json
 import logging
 import pickle
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -200,19 +201,24 @@ def save_checkpoint(
     """
     path = Path(path)
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    private = path.with_name(f".writing-{path.name}")
     try:
         if layout == "ours":
-            save_file(plain, path)
+            save_file(plain, private)
         elif layout == "videomae":
-            torch.save({"model": _to_videomae(plain)}, path)
+            torch.save({"model": _to_videomae(plain)}, private)
         else:
             renamed, config = to_huggingface(plain), huggingface_config(plain, num_frames, image_px)
-            path.mkdir(parents=True, exist_ok=True)
-            save_file(renamed, path / "model.safetensors", metadata={"format": "pt"})
-            (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            private.mkdir()
+            save_file(renamed, private / "model.safetensors", metadata={"format": "pt"})
+            (private / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        private.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(private) if private.is_dir() else private.unlink(missing_ok=True)
         reason = str(error).split("\n", 1)[0]
-        raise CheckpointError(f"checkpoint {path} must be writable, got: {reason}; is its folder there?") from None
+        raise CheckpointError(
+            f"checkpoint {path} must be writable, got: {reason}; free space, or choose a folder that is there"
+        ) from None
 
 
 def _read(path: Path) -> Any:
