@@ -43,3 +43,16 @@ def test_a_folder_that_does_not_say_whose_it_is_stays_as_it_is(tmp_path: Path, c
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(CheckpointError, match=r"recipe\.json must say what run its folder is of"):
         claim_folder(tmp_path, CONFIG, write=True)
+
+
+def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
+    claim_folder(tmp_path, CONFIG, write=True, data="boxes")
+    (tmp_path / "checkpoints").mkdir()
+    data = CONFIG.data.model_copy(update={"num_workers": 1, "max_bad_share": 0.5})
+    run = CONFIG.run.model_copy(update={"log_every_steps": 1})
+    claim_folder(tmp_path, CONFIG.model_copy(update={"data": data, "run": run}), write=True)
+    claim = json.loads((tmp_path / "recipe.json").read_text())
+    assert (claim["config"]["data"]["num_workers"], claim["data"]) == (1, "boxes")
+    fp32 = CONFIG.run.model_copy(update={"precision": "fp32"})
+    with pytest.raises(CheckpointError, match="out must be of the same recipe"):
+        claim_folder(tmp_path, CONFIG.model_copy(update={"run": fp32}), write=True)

@@ -101,13 +101,9 @@ def load_pretraining(checkpoint: Path, recipe: str | None, overrides: Sequence[s
         return load_recipe(PretrainConfig, recipe, _on_test_split(split, overrides))
     path = checkpoint.parent.parent / "recipe.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        info = json.loads((checkpoint / "checkpoint.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} must say how {checkpoint} was made, got: {error}; name --recipe") from None
-    if run["digest"] != info.get("recipe_digest"):
-        raise CheckpointError(f"{path} must be the recipe of {checkpoint}, got another one; name --recipe")
-    values = run["config"]
     return override_recipe(PretrainConfig, values, _on_test_split(values["data"]["split"], overrides), str(path))
 
 

@@ -90,7 +90,10 @@ def _check_folder(path: Path, identity: dict[str, Any]) -> None:
 
     if not path.exists():
         return
-    other = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        other = {}
     if any(other.get(name) != value for name, value in identity.items()):
         raise ConfigError(
             f"--out must be of the same method and checkpoints, got {path.parent} of others; choose another"

@@ -350,7 +350,10 @@ class _SampleLoader(DataLoader[Sample]):
     """A loader whose workers' errors are the line that a user can act on, without the worker's traceback."""
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
+        return self._readably(super().__iter__())
+
+    @staticmethod
+    def _readably(batches: Any) -> Iterator[Any]:
         try:
             yield from batches
         except (DataError, MotionBoxError) as error:
