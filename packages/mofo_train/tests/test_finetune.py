@@ -17,8 +17,10 @@ from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, Interrupted
 from mofo_train.finetune import finetune
 from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig
+from mofo_train.labels import LabelSpace
 from mofo_train.metrics import read_log
 from mofo_train.models import create_classifier
+from mofo_train.selection import held_out_score
 from motionbox.store import open_store
 
 CPU = Ranks(0, 1, torch.device("cpu"))
@@ -164,3 +166,11 @@ def test_what_does_not_fit_is_refused(store_path: Path, tmp_path: Path) -> None:
         recipe(test={"split": "train"})
     with pytest.raises(ValueError, match="fusion must be mean with probe attentive"):
         recipe(model={"probe": "attentive"})
+
+
+def test_a_hold_out_that_cannot_be_read_chooses_nothing(store_path: Path, tmp_path: Path) -> None:
+    config, clips = recipe(), train_reader(store_path, tmp_path)
+    space = LabelSpace.of(clips.every_clip(), config.task, "the store")
+    model = create_model(config.model, space.num_outputs)
+    with pytest.raises(DataError, match="held-out clips must be readable, got none of 2; the first: "):
+        held_out_score(model, clips.subset(np.arange(2)), config, space, CPU)
