@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from mofo_train import cli
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
+from motionbox.store import open_store
 
 
 def outcome(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -85,3 +87,41 @@ def test_sigterm_outside_a_training_is_an_interruption(
     assert cleaned == [1], "what a command started is stopped"
     assert "the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+_RECIPE = """
+stage = "pretrain"
+[model]
+name = "videomae_tiny"
+num_frames = 4
+image_px = 48
+[data]
+dataset = "synthetic"
+short_side_px = 64
+num_workers = 0
+[optim]
+batch_size = 12
+epochs = 1
+warmup_epochs = 0
+[run]
+precision = "fp32"
+"""
+
+
+def test_a_run_is_bound_to_its_store_and_says_how_many_clips_it_has(
+    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text(_RECIPE)
+    arguments = ["--recipe", str(tmp_path / "recipe.toml"), "--store", str(store_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pretrain", *arguments])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("12 clips\n")
+    claim = tmp_path / "out" / "recipe.json"
+    values = json.loads(claim.read_text())
+    assert values["data"].split()[0] == open_store(store_path).run_id
+    claim.write_text(json.dumps(values | {"data": "of another store"}))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pretrain", *arguments])
+    assert stop.value.code == 2
+    assert "out must be of the same store and clips" in capsys.readouterr().err
