@@ -26,7 +26,6 @@ CLICK = "a click command has one parameter per option"
 EXCEPTIONS: dict[str, str] = {
     "packages/motionbox/src/motionbox/flow/_tvl1_triton.py:iterate_kernel": TRITON,
     "packages/motionbox/src/motionbox/flow/_tvl1_triton.py:warp_kernel": TRITON,
-    "packages/mofo_train/src/mofo_train/commands/evaluate.py:command": CLICK,
     "packages/mofo_train/src/mofo_train/commands/table1.py:command": CLICK,
 }
 """`path` or `path:function` -> why it may be longer than the limit."""

@@ -124,3 +124,15 @@ def test_bench_command_writes_its_figures(clips_store_path: Path, tmp_path: Path
         f"{name}, {crops}" for name in ("source", "store") for crops in ("1 crop", "2 crops")
     } | {"original loader", *(["original loader, decord"] if find_spec("decord") else [])}
     assert all(row["samples_per_core_second"] > 0 for row in figures["loader"].values())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [(("--model", "foo"), "name: Input should be"), (("--image-px", "100"), "multiple of 16")]
+)
+def test_wrong_options_are_one_line(option: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "masks", *option])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1

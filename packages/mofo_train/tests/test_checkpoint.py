@@ -31,6 +31,13 @@ def test_what_is_written_is_read_and_the_last_two_remain(tmp_path: Path) -> None
     assert found.info["stage"] == "pretrain"
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".writing-1").mkdir()
+    (tmp_path / ".writing-1" / "state.pt").write_bytes(b"half")
+    write(tmp_path, 5)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000005"]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "checkpoint.json"])
 @pytest.mark.parametrize("fault", ["torn", "flipped", "missing", "empty"])
 def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, name: str, fault: str) -> None:

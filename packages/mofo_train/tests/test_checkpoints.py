@@ -50,7 +50,7 @@ def test_original_pretraining_file(tmp_path: Path, container: str | None, prefix
     assert same(load_checkpoint(tmp_path / "a.pth"), state)
 
 
-def test_mofo_classifier_file(tmp_path: Path) -> None:
+def test_mofo_classifier_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The names of the released `VisionTransformer_BB_focused`, unused parameters included."""
     state = classifier("mca_two_way").state_dict()
     theirs = {
@@ -65,7 +65,9 @@ def test_mofo_classifier_file(tmp_path: Path) -> None:
     torch.save({"module": theirs | unused}, tmp_path / "mofo.pth")
     loaded = load_checkpoint(tmp_path / "mofo.pth")
     assert same(loaded, state)
-    report = load_into(classifier("mca"), loaded)
+    assert "mofo.pth: ignored, MOFO's network never uses soft_att_local.weight, patch_yab.bias" in caplog.text
+    report = load_into(classifier("mca"), loaded, source="mofo.pth")
+    assert "mofo.pth: ignored, the model has no place for outside_mca (14)" in caplog.text
     assert report.missing == ()
     assert {name.split(".")[0] for name in report.unused} == {"outside_mca"}
     checkpoints.save_checkpoint(loaded, tmp_path / "back.pth", "videomae")
@@ -94,6 +96,19 @@ def test_huggingface_round_trip_gives_the_same_predictions(tmp_path: Path, old_n
         }
     save_file({name: value.contiguous() for name, value in written.items()}, tmp_path / "theirs.safetensors")
     assert same(load_checkpoint(tmp_path / "theirs.safetensors"), model.state_dict())
+
+
+def test_huggingface_reads_the_size_of_patches(tmp_path: Path) -> None:
+    from transformers import VideoMAEForPreTraining
+
+    model = create_pretrain_model("videomae_mini", num_frames=FRAMES, image_px=SIDE)
+    checkpoints.save_checkpoint(model.state_dict(), tmp_path / "hf", "huggingface", num_frames=FRAMES, image_px=SIDE)
+    other = VideoMAEForPreTraining.from_pretrained(tmp_path / "hf")
+    frames = torch.randn(1, 3, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    mask = masks.tube_mask(1, 16, 2, mask_ratio=0.75, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = other.eval()(frames.transpose(1, 2), bool_masked_pos=mask).logits
+        assert torch.allclose(model.eval()(frames, mask), theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_classifier_from_pretraining_keeps_the_encoder_only() -> None:
@@ -138,6 +153,9 @@ def test_bad_files_are_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFix
     for name in ("torn.pth", "torn.safetensors"):
         with pytest.raises(CheckpointError, match="must be"):
             load_checkpoint(tmp_path / name)
+    (tmp_path / "text.pth").write_text("stage = 'pretrain'")
+    with pytest.raises(CheckpointError, match=r"text\.pth must be"):
+        load_checkpoint(tmp_path / "text.pth")
     torch.save({"model": {"conv1.weight": torch.ones(3)}}, tmp_path / "resnet.pth")
     with pytest.raises(CheckpointError, match=r"entries like conv1\.weight"):
         load_checkpoint(tmp_path / "resnet.pth")
@@ -152,7 +170,7 @@ def test_learned_positions_are_refused_and_fixed_ones_dropped(tmp_path: Path) ->
         load_checkpoint(tmp_path / "learned.pth")
 
 
-def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     state = pretrained().state_dict()
     torch.save({"model": state}, tmp_path / "a.pth")
 
@@ -166,3 +184,18 @@ def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert same(load_checkpoint(tmp_path / "c"), state)
     assert run(str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors")) == 2
     assert "TARGET must not exist" in capsys.readouterr().err
+    for layout, name in (("ours", "x.safetensors"), ("videomae", "x.pth")):
+        assert run(str(tmp_path / "a.pth"), str(tmp_path / "none" / name), "--to", layout) == 2
+        assert "must be writable" in capsys.readouterr().err
+
+    def no_space(_: Any, target: Any, **__: Any) -> None:
+        Path(target).write_bytes(b"half of it")
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(checkpoints, "save_file", no_space)
+    monkeypatch.setattr(checkpoints.torch, "save", no_space)
+    before = sorted(tmp_path.iterdir())
+    for layout, name in (("ours", "y.safetensors"), ("videomae", "y.pth"), ("huggingface", "y")):
+        assert run(str(tmp_path / "a.pth"), str(tmp_path / name), "--to", layout) == 2
+        assert "must be writable, got: no space left; free space" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before, "nothing half written stays"

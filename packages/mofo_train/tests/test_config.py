@@ -6,6 +6,7 @@ import pytest
 
 from mofo_train.config import PretrainConfig, config_digest, load_recipe, recipe_names
 from mofo_train.errors import ConfigError
+from mofo_train.table1 import TableConfig
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if "_pretrain_" in name])
@@ -36,6 +37,9 @@ def test_overrides_change_single_values() -> None:
         ("seed", "--set must be section"),
         ("seed.x=1", "'seed' is no section"),
         ("model.image_px=100", "model.image_px: .*multiple of 16"),
+        ("mask.mask_ratio=0.999", r"mask\.mask_ratio must hide some and show some of 36 tubes, got 0\.999$"),
+        ("mask.mask_ratio=0.001", r"mask\.mask_ratio must hide some and show some of 36 tubes, got 0\.001$"),
+        ("data.crop_scales=[2]", r"data: crop_scales must be shares in \(0, 1\], got \(2\.0,\)$"),
     ],
 )
 def test_wrong_overrides_are_named(override: str, message: str) -> None:
@@ -51,3 +55,16 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text("stage = ")
     with pytest.raises(ConfigError, match="readable TOML"):
         load_recipe(PretrainConfig, tmp_path / "b.toml")
+
+
+def test_keys_of_rows_and_optional_sections_are_named_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'smoke\.seds'; did you mean 'seeds'"):
+        load_recipe(TableConfig, "synthetic_table1", ["smoke.seds=3"])
+    (tmp_path / "a.toml").write_text(
+        'stage = "table"\ntitle = "t"\ndataset = "synthetic"\nbaseline = "a"\n[[rows]]\nnam = "a"\n'
+    )
+    with pytest.raises(ConfigError, match=r"rows\.0\.name: Field required|unknown key 'rows\.0\.nam'"):
+        load_recipe(TableConfig, tmp_path / "a.toml")
+    rows = 'rows=[{name="a", title="t", finetune="f", tite="t"}]'
+    with pytest.raises(ConfigError, match=r"unknown key 'rows\.0\.tite'; did you mean 'title'"):
+        load_recipe(TableConfig, "synthetic_table1", ["baseline=a", rows])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.batches import draw_mask
+from mofo_train.config import DataConfig, MaskConfig, ModelConfig
 from mofo_train.data.dataset import (
     Batch,
     ClipReader,
@@ -18,6 +19,7 @@ from mofo_train.data.dataset import (
 )
 from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.errors import DataError
+from mofo_train.models.vit import ClipShape
 from motionbox.store import open_store
 
 MODEL = ModelConfig(name="videomae_tiny", num_frames=4, image_px=64)
@@ -150,7 +152,47 @@ def test_boxes_to_compare_with(store_path: Path) -> None:
     assert (moved[:, :2] >= 0).all()
     assert (moved[:, 2:] <= frame[2:]).all()
     np.testing.assert_array_equal(moved, boxes(boxes="random")[0])
-    confidence = open_store(store_path).frame_confidences("videos/00000")
+
+
+def test_clips_without_a_clear_motion_area_take_the_full_frame(store_path: Path) -> None:
+    """All frames of a clip or none: one frame at rest says nothing about the clip."""
+    store, root = open_store(store_path), store_path.parent / "synthetic"
+    confidence = np.array(store.clips().column("confidence").to_pylist())
     middle = float(np.median(confidence))
-    trusted, _ = boxes(min_confidence=middle)
-    np.testing.assert_array_equal(trusted, np.where((confidence < middle)[:, None], frame, stored))
+    stored, trusted = (
+        ClipReader(store, root, split=None, short_side_px=4000, min_confidence=least) for least in (0.0, middle)
+    )
+    assert stored.num_uncertain() == 0
+    assert 0 < trusted.num_uncertain() == (confidence < middle).sum() < len(confidence)
+    assert f"{trusted.num_uncertain()} less certain than" in trusted.remarks()
+    rows = np.array([int(confidence.argmax()), int(confidence.argmin())])
+    for part, (sure, unsure) in ((trusted, rows), (trusted.subset(rows), (0, 1))):
+        for mine, theirs in ((sure, rows[0]), (unsure, rows[1])):
+            frames = np.arange(part.num_frames(mine))
+            pixels, boxes = part.read(mine, frames)
+            expected = stored.read(theirs, frames)[1]
+            if mine == unsure:
+                expected = np.tile(np.float32([0, 0, pixels.shape[2], pixels.shape[1]]), (len(frames), 1))
+            np.testing.assert_array_equal(boxes, expected)
+
+
+def test_a_full_frame_means_a_plain_tube_mask(store_path: Path) -> None:
+    clips = ClipReader(
+        open_store(store_path), store_path.parent / "synthetic", split=None, short_side_px=80, min_confidence=1.0
+    )
+    sample = PretrainClips(clips, MODEL, DATA, seed=0, with_motion=False, patch_px=16)[SampleKey(0, 0, 0)]
+    shape = ClipShape(4, 64)
+    masks = [
+        draw_mask(MaskConfig(kind=kind), shape, sample.boxes, sample.motion, torch.Generator().manual_seed(0))
+        for kind in ("motion", "tube")
+    ]
+    assert torch.equal(*masks)
+
+
+def test_an_error_in_a_worker_is_one_line(store_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    sampler = ResumableSampler(12, 2, seed=0, epochs=1)
+    batches = iter(create_loader(dataset(store_path, tmp_path), sampler, num_workers=1, pin=False))
+    with pytest.raises(DataError, match=r"^8 clips in a row must not be unreadable, got .*--data-root") as stop:
+        next(batches)
+    assert len(str(stop.value).splitlines()) == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
+import motionbox.cli
 from mofo_train.checkpoint import write_checkpoint
 from mofo_train.classifiers import create_model
 from mofo_train.commands.evaluate import command
@@ -24,7 +26,7 @@ from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import create_classifier
 from mofo_train.models.systems import OtherSystem
-from mofo_train.predictions import Predictions, merge_predictions, read_predictions
+from mofo_train.predictions import Predictions, merge_predictions, read_predictions, write_predictions
 from motionbox.store import open_store
 
 CONFIG = FinetuneConfig.model_validate(
@@ -243,6 +245,60 @@ def test_other_classes_and_other_checkpoints_are_refused(store_path: Path, tmp_p
     assert "name a recipe with --recipe" in str(done.exception)
     done = CliRunner().invoke(command, arguments, standalone_mode=False)
     assert "one of --checkpoint and --predictions" in str(done.exception)
+
+
+def test_the_report_of_another_checkpoint_is_not_overwritten(store_path: Path, tmp_path: Path) -> None:
+    paths = [checkpoint(tmp_path / name, store_path) for name in ("one", "other")]
+    arguments = ["--store", str(store_path), "--out", str(tmp_path / "out")]
+
+    def evaluate(*more: str) -> Any:
+        return CliRunner().invoke(command, [*more, *arguments], standalone_mode=False)
+
+    assert evaluate("--checkpoint", str(paths[0])).return_value == 0
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    predictions = tmp_path / "out" / "predictions.parquet"
+    assert evaluate("--checkpoint", str(paths[0])).return_value == 0, "the same again"
+    assert evaluate("--predictions", str(predictions)).return_value == 0, "its own predictions"
+    for more in (["--checkpoint", str(paths[1])], ["--checkpoint", str(paths[0]), "--set", "test.crops=1"]):
+        done = evaluate(*more)
+        assert "out must be of the same checkpoint and recipe, got" in str(done.exception)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in kept} == kept
+    (tmp_path / "out" / "report.json").write_text("{")
+    assert "with a report of another program" in str(evaluate("--checkpoint", str(paths[0])).exception)
+
+
+def test_clips_without_boxes_in_the_store_are_named(store_path: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(store_path.parent / "synthetic", data)
+    test = [row["clip_id"] for row in open_store(store_path).clips().to_pylist() if row["split"] == "validation"]
+    (data / test[0]).with_suffix(".mp4").write_bytes(b"no video")
+    extract = ["extract", "--dataset", "synthetic", "--data-root", str(data), "--store", str(tmp_path / "store")]
+    with pytest.raises(SystemExit) as stop:
+        motionbox.cli.main([*extract, "--flow", "dis", "--executor", "serial", "--workers", "0"])
+    assert stop.value.code == 3
+    store = ["--store", str(tmp_path / "store")]
+    path = checkpoint(tmp_path / "c", store_path)
+    arguments = ["--checkpoint", str(path), *store, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert done.return_value == 3
+    assert f"without boxes {test[0]}: " in done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["num_clips"] == len(test) - 1
+    assert list(report["source"]["left_out"]) == [test[0]]
+    clips = ClipReader(open_store(tmp_path / "store"), data, split="validation", short_side_px=48)
+    assert "1 more have no boxes in the store and are left out" in clips.remarks()
+
+
+def test_a_submission_needs_verbs_and_nouns(tmp_path: Path) -> None:
+    space = LabelSpace({"label": 3}, {}, None, 0, 0)
+    source = {"checkpoint": "c", "system": "videomae", "config": {}, "num_without_box": 0, "unreadable": {}}
+    info = {"label_space": space.as_json(), "source": source}
+    scores = {"label": np.eye(3, dtype=np.float32)}
+    write_predictions(Predictions(("a", "b", "c"), scores, {"label": np.arange(3)}, info=info), tmp_path / "p.parquet")
+    arguments = ["--predictions", str(tmp_path / "p.parquet"), "--out", str(tmp_path / "out"), "--submission"]
+    done = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert "--submission must be of verbs and nouns or actions, got label" in str(done.exception)
+    assert (tmp_path / "out" / "report.json").exists()
 
 
 def test_unlabelled_clips_count_for_nothing() -> None:

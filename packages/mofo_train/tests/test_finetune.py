@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,8 +17,10 @@ from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, Interrupted
 from mofo_train.finetune import finetune
 from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig
+from mofo_train.labels import LabelSpace
 from mofo_train.metrics import read_log
 from mofo_train.models import create_classifier
+from mofo_train.selection import held_out_score
 from motionbox.store import open_store
 
 CPU = Ranks(0, 1, torch.device("cpu"))
@@ -91,6 +94,9 @@ def test_resume_is_exact_and_the_test_split_is_never_opened(store_path: Path, tm
     assert record["label_space"]["heads"] == {"verb": 9, "noun": 6}
     with pytest.raises(CheckpointError, match="out must be of the same recipe"):
         train(recipe(seed=1), store_path, tmp_path / "parts", root=root)
+    fewer = train_reader(store_path, root).subset(np.arange(6))
+    with pytest.raises(CheckpointError, match="out must be of the same store and clips"):
+        finetune(recipe(), fewer, tmp_path / "parts", CPU, say=lines.append)
 
 
 def test_a_few_clips_can_be_learned_by_heart(store_path: Path, tmp_path: Path) -> None:
@@ -160,3 +166,11 @@ def test_what_does_not_fit_is_refused(store_path: Path, tmp_path: Path) -> None:
         recipe(test={"split": "train"})
     with pytest.raises(ValueError, match="fusion must be mean with probe attentive"):
         recipe(model={"probe": "attentive"})
+
+
+def test_a_hold_out_that_cannot_be_read_chooses_nothing(store_path: Path, tmp_path: Path) -> None:
+    config, clips = recipe(), train_reader(store_path, tmp_path)
+    space = LabelSpace.of(clips.every_clip(), config.task, "the store")
+    model = create_model(config.model, space.num_outputs)
+    with pytest.raises(DataError, match="held-out clips must be readable, got none of 2; the first: "):
+        held_out_score(model, clips.subset(np.arange(2)), config, space, CPU)

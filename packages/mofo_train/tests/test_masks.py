@@ -171,3 +171,7 @@ def test_misuse_is_named(generator: torch.Generator) -> None:
         masks.motion_map_tube_mask(torch.full((1, 4), torch.nan), 1, generator=generator)
     with pytest.raises(ValueError, match="multiples of patch_px"):
         masks.patches_inside_box(torch.zeros(4), (30, 32), 16)
+
+
+def test_no_clips_have_no_tubelets() -> None:
+    assert masks.tubelets_inside_boxes(torch.zeros(0, 4, 4), (32, 48), 16, 2).shape == (0, 12)

@@ -134,3 +134,8 @@ def test_command_compares_two_models(store_path: Path, tmp_path: Path) -> None:
         standalone_mode=False,
     )
     assert "clip must be a readable clip" in str(done.exception)
+    again = [*arguments, "--store", str(store_path), "--out", str(tmp_path / "rollout")]
+    done = CliRunner().invoke(command, [*again, "--method", "rollout"], standalone_mode=False)
+    assert done.exception is None, "the same comparison may be drawn again"
+    done = CliRunner().invoke(command, [*again, "--method", "gradcam"], standalone_mode=False)
+    assert "--out must be of the same method and checkpoints" in str(done.exception)

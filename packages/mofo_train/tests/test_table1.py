@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from mofo_train import table1
+from mofo_train.batches import MASKS
 from mofo_train.config import load_recipe, recipe_names
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.models import FUSIONS
 from mofo_train.table1 import TableConfig, generated_stores, plan_stages, run_table
 from mofo_train.table_plan import estimate_costs, make_plan
 from mofo_train.tables import Table
@@ -62,8 +64,26 @@ def test_presets_have_their_own_stores_and_pretrainings(tmp_path: Path) -> None:
     table = load_recipe(TableConfig, "synthetic_ablation_boxes")
     assert set(generated_stores(table, tmp_path)) == {"paper", "release", "tuned"}
     stages = {stage.key: stage for stage in plan_stages(table) if stage.kind == "pretrain" and stage.seed == 0}
-    assert len(stages) == 6
-    assert sorted(stage.preset for stage in stages.values()) == ["paper"] * 4 + ["release", "tuned"]
+    assert len(stages) == 5
+    assert sorted(stage.preset for stage in stages.values()) == ["paper"] * 3 + ["release", "tuned"]
+
+
+def test_ablations_have_a_recipe_each() -> None:
+    """Inside ratio 0 to 0.95, mask type, fusion, where boxes come from, and how far they are trusted."""
+
+    def first_stages(name: str, kind: str) -> list[Any]:
+        stages = plan_stages(load_recipe(TableConfig, f"synthetic_ablation_{name}"))
+        return [stage.config for stage in stages if stage.seed == 0 and stage.kind == kind]
+
+    ratios = [config.mask.inside_ratio for config in first_stages("inside_ratio", "pretrain")]
+    assert ratios == [0, 0.25, 0.5, 0.75, 0.95]
+    assert {config.mask.kind for config in first_stages("mask", "pretrain")} == set(MASKS)
+    assert {config.model.fusion for config in first_stages("fusion", "finetune")} == set(FUSIONS)
+    uses = {config.data.boxes for config in first_stages("boxes", "pretrain")}
+    assert uses == {"stored", "full_frame", "random"}
+    for kind in ("pretrain", "finetune"):
+        trust = [(c.data.boxes, c.data.min_confidence) for c in first_stages("confidence", kind)]
+        assert trust == [("stored", 0), ("stored", 0.2), ("stored", 0.4), ("full_frame", 0)]
 
 
 class Fakes:

@@ -70,7 +70,8 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     private, final = folder / f".writing-{os.getpid()}", folder / f"step-{step:09d}"
     try:
-        shutil.rmtree(private, ignore_errors=True)
+        for unfinished in folder.glob(".writing-*"):  # of a process that was killed; a folder has one writer
+            shutil.rmtree(unfinished, ignore_errors=True)
         private.mkdir()
         save_file({name: value.detach().cpu().contiguous() for name, value in model.items()}, private / _WEIGHTS)
         torch.save(state, private / _STATE)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 
 from mofo_train import __version__
 from mofo_train.errors import ExitCode, MofoTrainError
+from motionbox.errors import MotionBoxError
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
@@ -53,16 +57,38 @@ def cli() -> None:
     """Learn from videos with an eye on where the motion is."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a `MofoTrainError` becomes one line on stderr and its exit code."""
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end the process with the code of an interruption; a training saves first, it has its own handler."""
+
+    def stop(*_: object) -> NoReturn:
+        click.echo("mofo-train: interrupted; the same command goes on", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
-        code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a `MofoTrainError`, or a file that cannot be written, becomes one line on stderr."""
+    try:
+        with interruptible():
+            code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
-    except MofoTrainError as error:
+    except (MofoTrainError, MotionBoxError) as error:
         click.echo(f"mofo-train: error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # what nobody foresaw: a full disk under a log, a folder of somebody else's
+        if error.errno is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename} "
+        click.echo(f"mofo-train: error: {where}must be readable and writable, got: {error.strerror}", err=True)
+        sys.exit(ExitCode.USAGE)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -70,7 +70,8 @@ class ClipsConfig(Section):
         cache_gib: Memory of each of these processes for decoded clips, for data sets that fit; 0 = decode every time.
         max_bad_share: Stop when more than this share of the clips asked for cannot be read.
         boxes: `stored`; or to compare with: `full_frame`, or `random` (the clip's boxes moved to a random place).
-        min_confidence: Frames whose box is less certain take the full frame, 0 to 1 (`stored`).
+        min_confidence: Clips whose box is less certain take the full frame, 0 to 1 (`stored`): masks are plain tube
+            masks there.
     """
 
     dataset: str
@@ -206,6 +207,18 @@ class PretrainConfig(Section):
     optim: OptimConfig = OptimConfig()
     run: PretrainRunConfig = PretrainRunConfig()
 
+    @model_validator(mode="after")
+    def _something_is_hidden_and_something_seen(self) -> PretrainConfig:
+        from mofo_train.batches import num_hidden_tokens  # brings PyTorch, and imports this module
+        from mofo_train.models.vit import size_of
+
+        clip = size_of(self.model.name).clip_shape(self.model.num_frames, self.model.image_px)
+        if not 0 < num_hidden_tokens(self.mask, clip) < clip.num_tokens:
+            raise ValueError(
+                f"mask.mask_ratio must hide some and show some of {clip.num_patches} tubes, got {self.mask.mask_ratio}"
+            )
+        return self
+
 
 def config_digest(config: BaseModel) -> str:
     """Return the SHA-256 of the canonical JSON of a recipe."""
@@ -235,6 +248,15 @@ def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str
         ConfigError: No such recipe, no TOML, an unknown key (names the nearest) or an invalid value.
     """
     return override_recipe(kind, _read_recipe(recipe), overrides, str(recipe))
+
+
+def stage_of_recipe(recipe: str | Path) -> str:
+    """Return what a recipe is for: `pretrain`, `finetune` or `table`; empty where it does not say.
+
+    Raises:
+        ConfigError: No such recipe, or no TOML.
+    """
+    return str(_read_recipe(recipe).get("stage", ""))
 
 
 def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequence[str], source: str) -> _Recipe:
@@ -285,11 +307,14 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{key or 'recipe'}: {first['msg']}, got {first['input']!r}"
+        rule = first["msg"].removeprefix("Value error, ")
+        complete = f"{key}: {rule}" if key else rule
+        return complete if ", got " in rule else f"{complete}, got {first['input']!r}"
     for parent in first["loc"][:-1]:
-        annotation = model.model_fields[str(parent)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)  # noqa: S101, PT018
-        model = annotation
+        if isinstance(parent, str):  # a number is a place in a list of sections
+            annotation = model.model_fields[parent].annotation
+            kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+            model = next(kind for kind in kinds if issubclass(kind, BaseModel))
     valid = sorted(model.model_fields)
     near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
     return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,8 @@ def ranks_of_this_run() -> Iterator[Ranks]:
     """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs); leave them at the end."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
+    if rank:
+        logging.getLogger("mofo_train").setLevel(logging.ERROR)  # the first process warns for all
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

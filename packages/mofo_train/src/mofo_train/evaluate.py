@@ -28,6 +28,7 @@ from mofo_train.batches import normalise
 from mofo_train.data.dataset import ClipReader
 from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_view_loader
 from mofo_train.distributed import Ranks
+from mofo_train.errors import CheckpointError
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
 from mofo_train.labels import LabelSpace, group_flags
 from mofo_train.predictions import Predictions, merge_predictions
@@ -175,6 +176,30 @@ def _verb_noun_ranks(predictions: Predictions, space: LabelSpace) -> VerbNounRan
         logits = predictions.logits
         return VerbNounRanks.by_two_heads(logits["verb"], logits["noun"], labels["verb"], labels["noun"])
     return None
+
+
+def check_report_folder(out: Path, source: dict[str, Any]) -> None:
+    """Refuse a folder that holds the report of something else.
+
+    Args:
+        out: The folder; need not exist.
+        source: `source` of the report to be written there; `checkpoint`, `system` and `config` must be the same.
+
+    Raises:
+        CheckpointError: It is another's; nothing is overwritten.
+    """
+    path = out / "report.json"
+    if not path.exists():
+        return
+    try:
+        other = json.loads(path.read_text(encoding="utf-8")).get("source", {})
+    except (ValueError, AttributeError):
+        other = {}
+    if any(other.get(name) != source.get(name) for name in ("checkpoint", "system", "config")):
+        whose = other.get("checkpoint", "another program or command")
+        raise CheckpointError(
+            f"out must be of the same checkpoint and recipe, got {out} with a report of {whose}; choose another folder"
+        )
 
 
 def write_report(predictions: Predictions, space: LabelSpace, report: dict[str, Any], out: Path) -> None:

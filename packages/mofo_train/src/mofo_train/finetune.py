@@ -153,7 +153,7 @@ class _Run:
     ) -> _Run:
         """Build everything and take up the newest checkpoint."""
         optim, data = config.optim, config.data
-        claim_folder(out, config, write=ranks.is_first)
+        claim_folder(out, config, write=ranks.is_first, data=clips.content_id())
         space = LabelSpace.of(clips.every_clip(), config.task, "the store")
         reader, held_out = hold_out_clips(clips, config, space)
         model = create_model(config.model, space.num_outputs).to(ranks.device)

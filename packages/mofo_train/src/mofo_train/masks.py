@@ -67,7 +67,8 @@ def tubelets_inside_boxes(boxes: Tensor, image_hw: tuple[int, int], patch_px: in
             f"boxes must have shape (B, T, 4) with T a multiple of {tubelet_frames}, got {tuple(boxes.shape)}"
         )
     per_frame = patches_inside_box(boxes, image_hw, patch_px)
-    return per_frame.reshape(boxes.shape[0], -1, tubelet_frames, per_frame.shape[2]).any(2).flatten(1)
+    tubelets = (boxes.shape[0], boxes.shape[1] // tubelet_frames, tubelet_frames, per_frame.shape[2])
+    return per_frame.reshape(tubelets).any(2).flatten(1)
 
 
 def union_boxes(boxes: Tensor) -> Tensor:

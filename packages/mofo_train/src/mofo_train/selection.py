@@ -49,12 +49,17 @@ def held_out_score(
 
     Returns:
         The mean top-1 of the heads, in [0, 1], the same on all ranks.
+
+    Raises:
+        DataError: None of them can be read.
     """
     views = ViewsConfig(split=config.data.split, segments=1, crops=1, batch_clips=config.test.batch_clips)
     dtype = DTYPES[config.run.precision]
-    tested = classify_clips(
-        model, space, held_out, views, ranks, shape=config.model, data=config.data, dtype=dtype
-    ).predictions
+    found = classify_clips(model, space, held_out, views, ranks, shape=config.model, data=config.data, dtype=dtype)
+    tested = found.predictions
+    if len(tested) == 0:
+        reason = next(iter(found.unreadable.values()))
+        raise DataError(f"held-out clips must be readable, got none of {len(held_out)}; the first: {reason}")
     right = [(tested.logits[head].argmax(1) == tested.labels[head]).mean() for head in space.heads]
     return float(np.mean(right))
 

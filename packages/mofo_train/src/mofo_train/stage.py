@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from pydantic import BaseModel
@@ -24,6 +24,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BAD_CLIPS_SHOWN = 5
 _MIN_CLIPS_FOR_SHARE = 100
 _SEED_STRIDE = 1_000_003
+_OPERATIONAL = {
+    "data": ("num_workers", "cache_gib", "max_bad_share"),
+    "run": ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "picture_every_epochs"),
+}
+_TRACES = ("log.jsonl", "checkpoints", "best")  # what a run that took a step leaves in its folder
 
 
 class DivergedError(MofoTrainError):
@@ -39,19 +44,56 @@ def stop_diverged(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
     )
 
 
-def claim_folder(out: Path, config: BaseModel, *, write: bool) -> None:
+def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str | None = None) -> None:
     """Write the recipe into the folder of a run, or check that the recipe there is the same.
 
+    A run that never took a step has nothing to lose: its folder may be claimed by another recipe. Settings that change
+    no result, `_OPERATIONAL`, may change from one call to the next.
+
+    Args:
+        out: The folder.
+        config: The recipe.
+        write: Whether this process writes.
+        data: What the run's boxes and clips are, `ClipReader.content_id()`; None = not checked.
+
     Raises:
-        CheckpointError: The folder holds a run of another recipe; nothing is overwritten.
+        CheckpointError: The folder holds a run of another recipe or of other boxes; nothing is overwritten.
     """
-    digest, recipe = config_digest(config), out / "recipe.json"
-    if recipe.exists() and json.loads(recipe.read_text(encoding="utf-8"))["digest"] != digest:
-        raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
-    if write and not recipe.exists():
+    digest, recipe, values = config_digest(config), out / "recipe.json", config.model_dump(mode="json")
+    if any((out / name).exists() for name in _TRACES):
+        claimed = _read_claim(recipe)
+        if claimed["digest"] != digest and _decisive(claimed["config"]) != _decisive(values):
+            raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
+        if data is not None and claimed.get("data") not in (None, data):
+            raise CheckpointError(
+                f"out must be of the same store and clips, got {out} of others; name that store, or another folder"
+            )
+    if write:
         out.mkdir(parents=True, exist_ok=True)
-        values = {"digest": digest, "config": config.model_dump(mode="json")}
-        recipe.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if data is None and recipe.exists():
+            data = _read_claim(recipe).get("data")
+        claim = {"digest": digest, "data": data, "config": values}
+        private = recipe.with_suffix(".writing")
+        private.write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
+        private.replace(recipe)
+
+
+def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe that decide what comes out."""
+    return {
+        section: {name: value for name, value in part.items() if name not in _OPERATIONAL.get(section, ())}
+        if isinstance(part, Mapping)
+        else part
+        for section, part in values.items()
+    }
+
+
+def _read_claim(recipe: Path) -> dict[str, Any]:
+    try:
+        claim: dict[str, Any] = json.loads(recipe.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{recipe} must say what run its folder is of, got: {error}; choose another") from None
+    return claim
 
 
 def create_sampler(

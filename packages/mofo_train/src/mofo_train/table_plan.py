@@ -17,14 +17,15 @@ from mofo_train.data.sources import open_clips
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.models import create_pretrain_model
+from mofo_train.models.vit import size_of
 from mofo_train.stage import DTYPES
 from mofo_train.table1 import Stage, TableConfig, plan_stages
 
 # Training clips of the official splits, for data sets that are not there yet.
 _OFFICIAL_TRAIN_CLIPS = {"ssv2": 168_913, "epic100": 67_217}
 _OFFICIAL_OUTPUTS = {"label_id": 174, "action_id": 3806, "verb_class": 97, "noun_class": 300}
-_MEASURED_CLIPS = {"cpu": 4, "cuda": 32}
-_MEASURED_STEPS = 2
+_MEASURED_TOKENS = {"cpu": 2048, "cuda": 32 * 1568}  # of a step: one clip of ViT-B on a processor, 32 on a GPU
+_MEASURED_SECONDS = 1.0
 _BYTES_OF_WEIGHT = 4
 _WEIGHTS_OF_CHECKPOINT = 3  # the weights and AdamW's two averages
 
@@ -72,16 +73,21 @@ def estimate_costs(stages: list[Stage], num_train_clips: int | None, device: tor
 def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> tuple[float, int]:
     """Return crops per second of a training step on random data, and the number of weights."""
     net = config.model
-    batch = _MEASURED_CLIPS[device.type]
+    clip = size_of(net.name).clip_shape(net.num_frames, net.image_px)
+    batch = max(1, _MEASURED_TOKENS[device.type] // clip.num_tokens)
     shape = (batch, 3, net.num_frames, net.image_px, net.image_px)
     frames = torch.randn(shape, device=device)
     model: nn.Module
     if isinstance(config, PretrainConfig):
         autoencoder = create_pretrain_model(
-            net.name, num_frames=net.num_frames, image_px=net.image_px, recompute=net.recompute
+            net.name,
+            num_frames=net.num_frames,
+            image_px=net.image_px,
+            decoder_depth=config.model.decoder_depth,
+            recompute=net.recompute,
         ).to(device)
-        hidden = num_hidden_tokens(config.mask, autoencoder.clip)
-        mask = torch.zeros(batch, autoencoder.clip.num_tokens, dtype=torch.bool, device=device)
+        hidden = num_hidden_tokens(config.mask, clip)
+        mask = torch.zeros(batch, clip.num_tokens, dtype=torch.bool, device=device)
         mask[:, :hidden] = True
         model = autoencoder
 
@@ -98,21 +104,22 @@ def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> t
         def forward() -> Tensor:
             return classifier(frames, boxes)  # type: ignore[no-any-return]
 
-    seconds = _time_steps(forward, device, DTYPES[config.run.precision])
-    return batch * _MEASURED_STEPS / seconds, sum(value.numel() for value in model.parameters())
+    seconds = _seconds_of_step(forward, device, DTYPES[config.run.precision])
+    return batch / seconds, sum(value.numel() for value in model.parameters())
 
 
-def _time_steps(forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype) -> float:
-    started = 0.0
-    for step in range(_MEASURED_STEPS + 1):
-        if step == 1:  # the first one warms up
-            _wait(device)
-            started = time.perf_counter()
+def _seconds_of_step(forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype) -> float:
+    """Time steps for a second, at least one; the first one warms up and does not count."""
+    started, steps = 0.0, -1
+    while steps < 1 or time.perf_counter() - started < _MEASURED_SECONDS:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = forward().float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
-    _wait(device)
-    return time.perf_counter() - started
+        _wait(device)
+        steps += 1
+        if steps == 0:
+            started = time.perf_counter()
+    return (time.perf_counter() - started) / steps
 
 
 def _wait(device: torch.device) -> None:

@@ -14,13 +14,13 @@ from torch import nn
 
 from mofo_train.checkpoint import read_checkpoint
 from mofo_train.classifiers import create_model
-from mofo_train.config import load_recipe, override_recipe
+from mofo_train.config import load_recipe, override_recipe, stage_of_recipe
 from mofo_train.data.dataset import ClipReader
 from mofo_train.data.sources import open_clips
 from mofo_train.data.views import ViewedClips
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError
-from mofo_train.evaluate import classify_clips
+from mofo_train.evaluate import check_report_folder, classify_clips
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, load_checkpoint, load_into
@@ -37,6 +37,7 @@ _PAPER_BLOCK = 5
 def evaluate_checkpoint(
     checkpoint: Path,
     ranks: Ranks,
+    out: Path,
     *,
     system: System = "videomae",
     recipe: str | None = None,
@@ -49,6 +50,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: Folder of a finetuning's checkpoint, or weights of another program with `recipe`.
         ranks: This process among all.
+        out: Folder where the report will be written; nothing is written here.
         system: Whose weights: `videomae` (VideoMAE, MOFO, Hugging Face, ours) or another, which needs `recipe`.
         recipe: Name or path of a finetuning recipe; None = that of the checkpoint.
         overrides: `section.key=value`.
@@ -59,13 +61,22 @@ def evaluate_checkpoint(
         Predictions whose `info` holds `label_space` and `source` (checkpoint, recipe, views, clips left out).
 
     Raises:
-        CheckpointError: No such checkpoint, or one of another model or other classes.
+        CheckpointError: No such checkpoint, one of another model or other classes, or `out` holds another report.
         DataError: The store is missing or of another data set, or lacks the split.
     """
     config, space = load_identity(checkpoint, recipe, overrides)
+    check_report_folder(out, _source_of(checkpoint, system, config))
     data = config.data.model_copy(update={"split": config.test.split})
     reader = open_clips(data, store, data_root)
     return predict(checkpoint, config, space, reader, ranks, system=system)
+
+
+def stage_of(checkpoint: Path, recipe: str | None) -> str:
+    """Return what made a checkpoint, or what a recipe is for: `pretrain` or `finetune`; empty where nothing says."""
+    if recipe is not None:
+        return stage_of_recipe(recipe)
+    path = checkpoint / "checkpoint.json"
+    return str(json.loads(path.read_text(encoding="utf-8")).get("stage", "")) if path.is_file() else ""
 
 
 def load_identity(
@@ -181,19 +192,20 @@ def predict(
         data=config.data,
         dtype=DTYPES[config.run.precision],
     )
-    table = reader.every_clip()
-    in_split = np.array([split == config.test.split for split in table.column("split").to_pylist()])
     source: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
-        "system": system,
-        "config": config.model_dump(mode="json"),
+        **_source_of(checkpoint, system, config),
         "num_views": config.test.segments * config.test.crops,
         "num_without_box": tested.num_without_box,
-        "num_without_boxes_in_store": int(in_split.sum()) - len(reader),
+        "num_uncertain": reader.num_uncertain(),
+        "left_out": reader.left_out,
         "unreadable": tested.unreadable,
     }
     info = {"label_space": space.as_json(), "source": source}
     return dataclasses.replace(tested.predictions, info=info)
+
+
+def _source_of(checkpoint: Path, system: System, config: FinetuneConfig) -> dict[str, Any]:
+    return {"checkpoint": str(checkpoint), "system": system, "config": config.model_dump(mode="json")}
 
 
 def _weights(checkpoint: Path) -> Any:

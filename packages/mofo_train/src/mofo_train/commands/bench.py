@@ -69,9 +69,10 @@ def command(
 
     from mofo_train import bench
     from mofo_train.bench_both import bench_both
-    from mofo_train.config import ModelConfig
+    from mofo_train.config import ModelConfig, override_recipe
 
-    shape = ModelConfig.model_validate({"name": model_name, "num_frames": num_frames, "image_px": image_px})
+    size = {"name": model_name, "num_frames": num_frames, "image_px": image_px}
+    shape = override_recipe(ModelConfig, size, (), "of the options")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results: dict[str, Any] = {"device": _describe(device), "threads": torch.get_num_threads()}
     results["torch"] = torch.__version__

@@ -1,13 +1,18 @@
-"""`mofo-train evaluate`: the figures of a classifier on a test split."""
+"""`mofo-train evaluate`: the figures of a classifier on a test split, or the errors of a pretrained model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mofo_train.commands import complete_recipe
+
+if TYPE_CHECKING:
+    from mofo_train.predictions import Predictions, SupervisionLevels
+
+_CLIPS_SHOWN = 20
 
 EPILOG = """\b
 Examples:
@@ -16,7 +21,7 @@ Examples:
 
 
 @click.command(name="evaluate", epilog=EPILOG)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder `best/step-...` of a finetuning.  [none]")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder `step-...` of a training.  [none]")
 @click.option(
     "--predictions", type=click.Path(path_type=Path), help="Recompute from this predictions.parquet instead.  [none]"
 )
@@ -58,45 +63,76 @@ def command(
 ) -> int:
     """Test a classifier: several views a clip, logits averaged; keeps every prediction.
 
-    Exit code 3 when clips could not be read: the figures are then of the others, and the clips are listed.
+    A checkpoint of pretraining: the error of its reconstruction inside and outside the motion box instead, on the
+    validation split, beside what needs no model.
+
+    Exit code 3 when clips could not be read or have no boxes: the figures are then of the others, and they are listed.
     """
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import ConfigError, ExitCode
-    from mofo_train.evaluate import describe, show_report, write_report
-    from mofo_train.labels import LabelSpace
-    from mofo_train.predictions import SupervisionLevels, read_predictions, write_predictions, write_submission
-    from mofo_train.testing import evaluate_checkpoint
+    from mofo_train.evaluate import check_report_folder
+    from mofo_train.predictions import SupervisionLevels, read_predictions
+    from mofo_train.reconstruction_error import evaluate_pretraining, show_errors
+    from mofo_train.testing import evaluate_checkpoint, stage_of
 
     if (checkpoint is None) == (predictions is None):
         raise ConfigError("one of --checkpoint and --predictions must be given, got both or neither")
+    where: Any = {"recipe": recipe, "overrides": overrides, "store": store, "data_root": data_root}
     with ranks_of_this_run() as ranks:
+        if checkpoint is not None and stage_of(checkpoint, recipe) == "pretrain":
+            if submission or system != "videomae":
+                raise ConfigError(f"--submission and --system are for classifiers, got {checkpoint} of a pretraining")
+            report = evaluate_pretraining(checkpoint, ranks, out, **where)
+            if not ranks.is_first:
+                return ExitCode.OK
+            show_errors(report, click.echo)
+            return _list_missing(report["source"], out)
         if predictions is not None:
             answers = read_predictions(predictions)
+            check_report_folder(out, answers.info["source"])
         else:
             assert checkpoint is not None  # noqa: S101
-            answers = evaluate_checkpoint(
-                checkpoint,
-                ranks,
-                system=system,
-                recipe=recipe,
-                overrides=overrides,
-                store=store,
-                data_root=data_root,
-            )
+            answers = evaluate_checkpoint(checkpoint, ranks, out, system=system, **where)
         if not ranks.is_first:
             return ExitCode.OK
-        out.mkdir(parents=True, exist_ok=True)
-        space = LabelSpace.from_json(answers.info["label_space"])
-        report = describe(answers, space) | {"source": answers.info["source"]}
-        write_predictions(answers, out / "predictions.parquet")
-        write_report(answers, space, report, out)
-        show_report(report, click.echo)
-        if submission:
-            levels = SupervisionLevels(*sls)
-            sizes = {"num_verbs": space.num_verbs, "num_nouns": space.num_nouns}
-            write_submission(answers, out / "submission.zip", levels, pairs=space.pairs, **sizes)
-        source = answers.info["source"]
-        click.echo(f"{out}: {len(answers)} clips; boxes of {source['num_without_box']} stand in for missing ones")
-        for clip_id, reason in source["unreadable"].items():
-            click.echo(f"unreadable {clip_id}: {reason}", err=True)
-        return ExitCode.FAILED_CLIPS if source["unreadable"] or source["num_without_boxes_in_store"] else ExitCode.OK
+        return _write_results(answers, out, SupervisionLevels(*sls) if submission else None)
+
+
+def _write_results(answers: Predictions, out: Path, levels: SupervisionLevels | None) -> int:
+    """Write predictions, report and, with supervision levels, the submission; show them."""
+    from mofo_train.errors import DataError
+    from mofo_train.evaluate import describe, show_report, write_report
+    from mofo_train.labels import LabelSpace
+    from mofo_train.predictions import write_predictions, write_submission
+
+    out.mkdir(parents=True, exist_ok=True)
+    space, source = LabelSpace.from_json(answers.info["label_space"]), answers.info["source"]
+    report = describe(answers, space) | {"source": source}
+    write_predictions(answers, out / "predictions.parquet")
+    write_report(answers, space, report, out)
+    show_report(report, click.echo)
+    if levels is not None:
+        if "action" not in space.heads and not {"verb", "noun"} <= set(space.heads):
+            heads = ", ".join(space.heads)
+            raise DataError(f"--submission must be of verbs and nouns or actions, got {heads}; the report is in {out}")
+        sizes = {"num_verbs": space.num_verbs, "num_nouns": space.num_nouns}
+        write_submission(answers, out / "submission.zip", levels, pairs=space.pairs, **sizes)
+    uncertain = source.get("num_uncertain", 0)
+    click.echo(
+        f"{out}: {len(answers)} clips; boxes of {source['num_without_box']} stand in for missing ones"
+        + (f"; {uncertain} uncertain ones gave way to the full frame" if uncertain else "")
+    )
+    return _list_missing(source, out)
+
+
+def _list_missing(source: dict[str, Any], out: Path) -> int:
+    """Name the clips that were not counted, and return the exit code."""
+    from mofo_train.errors import ExitCode
+
+    left_out = source.get("left_out", {})
+    for title, clips in (("unreadable", source["unreadable"]), ("without boxes", left_out)):
+        for clip_id, reason in list(clips.items())[:_CLIPS_SHOWN]:
+            click.echo(f"{title} {clip_id}: {reason}", err=True)
+        if len(clips) > _CLIPS_SHOWN:
+            click.echo(f"{title}: {len(clips) - _CLIPS_SHOWN} more, see {out / 'report.json'}", err=True)
+    return ExitCode.FAILED_CLIPS if source["unreadable"] or left_out else ExitCode.OK

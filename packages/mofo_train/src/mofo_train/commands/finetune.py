@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -46,11 +47,12 @@ def command(
     from mofo_train.finetune import finetune
     from mofo_train.finetune_config import FinetuneConfig
 
-    changes = overrides if init is None else (*overrides, f"model.init='{init}'")
+    changes = overrides if init is None else (*overrides, f"model.init={json.dumps(str(init))}")
     config = load_recipe(FinetuneConfig, recipe, changes)
     reader = open_clips(config.data, store, data_root)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
         say = say_once(ranks)
+        say(reader.remarks())
         best = finetune(config, reader, out, ranks, say=say)
         say(f"done: {best}")

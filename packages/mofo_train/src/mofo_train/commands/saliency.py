@@ -53,6 +53,8 @@ def command(
     names = list(titles) or [path.resolve().parent.parent.name for path in checkpoints]
     if len(names) != len(checkpoints) or len(set(names)) != len(names):
         raise ConfigError(f"--title must be given once for each checkpoint, all different, got {names!r}")
+    identity = {"method": method, "block": block, "checkpoints": [str(path) for path in checkpoints]}
+    _check_folder(out / "saliency.json", identity)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shown, rows, summary = {}, [], {}
     for name, checkpoint in zip(names, checkpoints, strict=True):
@@ -72,9 +74,27 @@ def command(
         summary[name] = {"share_inside": share, "area_share": area, "num_clips": len(known), "num_empty_maps": empty}
         click.echo(f"{name}: {share:.1%} of the saliency inside the box, {area:.1%} of the tokens ({len(known)} clips)")
     out.mkdir(parents=True, exist_ok=True)
-    record = {"method": method, "block": block, "models": summary}
+    record = {**identity, "models": summary}
     (out / "saliency.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     with (out / "saliency.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["model", "clip_id", "share_inside", "area_share"], *rows])
     draw_saliency(shown, out / "saliency.png")
     click.echo(f"written: {out / 'saliency.json'}, {out / 'saliency.csv'}, {out / 'saliency.png'}")
+
+
+def _check_folder(path: Path, identity: dict[str, Any]) -> None:
+    """Refuse a folder that holds another comparison; the same one may be drawn again, of another clip."""
+    import json
+
+    from mofo_train.errors import ConfigError
+
+    if not path.exists():
+        return
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        other = {}
+    if any(other.get(name) != value for name, value in identity.items()):
+        raise ConfigError(
+            f"--out must be of the same method and checkpoints, got {path.parent} of others; choose another"
+        )

@@ -79,6 +79,7 @@ def command(
     with ranks_of_this_run() as ranks:
         say = say_once(ranks)
         if only_plan or not (generated or stages_only):
+            say(f"measuring a training step of each kind on {ranks.device.type} ...")
             plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
             for line in plan.lines():
                 say(line)

@@ -20,17 +20,17 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.cache import ClipCache
 from mofo_train.data.clips import dense_frames
 from mofo_train.data.decode import ClipUnreadableError, decode_frames
-from mofo_train.data.order import ResumableSampler, SampleKey
+from mofo_train.data.order import SampleKey
 from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
 from mofo_train.errors import DataError
 from motionbox.boxes import clip_box
-from motionbox.errors import ClipError
+from motionbox.errors import ClipError, MotionBoxError
 from motionbox.store import Store
 
 _MAX_SUBSTITUTES = 8
@@ -43,6 +43,7 @@ class ClipReader:
     Attributes:
         clip_ids: The clips that can be used, in the store's order.
         labels: The store's table of these clips, label columns included.
+        left_out: Clip id -> why, of the split's clips that the store has no boxes for.
     """
 
     def __init__(
@@ -66,24 +67,27 @@ class ClipReader:
             short_side_px: Larger videos are reduced to this short side.
             from_source: Read the source media even where the store keeps the frames, to compare the two.
             boxes: Which boxes to give, see `ClipsConfig`.
-            min_confidence: Frames whose stored box is less certain take the full frame.
+            min_confidence: Clips whose stored box is less certain take the full frame, so that masks are plain tube
+                masks there and multi-cross attention attends to itself.
             cache_gib: Memory for decoded clips; 0 = decode every time.
 
         Raises:
             DataError: The store has no clip of that split with boxes.
         """
         table = store.clips()
-        usable = [status != "failed" and bool(count) for status, count in _columns(table, "status", "num_frames")]
         if split is not None:
             splits = table.column("split").to_pylist()
-            usable = [ok and own == split for ok, own in zip(usable, splits, strict=True)]
             if split not in splits:
                 known = ", ".join(sorted({str(name) for name in splits}))
                 raise DataError(f"split must be one of {known}, got {split!r}; store {store.path}")
+            table = table.filter([own == split for own in splits])
+        usable = [status != "failed" and bool(count) for status, count in _columns(table, "status", "num_frames")]
         if not any(usable):
             raise DataError(
                 f"store {store.path} must have clips with boxes, got none of {len(usable)}; see `motionbox status`"
             )
+        rows = zip(_columns(table, "clip_id", "reason"), usable, strict=True)
+        self.left_out: dict[str, str] = {clip_id: reason for (clip_id, reason), ok in rows if not ok}
         self.labels = table.filter(usable)
         self.clip_ids: list[str] = self.labels.column("clip_id").to_pylist()
         self._store = store
@@ -94,6 +98,7 @@ class ClipReader:
         self._short_side_px = short_side_px
         self._cache = ClipCache(cache_gib)
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
+        self._confidences: list[float] = self.labels.column("confidence").to_pylist()
         rates = "frame_fps" in self.labels.column_names
         self._rates: list[float | None] = self.labels.column("frame_fps").to_pylist() if rates else [None] * len(self)
 
@@ -104,6 +109,22 @@ class ClipReader:
         """Return what the boxes and labels depend on: the run of the store and the clips that can be used."""
         names = hashlib.sha256("\n".join(self.clip_ids).encode()).hexdigest()
         return f"{self._store.run_id} {names}"
+
+    def num_uncertain(self) -> int:
+        """Return how many clips take the full frame because their boxes are less certain than asked for."""
+        return sum(map(self._is_uncertain, range(len(self))))
+
+    def remarks(self) -> str:
+        """Say how many clips there are, and what stands in for boxes that are missing."""
+        parts = [f"{len(self)} clips"]
+        if self.left_out:
+            parts.append(f"{len(self.left_out)} more have no boxes in the store and are left out")
+        still = self.labels.column("status").to_pylist().count("no_motion")
+        if still:
+            parts.append(f"in {still} nothing moves, the centre stands in for their boxes")
+        if self.num_uncertain():
+            parts.append(f"{self.num_uncertain()} less certain than {self._min_confidence:g} take the full frame")
+        return "; ".join(parts)
 
     def every_clip(self) -> pa.Table:
         """Return the store's whole table: every split, also the clips that cannot be used."""
@@ -116,6 +137,7 @@ class ClipReader:
         part.clip_ids = [self.clip_ids[row] for row in rows]
         part._rows = [self._rows[row] for row in rows]
         part._rates = [self._rates[row] for row in rows]
+        part._confidences = [self._confidences[row] for row in rows]
         return part
 
     def box_sources(self, index: int) -> NDArray[np.uint8]:
@@ -160,7 +182,7 @@ class ClipReader:
         _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
         boxes = self._store.frame_boxes(clip_id)
-        if self._box_use == "full_frame":
+        if self._box_use == "full_frame" or self._is_uncertain(index):
             boxes[:] = (0, 0, width, height)
         elif self._box_use == "random":
             around = clip_box(boxes)
@@ -168,9 +190,10 @@ class ClipReader:
             spare = np.maximum([width - around[2] + around[0], height - around[3] + around[1]], 0)
             place = np.random.default_rng(seed).integers(0, spare, endpoint=True)
             boxes += np.tile(place - around[:2], 2).astype(np.int16)
-        elif self._min_confidence > 0:
-            boxes[self._store.frame_confidences(clip_id) < self._min_confidence] = (0, 0, width, height)
         return boxes
+
+    def _is_uncertain(self, index: int) -> bool:
+        return bool(self._box_use == "stored" and self._confidences[index] < self._min_confidence)
 
     def _decode(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
         clip_id = self.clip_ids[index]
@@ -237,7 +260,10 @@ class TrainingClips(Dataset[Sample], ABC):
                 return self._read(clip, rng, bad)
             except ClipUnreadableError as error:
                 bad.append((self._reader.clip_ids[clip], str(error)))
-        raise DataError(f"{_MAX_SUBSTITUTES} clips in a row must not be unreadable, got {bad[0][1]}")
+        raise DataError(
+            f"{_MAX_SUBSTITUTES} clips in a row must not be unreadable, got {bad[0][1]}; is --data-root the folder of "
+            "the videos?"
+        )
 
     @abstractmethod
     def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
@@ -320,11 +346,26 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
+class _SampleLoader(DataLoader[Sample]):
+    """A loader whose workers' errors are the line that a user can act on, without the worker's traceback."""
+
+    def __iter__(self) -> Any:
+        return self._readably(super().__iter__())
+
+    @staticmethod
+    def _readably(batches: Any) -> Iterator[Any]:
+        try:
+            yield from batches
+        except (DataError, MotionBoxError) as error:
+            kind, last = type(error), str(error).rstrip().rsplit("\n", 1)[-1]
+            raise kind(last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from None
+
+
 def create_loader(
-    dataset: Dataset[Sample], sampler: ResumableSampler, *, num_workers: int, pin: bool
+    dataset: Dataset[Sample], sampler: Sampler[list[SampleKey]], *, num_workers: int, pin: bool
 ) -> DataLoader[Sample]:
     """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
-    return DataLoader(
+    return _SampleLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import pickle
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +29,7 @@ from mofo_train.errors import CheckpointError
 from mofo_train.models.vit import SIZES, ClipShape, sinusoid_table
 
 State = dict[str, Tensor]
+_LOG = logging.getLogger(__name__)
 Layout = Literal["ours", "videomae", "huggingface"]
 CLASSIFIER_PARTS = ("fc_norm.", "head.", "inside_mca.", "outside_mca.")
 _CONTAINERS = ("model", "module", "state_dict", "model_state")
@@ -69,7 +73,7 @@ class LoadReport:
 
 
 def load_checkpoint(path: str | Path) -> State:
-    """Read the weights of a checkpoint, in our names.
+    """Read the weights of a checkpoint, in our names; parameters that MOFO's network never uses are named and left out.
 
     Args:
         path: A `.pth` of VideoMAE or MOFO, a `.safetensors` or folder of Hugging Face's `VideoMAEForPreTraining` or
@@ -83,7 +87,8 @@ def load_checkpoint(path: str | Path) -> State:
     """
     path = Path(path)
     state = read_named_weights(path)
-    state = _from_huggingface(state) if any(key.startswith("videomae.") for key in state) else _from_videomae(state)
+    theirs = any(key.startswith("videomae.") for key in state)
+    state = _from_huggingface(state) if theirs else _from_videomae(state, path)
     state = without_fixed_positions(state, path)
     if "encoder.patch_embed.proj.weight" not in state:
         shown = ", ".join(list(state)[:3]) or "nothing"
@@ -111,7 +116,7 @@ def load_into(
     published: Callable[[str], str] | None = None,
     source: str = "checkpoint",
 ) -> LoadReport:
-    """Copy weights into a model.
+    """Copy weights into a model; entries that it has no place for are named in the log.
 
     Args:
         model: A `MaskedAutoencoder` or `Classifier`, or another system's network.
@@ -146,7 +151,15 @@ def load_into(
             + (", and --system" if published else "")
         )
     model.load_state_dict({name: state[names[name]] for name in own if names[name] in state}, strict=False)
+    if unused:
+        _LOG.warning("%s: ignored, the model has no place for %s", source, _groups_of(unused))
     return LoadReport(missing, unused)
+
+
+def _groups_of(names: Iterable[str]) -> str:
+    """Write names by their first part, with counts: `decoder (28), encoder.norm (2), mask_token`."""
+    groups = Counter(".".join(name.split(".")[: 2 if name.startswith("encoder.") else 1]) for name in names)
+    return ", ".join(group if count == 1 else f"{group} ({count})" for group, count in groups.items())
 
 
 def _first_of(problems: list[str]) -> str:
@@ -184,19 +197,28 @@ def save_checkpoint(
         image_px: Side of a frame, for Hugging Face's config.
 
     Raises:
-        CheckpointError: The weights cannot be expressed in that layout.
+        CheckpointError: The weights cannot be expressed in that layout, or the file cannot be written.
     """
     path = Path(path)
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    if layout == "ours":
-        save_file(plain, path)
-    elif layout == "videomae":
-        torch.save({"model": _to_videomae(plain)}, path)
-    else:
-        config = huggingface_config(plain, num_frames, image_px)
-        path.mkdir(parents=True, exist_ok=True)
-        save_file(to_huggingface(plain), path / "model.safetensors", metadata={"format": "pt"})
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    private = path.with_name(f".writing-{path.name}")
+    try:
+        if layout == "ours":
+            save_file(plain, private)
+        elif layout == "videomae":
+            torch.save({"model": _to_videomae(plain)}, private)
+        else:
+            renamed, config = to_huggingface(plain), huggingface_config(plain, num_frames, image_px)
+            private.mkdir()
+            save_file(renamed, private / "model.safetensors", metadata={"format": "pt"})
+            (private / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        private.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(private) if private.is_dir() else private.unlink(missing_ok=True)
+        reason = str(error).split("\n", 1)[0]
+        raise CheckpointError(
+            f"checkpoint {path} must be writable, got: {reason}; free space, or choose a folder that is there"
+        ) from None
 
 
 def _read(path: Path) -> Any:
@@ -215,8 +237,8 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n", 1)[0]
         raise CheckpointError(f"checkpoint {path} must be a plain file of weights, got: {reason}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        reason = str(error).split("\n", 1)[0]
+    except Exception as error:  # what the unpickler raises on bytes that are no pickle depends on the bytes
+        reason = (str(error) or type(error).__name__).split("\n", 1)[0]
         raise CheckpointError(f"checkpoint {path} must be readable, got: {reason}; copy it again") from None
 
 
@@ -246,7 +268,10 @@ def _ungrouped(content: Mapping[str, Any]) -> State:
     return found
 
 
-def _from_videomae(state: State) -> State:
+def _from_videomae(state: State, path: Path) -> State:
+    unused = [name for name in state if _UNUSED.match(name)]
+    if unused:
+        _LOG.warning("%s: ignored, MOFO's network never uses %s", path, ", ".join(unused))
     renamed = {}
     for name, value in state.items():
         if _UNUSED.match(name):
@@ -320,7 +345,7 @@ def to_huggingface(state: State) -> State:
 
 def huggingface_config(state: State, num_frames: int, image_px: int) -> dict[str, Any]:
     """Return the `config.json` of Hugging Face's model that these weights (in our names) fit."""
-    dim = state["encoder.patch_embed.proj.weight"].shape[0]
+    dim, _, tubelet_frames, patch_px, _ = state["encoder.patch_embed.proj.weight"].shape
     size = next((size for size in SIZES.values() if size.dim == dim), None)
     if size is None:
         raise CheckpointError(f"width must be one of a known model, got {dim}")
@@ -329,6 +354,8 @@ def huggingface_config(state: State, num_frames: int, image_px: int) -> dict[str
         "architectures": ["VideoMAEForPreTraining" if "mask_token" in state else "VideoMAEForVideoClassification"],
         "image_size": image_px,
         "num_frames": num_frames,
+        "patch_size": patch_px,
+        "tubelet_size": tubelet_frames,
         "hidden_size": dim,
         "intermediate_size": 4 * dim,
         "num_hidden_layers": _num_blocks(state, "encoder"),
