@@ -112,7 +112,7 @@ class _Run:
         stop: StopRequest,
     ) -> _Run:
         """Build everything and take up the newest checkpoint."""
-        claim_folder(out, config, write=ranks.is_first)
+        claim_folder(out, config, write=ranks.is_first, data=reader.content_id())
         net = config.model
         model = _create_model(net)
         if net.init is not None:

@@ -44,7 +44,7 @@ def stop_diverged(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
     )
 
 
-def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str | None = None) -> None:
+def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str) -> None:
     """Write the recipe into the folder of a run, or check that the recipe there is the same.
 
     A run that never took a step has nothing to lose: its folder may be claimed by another recipe. Settings that change
@@ -54,7 +54,7 @@ def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str | None 
         out: The folder.
         config: The recipe.
         write: Whether this process writes.
-        data: What the run's boxes and clips are, `ClipReader.content_id()`; None = not checked.
+        data: What the run's boxes and clips are, `ClipReader.content_id()`.
 
     Raises:
         CheckpointError: The folder holds a run of another recipe or of other boxes; nothing is overwritten.
@@ -64,14 +64,12 @@ def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str | None 
         claimed = _read_claim(recipe)
         if claimed["digest"] != digest and _decisive(claimed["config"]) != _decisive(values):
             raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
-        if data is not None and claimed.get("data") not in (None, data):
+        if claimed.get("data") != data:
             raise CheckpointError(
                 f"out must be of the same store and clips, got {out} of others; name that store, or another folder"
             )
     if write:
         out.mkdir(parents=True, exist_ok=True)
-        if data is None and recipe.exists():
-            data = _read_claim(recipe).get("data")
         claim = {"digest": digest, "data": data, "config": values}
         private = recipe.with_suffix(".writing")
         private.write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.predictions import write_predictions
 from mofo_train.pretrain import pretrain
-from mofo_train.stage import claim_folder, duration
+from mofo_train.stage import duration
 from mofo_train.tables import MAX_SEEDS, MeasuredRow, Table
 from mofo_train.testing import predict
 
@@ -255,7 +255,6 @@ class _TableRun:
 
     def _train(self, stage: Stage, training: ClipReader, folder: Path, say: Say) -> dict[str, Any]:
         if isinstance(stage.config, PretrainConfig):
-            claim_folder(folder, stage.config, write=self.ranks.is_first, data=training.content_id())
             return {"checkpoint": str(pretrain(stage.config, training, folder, self.ranks, say=say))}
         test = self._reader(stage, stage.config.test.split)
         return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks, say)

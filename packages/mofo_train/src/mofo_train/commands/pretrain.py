@@ -40,14 +40,12 @@ def command(
     from mofo_train.data.sources import open_clips
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.pretrain import pretrain
-    from mofo_train.stage import claim_folder
 
     config = load_recipe(PretrainConfig, recipe, overrides)
     reader = open_clips(config.data, store, data_root)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
         say = say_once(ranks)
-        claim_folder(out, config, write=ranks.is_first, data=reader.content_id())
         say(reader.remarks())
         final = pretrain(config, reader, out, ranks, say=say)
         say(f"done: {final}")

@@ -19,7 +19,8 @@ from motionbox.store.failures import Fault
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 # Results travel through the store, never through Ray's object store.
 _OBJECT_STORE_BYTES = 128 << 20
-_UNITS_PER_GPU = 2
+# After a flow a frame costs a core about five times what the flow cost the GPU (docs/gpu.md).
+_UNITS_PER_GPU = 6
 
 
 class Executor(Protocol):
@@ -82,7 +83,7 @@ class RayExecutor:
     Args:
         num_workers: CPU workers; 0: one for each CPU of the cluster.
         address: Address of a cluster; None starts Ray on this machine.
-        num_gpus: GPUs to use; each is shared by `_UNITS_PER_GPU` units, so that one decodes while another computes.
+        num_gpus: GPUs to use; each is shared by `_UNITS_PER_GPU` units, most of them at work on the CPU.
 
     Raises:
         InputError: Ray cannot start or be reached, or has fewer GPUs.
