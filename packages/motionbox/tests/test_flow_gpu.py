@@ -27,6 +27,8 @@ triton = pytest.importorskip("triton")
 
 SHORT = TVL1Params(num_scales=2, num_warps=2)
 SHORTEST = TVL1Params(num_scales=1, num_warps=1)
+FEW = TVL1Params(num_scales=1, num_warps=1, outer_iterations=2)
+"""For what does not hang on the stopping rule: a call inside a kernel costs the interpreter a millisecond."""
 CUDA_SET = TVL1Params(variant="opencv-cuda", num_scales=2, num_warps=2)
 
 
@@ -87,6 +89,7 @@ def test_agrees_with_opencv(interpreted: Interpreted, size: tuple[int, int]) -> 
     assert difference.max() < 0.02
 
 
+@pytest.mark.slow
 def test_full_default_schedule_agrees_with_opencv_and_the_cpu_engine(interpreted: Interpreted) -> None:
     pair = warped_pair("zoom", width=48, height=40, amount=2)
     flow = interpreted.engine(TVL1Params()).flows(np.stack([pair.frame0, pair.frame1]))[0].numpy()
@@ -116,17 +119,17 @@ def test_zero_motion_is_exactly_zero(interpreted: Interpreted) -> None:
 
 def test_a_pair_does_not_depend_on_its_batch(interpreted: Interpreted) -> None:
     frames = make_frames(4)
-    together = interpreted.engine(SHORTEST).flows(frames)
+    together = interpreted.engine(FEW).flows(frames)
     for index in range(3):
-        alone = interpreted.engine(SHORTEST).flows(frames[index : index + 2])
+        alone = interpreted.engine(FEW).flows(frames[index : index + 2])
         torch.testing.assert_close(alone[0], together[index], rtol=0, atol=0)
-    in_parts = interpreted.engine(SHORTEST, max_pairs=2).flows(frames)
+    in_parts = interpreted.engine(FEW, max_pairs=2).flows(frames)
     torch.testing.assert_close(in_parts, together, rtol=0, atol=0)
 
 
 def test_pair_indices_choose_and_order_the_pairs(interpreted: Interpreted) -> None:
     frames = make_frames(4)
-    engine = interpreted.engine(SHORTEST, max_pairs=2)
+    engine = interpreted.engine(FEW, max_pairs=2)
     chosen = torch.cat(list(engine.iter_flows(frames, pair_indices=np.array([[3, 1], [0, 2], [2, 3]]))))
     expected = engine.pairs(frames[[3, 0, 2]], frames[[1, 2, 3]])
     torch.testing.assert_close(chosen, expected, rtol=0, atol=0)
@@ -135,7 +138,7 @@ def test_pair_indices_choose_and_order_the_pairs(interpreted: Interpreted) -> No
 @pytest.mark.parametrize(("side_px", "halo", "rows"), [(16, 3, 1), (16, 3, 4), (32, 6, 2), (64, 10, 1)])
 def test_tiles_with_halo_equal_plain_iterations(interpreted: Interpreted, side_px: int, halo: int, rows: int) -> None:
     params = TVL1Params(num_scales=1, num_warps=1, inner_iterations=13, outer_iterations=2, epsilon=0)
-    frames = make_frames(2, width=53, height=41, amount=3)
+    frames = make_frames(2, width=29, height=23, amount=3)
     tile = interpreted.level.Tile
     plain = interpreted.engine(params, tile=tile(64, halo=1, rows=1)).flows(frames)
     tiled = interpreted.engine(params, tile=tile(side_px, halo, rows)).flows(frames)
@@ -238,7 +241,7 @@ def test_single_pair_estimator(interpreted: Interpreted) -> None:
 
 def test_estimator_takes_pairs_in_batches(interpreted: Interpreted) -> None:
     a, b, c = make_frames(3)
-    estimator = interpreted.gpu.CudaTVL1Estimator(SHORTEST, device="cpu")
+    estimator = interpreted.gpu.CudaTVL1Estimator(FEW, device="cpu")
     assert isinstance(estimator, BatchFlowEstimator)
     together = list(iter_flows(estimator, [(a, b), (b, c), (c, a)]))
     for flow, pair in zip(together, [(a, b), (b, c), (c, a)], strict=True):
@@ -249,7 +252,7 @@ def test_estimator_takes_pairs_in_batches(interpreted: Interpreted) -> None:
 @pytest.mark.parametrize("max_pairs", [None, 2])
 def test_motion_maps_are_those_of_the_cpu(interpreted: Interpreted, max_pairs: int | None) -> None:
     frames, config = make_frames(6, amount=0.1), MotionConfig(window=3)
-    engine = interpreted.engine(SHORTEST.model_copy(update={"outer_iterations": 1}), max_pairs=max_pairs)
+    engine = interpreted.engine(FEW, max_pairs=max_pairs)
     accumulator = MotionAccumulator(config)
     expected = np.stack([accumulator.push(flow) for flow in engine.flows(frames).numpy()])
     maps = engine.motion_maps(frames, config)
