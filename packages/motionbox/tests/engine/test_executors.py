@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from motionbox.engine.executors import RayExecutor, SerialExecutor, _start_ray
 from motionbox.engine.worker import Acknowledgement
-from motionbox.errors import InputError, Reason
+from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.plan import units_of
 from motionbox.store.failures import recorded_faults
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
@@ -20,7 +21,9 @@ ray = pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def ray_executor() -> Iterator[RayExecutor]:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     executor = RayExecutor(num_workers=2)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     yield executor
     executor.close()
 
@@ -64,3 +67,17 @@ def test_a_ray_that_cannot_be_used_is_one_line(monkeypatch, kind) -> None:
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(InputError, match=rf"cluster head:6379: {kind.__name__}: the token is missing.*; check"):
         _start_ray(ray, 1, "head:6379")
+
+
+def test_a_signal_while_ray_starts_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets a handler of its own, which ends the process with exit code 15."""
+
+    def stopped(**_options: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", stopped)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        _start_ray(ray, 1, None)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from motionbox.engine.worker import Acknowledgement, Task, execute, last_heard
 from motionbox.errors import InputError, Interrupted, Reason
+from motionbox.signals import deferred, handlers_kept
 from motionbox.store.failures import Fault
 
 # Kernels run on one thread: a worker is one core.
@@ -151,7 +152,8 @@ class RayExecutor:
     def close(self) -> None:
         """Stop a Ray that this executor started; leave a cluster alone."""
         if self._own:
-            self._ray.shutdown()
+            with deferred():  # Ray does not survive an exception in the middle of it
+                self._ray.shutdown()
 
 
 def import_ray(*, local: bool) -> Any:
@@ -183,7 +185,10 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
         options["address"] = address
         options["runtime_env"]["py_modules"] = [str(Path(__file__).parents[1])]
     try:
-        ray.init(**options)
+        with handlers_kept():
+            ray.init(**options)
+    except SystemExit:  # Ray's own handler of SIGTERM, which holds while it starts
+        raise Interrupted("stopped by SIGTERM; run the same command again") from None
     except Exception as error:  # a bare one where a node does not start in time, many kinds elsewhere
         where = f"cluster {address}" if address else "local workers"
         raise InputError(

@@ -218,6 +218,14 @@ def text_width(words: str, height_px: int) -> int:
     return int(cv2.getTextSize(words, _FONT, height_px / 22, 1)[0][0])
 
 
+def tag(picture: Picture, words: str, colour: Colour, height_px: int, *, right: bool = False) -> None:
+    """Write a line on a darkened ground into a picture's upper left (or right) corner, in place."""
+    width = min(text_width(words, height_px) + 10, picture.shape[1] - 12)
+    left = picture.shape[1] - 6 - width if right else 6
+    picture[6 : 13 + height_px, left : left + width] //= 3
+    text(picture, words, (left + 5, 10 + height_px // 2), height_px, colour, max_width_px=width - 10)
+
+
 def fit(picture: Picture, size_wh: tuple[int, int]) -> Picture:
     """Scale a picture into a frame of a size, centred on the panel colour, proportions kept."""
     width, height = size_wh
