@@ -65,10 +65,12 @@ def handling(handle: Callable[[str], None]) -> Iterator[None]:
 def deferred() -> Iterator[None]:
     """Have SIGINT and SIGTERM wait for the end of a block that must not be left half done."""
     names: list[str] = []
-    with handling(names.append):
-        yield
-    for name in names[:1]:
-        signal.raise_signal(signal.Signals[name])
+    try:
+        with handling(names.append):
+            yield
+    finally:
+        for name in names[:1]:
+            signal.raise_signal(signal.Signals[name])
 
 
 @contextlib.contextmanager

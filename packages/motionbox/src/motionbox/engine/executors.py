@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,8 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
             f"Ray cannot reach or start its {where}: {_first_line(error)}; "
             "check --ray-address, or use --executor serial"
         ) from None
+    finally:
+        signal.alarm(0)  # a signal at the end of ray.init makes Ray abort the process three seconds later
 
 
 def _faulty(task: Task, reason: Reason, message: str) -> Acknowledgement:

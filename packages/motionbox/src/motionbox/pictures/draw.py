@@ -62,7 +62,8 @@ def overlay(
         x1, y1, x2, y2 = _corners(frame_box, scale, frame)
         picture = (frame * (1 - dim)).astype(np.uint8)
         picture[y1 : y2 + 1, x1 : x2 + 1] = frame[y1 : y2 + 1, x1 : x2 + 1]
-    thickness = max(1, round(min(frame.shape[:2]) / 150))
+    side = min(frame.shape[:2])
+    thickness = 1 if side < 100 else max(2, round(side / 150))  # videos lose the colour of thinner lines
     if clip_box is not None:
         _dashed(picture, _corners(clip_box, scale, frame), CLIP_BOX, thickness)
     if truth_box is not None:
