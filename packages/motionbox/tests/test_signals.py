@@ -13,7 +13,7 @@ import pytest
 
 from motionbox.cli import main
 from motionbox.errors import Interrupted
-from motionbox.signals import deferred, handlers_kept, handling, interrupted_by_signals
+from motionbox.signals import deferred, handling, interrupted_by_signals
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
@@ -72,7 +72,7 @@ def test_signals_wait_for_what_must_not_be_left_half_done() -> None:
 def test_somebody_elses_handler_is_taken_back() -> None:
     with interrupted_by_signals():
         ours = signal.getsignal(signal.SIGTERM)
-        with handlers_kept():
+        with deferred():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
         assert signal.getsignal(signal.SIGTERM) is ours
 

@@ -56,31 +56,28 @@ def handling(handle: Callable[[str], None]) -> Iterator[None]:
     def call(number: int, _frame: FrameType | None) -> None:
         handle(signal.Signals(number).name)
 
-    with handlers_kept():
-        _set(dict.fromkeys(_SIGNALS, call))
-        yield
-
-
-@contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Have SIGINT and SIGTERM wait for the end of a block that must not be left half done."""
-    names: list[str] = []
-    try:
-        with handling(names.append):
-            yield
-    finally:
-        for name in names[:1]:
-            signal.raise_signal(signal.Signals[name])
-
-
-@contextlib.contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Put the handlers of SIGINT and SIGTERM back after a block in which somebody else may set them."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _set(dict.fromkeys(_SIGNALS, call))
     try:
         yield
     finally:
         _set(before)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[list[str]]:
+    """Have SIGINT and SIGTERM wait for the end of a block that must not be left half done.
+
+    Yields:
+        The names of the signals that have come.
+    """
+    names: list[str] = []
+    try:
+        with handling(names.append):
+            yield names
+    finally:
+        for name in names[:1]:
+            signal.raise_signal(signal.Signals[name])
 
 
 def _set(handlers: Mapping[signal.Signals, _Handler]) -> None:

@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from motionbox.engine.executors import RayExecutor, SerialExecutor, _start_ray
 from motionbox.engine.worker import Acknowledgement
 from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.plan import units_of
+from motionbox.signals import interrupted_by_signals
 from motionbox.store.failures import recorded_faults
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 
@@ -69,15 +69,16 @@ def test_a_ray_that_cannot_be_used_is_one_line(monkeypatch, kind) -> None:
         _start_ray(ray, 1, "head:6379")
 
 
-def test_a_signal_while_ray_starts_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray sets a handler of its own, which ends the process with exit code 15."""
+def test_a_signal_while_ray_starts_waits_until_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
 
     def stopped(**_options: object) -> None:
-        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
         os.kill(os.getpid(), signal.SIGTERM)
+        done.append("Ray is up")
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ray, "init", stopped)
-    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"), interrupted_by_signals():
         _start_ray(ray, 1, None)
+    assert done == ["Ray is up"]
     assert signal.getsignal(signal.SIGTERM) is before

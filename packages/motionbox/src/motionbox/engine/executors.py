@@ -8,13 +8,15 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, Protocol
 
 from motionbox.engine.worker import Acknowledgement, Task, execute, last_heard
 from motionbox.errors import InputError, Interrupted, Reason
-from motionbox.signals import deferred, handlers_kept
+from motionbox.signals import deferred
 from motionbox.store.failures import Fault
 
 # Kernels run on one thread: a worker is one core.
@@ -22,6 +24,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 # Results travel through the store, never through Ray's object store.
 _OBJECT_STORE_BYTES = 128 << 20
 _UNITS_PER_GPU = 2
+_SIGNAL_SECONDS = 0.2
 
 
 class Executor(Protocol):
@@ -186,18 +189,36 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
         options["address"] = address
         options["runtime_env"]["py_modules"] = [str(Path(__file__).parents[1])]
     try:
-        with handlers_kept():
-            ray.init(**options)
-    except SystemExit:  # Ray's own handler of SIGTERM, which holds while it starts
-        raise Interrupted("stopped by SIGTERM; run the same command again") from None
+        _init_ray(ray, options)
     except Exception as error:  # a bare one where a node does not start in time, many kinds elsewhere
         where = f"cluster {address}" if address else "local workers"
         raise InputError(
             f"Ray cannot reach or start its {where}: {_first_line(error)}; "
             "check --ray-address, or use --executor serial"
         ) from None
-    finally:
-        signal.alarm(0)  # a signal at the end of ray.init makes Ray abort the process three seconds later
+
+
+def _init_ray(ray: Any, options: dict[str, Any]) -> None:
+    """Start Ray in a thread: in the main thread it sets handlers, and a signal half-way makes it crash the process.
+
+    Ray's processes die with the thread that started them, so it stays until this process ends.
+    """
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            ray.init(**options)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        threading.Event().wait()
+
+    with deferred() as signals:
+        threading.Thread(target=start, name="ray", daemon=True).start()
+        while not wait([started], timeout=_SIGNAL_SECONDS).done:
+            if signals:
+                signal.alarm(0)  # after SIGTERM the C++ of Ray aborts the process three seconds later
+        started.result()
 
 
 def _faulty(task: Task, reason: Reason, message: str) -> Acknowledgement:

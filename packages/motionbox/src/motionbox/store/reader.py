@@ -303,7 +303,10 @@ class Store:
         try:
             return self._rows[clip_id]
         except KeyError:
-            raise StoreError(f"clip_id must be a clip of store {self.path}, got {clip_id!r}") from None
+            some = ", ".join(repr(name) for name in list(self._rows)[:3]) or "none"
+            raise StoreError(
+                f"clip_id must be a clip of store {self.path}, got {clip_id!r}; its clips begin with {some}"
+            ) from None
 
     def _frame_rows(self, clip_id: str) -> slice:
         row = self._row(clip_id)
