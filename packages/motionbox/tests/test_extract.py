@@ -241,7 +241,7 @@ def test_help_is_complete() -> None:
 
 
 def test_a_run_is_named_by_its_preset(folders: Path, tmp_path: Path, capsys) -> None:
-    """Every command that reads takes either of two presets in a store; of two runs of one preset the id must be given."""
+    """Every command that reads takes either of two presets in a store; of two runs of one the id must be given."""
     store, written = tmp_path / "s", {}
     for preset in ("paper", "tuned"):
         assert extract(folders, store, "--preset", preset, "--new-run", "--workers", "0", capsys=capsys)[0] == 0
