@@ -46,7 +46,7 @@ def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None
     """
     root = Path(path)
     check_store(root)
-    presets = {paths: read_json(paths.run_json)["config"]["preset"] for paths in run_paths(root)}
+    presets = {paths: read_json(paths.run_json).get("config", {}).get("preset") for paths in run_paths(root)}
     candidates = [
         paths for paths, preset in presets.items() if run is None or run == preset or paths.root.name.startswith(run)
     ]
