@@ -110,8 +110,8 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
         reporter.update(counts)
         _loop(run, executor, options, state, stop, counts, reporter)
     if stop.reason is not None:
-        left = len(state.pending)
-        raise Interrupted(f"{stop.reason} with {left:,} units left; the same command resumes the run")
+        left = f"{len(state.pending):,} units" if state.pending else "only the snapshot"
+        raise Interrupted(f"{stop.reason} with {left} left; the same command resumes the run")
     if state.unstored:
         unit_id, message = next(iter(state.unstored.items()))
         raise Interrupted(
