@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +84,17 @@ def test_a_signal_while_ray_starts_waits_until_it_has(monkeypatch: pytest.Monkey
         _start_ray(ray, 1, None)
     assert done == ["Ray is up"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_after_the_work_meets_no_handler_of_ray(data: Path, tmp_path: Path) -> None:
+    """The whole command in a process of its own, stopped while the snapshot is made."""
+    script = (
+        "import os, signal, sys; from motionbox.cli import main; from motionbox.store import snapshot;"
+        "snapshot.read_parts = lambda *_: os.kill(os.getpid(), signal.SIGTERM); main(sys.argv[1:])"
+    )
+    arguments = ["extract", "--data-root", data, "--store", tmp_path / "s", "--flow", "dis", "--workers", "1"]
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 75, done.stderr
+    told = [line for line in done.stderr.splitlines() if not line.startswith("extract: ")]
+    assert told == ["motionbox: error: stopped by SIGTERM; run the same command again"]
