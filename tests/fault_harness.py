@@ -29,6 +29,7 @@ from motionbox.engine.drive import EngineOptions, drive
 from motionbox.engine.executors import SerialExecutor
 from motionbox.engine.progress import PlainReporter
 from motionbox.errors import Interrupted, StoreError
+from motionbox.signals import interrupted_by_signals
 from motionbox.store import failpoints, open_store
 from motionbox.store.commit import read_commit
 from motionbox.store.garbage import find_garbage, remove
@@ -136,9 +137,10 @@ class Stage:
         if stop_after is not None:
             _stop_after(stop_after)
         try:
-            run = make_run(self.store, self.root / "videos", self.manifest, config=CONFIG, max_frames=MAX_FRAMES)
-            drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
-            make_snapshot(run)
+            with interrupted_by_signals():
+                run = make_run(self.store, self.root / "videos", self.manifest, config=CONFIG, max_frames=MAX_FRAMES)
+                drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
+                make_snapshot(run)
         except Interrupted:
             if stop_after is not None:
                 make_snapshot(run)

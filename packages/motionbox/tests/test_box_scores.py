@@ -16,7 +16,8 @@ BOXES = np.array([[0, 0, 20, 20], [10, 0, 30, 20], [20, 0, 40, 20]], np.int16)
 class FakeStore:
     """Two clips: one of three frames at 10 fps, one that failed."""
 
-    def __init__(self, path):
+    def __init__(self, path, *, run=None):
+        assert run is None
         self.path = path
 
     def __enter__(self):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import cv2
@@ -193,7 +194,9 @@ def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) 
     [
         (["--data-root", "nowhere"], "data root nowhere does not exist"),
         (["--preset", "papre"], "preset must be one of"),
-        (["--set", "boxes.pad_shar=1"], "did you mean 'pad_share'?"),
+        (["--set", "boxes.pad_shar=1"], "did you mean 'boxes.pad_share'?"),
+        (["--set", "flow.epsilon=1"], "did you mean 'flow.tvl1.epsilon'?"),
+        (["--set", "boxes.zzz=1"], "valid keys: boxes.evidence, boxes.max_height_share"),
         (["--set", "pad"], "--set must be KEY=VALUE"),
         (["--store", "{file}"], "cannot be written"),
         (["--store", "{other}"], "another program"),
@@ -235,3 +238,32 @@ def test_help_is_complete() -> None:
     text = CliRunner().invoke(cli, ["extract", "--help"]).output
     for option in ("--data-root", "--store", "--workers", "--ray-address", "--new-run", "--force", "--preset"):
         assert option in text
+
+
+def test_a_run_is_named_by_its_preset(folders: Path, tmp_path: Path, capsys) -> None:
+    """Every command that reads takes either of two presets in a store; of two runs of one the id must be given."""
+    store, written = tmp_path / "s", {}
+    for preset in ("paper", "tuned"):
+        assert extract(folders, store, "--preset", preset, "--new-run", "--workers", "0", capsys=capsys)[0] == 0
+    for preset in ("paper", "tuned"):
+        with open_store(store, run=preset) as opened:
+            assert opened.config().preset == preset
+            truth = {"one": [{"labels": [{"box2d": dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))}]}
+                             for box in opened.frame_boxes("one").tolist()]}  # fmt: skip
+        (tmp_path / "boxes.json").write_text(json.dumps(truth))
+        named = ("--run", preset)
+        code, out, _ = run("evaluate", store, "--boxes", tmp_path / "boxes.json", *named, capsys=capsys)
+        assert (code, "| store | 1.000 (1.00 to 1.00)" in out) == (0, True), "its own boxes are the truth"
+        code, *_ = run("export", store, "--format", "csv", "-o", tmp_path / "b.csv", *named, capsys=capsys)
+        written[preset] = (tmp_path / "b.csv").read_text()
+        assert run("report", store, "-o", tmp_path / "r.html", "--previews", "0", *named, capsys=capsys)[0] == code == 0
+        assert f"<td class=number>{preset}</td>" in (tmp_path / "r.html").read_text()
+    assert written["paper"] != written["tuned"]
+    code, *_ = run(
+        "show", store, "one", "--run", "paper", "--against", "tuned", "-o", tmp_path / "a.png", capsys=capsys
+    )
+    assert code == 0
+    changed = ("--set", "boxes.pad_share=0.2", "--new-run", "--workers", "0")
+    assert extract(folders, store, "--preset", "paper", *changed, capsys=capsys)[0] == 0
+    with pytest.raises(StoreError, match=r"got 'paper'; its runs: \w+ \(paper\), \w+ \(tuned\), \w+ \(paper\)"):
+        open_store(store, run="paper")

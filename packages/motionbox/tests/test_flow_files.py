@@ -144,6 +144,12 @@ def test_broken_videos_are_reported_and_the_others_finish(shifting, tmp_path):
     assert caught.value.reason == Reason.MISSING
 
 
+def test_no_video_at_all_is_misuse(tmp_path):
+    with pytest.raises(InputError, match=r"at least one video must exist, got nowhere\.mp4; check the paths"):
+        command.main(["nowhere.mp4", "-o", str(tmp_path / "out")], standalone_mode=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_videos_of_one_name_are_refused(shifting, tmp_path):
     result = CliRunner().invoke(command, [str(shifting), str(shifting), "-o", str(tmp_path)])
     assert isinstance(result.exception, InputError)

@@ -76,16 +76,15 @@ def bench_both(
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))
     kept = inputs.prepare(next(batches))
     run(*kept)
-    spans: dict[str, list[float]] = {"loader": [], "both": [], "model": [], "waited": []}
+    turns = []
     for _ in range(rounds):
         _discard(batches, read_ahead)
-        spans["loader"].append(_seconds(lambda: next(batches), steps, device))
+        turn = {"loader": _seconds(lambda: next(batches), steps, device)}
         _discard(batches, read_ahead)
         inputs.waited_seconds = 0.0
-        spans["both"].append(_seconds(lambda: run(*inputs.prepare(inputs.wait(batches))), steps, device))
-        spans["waited"].append(inputs.waited_seconds)
-        spans["model"].append(_seconds(lambda: run(*kept), steps, device))
-    middle = {name: statistics.median(values) for name, values in spans.items()}
+        turn["both"] = _seconds(lambda: run(*inputs.prepare(inputs.wait(batches))), steps, device)
+        turns.append(turn | {"waited": inputs.waited_seconds, "model": _seconds(lambda: run(*kept), steps, device)})
+    middle = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     rates = {name: steps * batch_size / middle[name] for name in ("loader", "model", "both")}
     flops = training_flops(network, kept[0], kept[1].cpu())
     peak = matrix_rate(device, DTYPES[precision])

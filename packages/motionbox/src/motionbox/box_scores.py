@@ -69,7 +69,11 @@ class ScoreRow:
 
 
 def score_store(
-    path: Path, truths: Iterable[AnnotatedClip | AnnotatedVideo], *, fps: float | None = None
+    path: Path,
+    truths: Iterable[AnnotatedClip | AnnotatedVideo],
+    *,
+    fps: float | None = None,
+    run: str | None = None,
 ) -> tuple[list[ScoreRow], int]:
     """Score a store's boxes, and boxes that do not look at the video beside them.
 
@@ -78,6 +82,7 @@ def score_store(
         truths: Annotated clips, in display pixels; frame number n stands at (n - 1) / fps seconds. Or annotated videos:
             each of their clips is scored on the annotated frames within it, frame number n at n / fps seconds.
         fps: Rate of the annotated frames, None: each clip's own, and EPIC's official rate for videos.
+        run: Run id or preset, where the store has several runs; None: the newest.
 
     Returns:
         One row per trivial method and one for the store; how many annotated clips and videos could not be scored,
@@ -89,7 +94,7 @@ def score_store(
     """
     rows: dict[str, ScoreRow] = {}
     missing = 0
-    with open_store(path) as store:
+    with open_store(path, run=run) as store:
         clips = {row["clip_id"]: row for row in store.clips().to_pylist()}
         by_video: dict[str, list[dict[str, Any]]] = {}
         for row in clips.values():

@@ -10,6 +10,7 @@ import click
 
 from motionbox import __version__
 from motionbox.errors import ExitCode, MotionBoxError
+from motionbox.signals import interrupted_by_signals
 
 # Command name -> (module under motionbox.commands, one-line help). The help stands here so that `--help` stays fast.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -69,9 +70,14 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a `MotionBoxError` or a missing extra becomes one line on stderr and its exit code."""
+    """Run the command line; a `MotionBoxError` or a missing extra becomes one line on stderr and its exit code.
+
+    Args:
+        argv: The arguments; None: those of this process, which ends with the command.
+    """
     try:
-        code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
+        with interrupted_by_signals(last=argv is None):
+            code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)

@@ -270,8 +270,7 @@ class BoxConfig(_Section):
         max_width_share: A wider box (share of the frame's width) is degenerate.
         max_height_share: A taller box (share of the frame's height) is degenerate.
         min_area_share: A smaller box (share of the frame's area) is degenerate.
-        stabilise: `nearest`: a degenerate box takes the nearest valid box in time; `none`: raw boxes; `evidence`: boxes
-            from the motion maps of the whole clip (needs `store.motion_maps`).
+        stabilise: `nearest`: a degenerate box takes the nearest valid one; `none`; `evidence`: boxes from stored maps.
         pad_share: Boxes grow by this share of their own size, half on each side.
         evidence: Numbers of `evidence`.
     """
@@ -355,28 +354,29 @@ def validate_config(values: dict[str, Any], *, source: str) -> ExtractConfig:
     try:
         return ExtractConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {describe_validation_error(error, ExtractConfig)}") from None
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        unknown = first["type"] == "extra_forbidden"
+        what = f"{key}: {first['msg']}, got {first['input']!r}"
+        raise ConfigError(f"{source}: {f'unknown key {key!r}; {_hint(key)}' if unknown else what}") from None
 
 
-def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say in one line what the first problem of a pydantic error is, with the nearest valid key for a misspelt one."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        valid = _valid_keys(model, [str(part) for part in first["loc"][:-1]])
-        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
-        return f"unknown key {key!r}; {hint}"
-    return f"{key}: {first['msg']}, got {first['input']!r}"
+def _hint(key: str) -> str:
+    """Name the valid key most like a wrong one; the right name in another section counts as much as a misspelt one."""
+    valid, (parent, _, name) = _dotted_keys(ExtractConfig), key.rpartition(".")
+    beside = [other for other in valid if other.rpartition(".")[0] == parent]
+    by_name = {other.rpartition(".")[2]: other for other in (*valid, *beside)}
+    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.7)
+    return f"did you mean {by_name[near[0]]!r}?" if near else f"valid keys: {', '.join(sorted(beside or valid))}"
 
 
-def _valid_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
-    for parent in parents:
-        annotation = model.model_fields[parent].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+def _dotted_keys(model: type[BaseModel]) -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        inner = _dotted_keys(kind) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+        keys += [name, *(f"{name}.{key}" for key in inner)]
+    return keys
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -192,6 +192,19 @@ def test_a_signal_drains_and_the_same_command_resumes(run: Run, monkeypatch, num
     assert len(run.paths.committed_units()) == len(units_of(run.plan()))
 
 
+def test_a_signal_at_the_last_unit_leaves_only_the_snapshot(run: Run, monkeypatch) -> None:
+    real, num_units = worker.commit_unit, len(units_of(run.plan()))
+
+    def signalling(*args, **facts) -> bool:
+        if len(run.paths.committed_units()) == num_units - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **facts)
+
+    monkeypatch.setattr(worker, "commit_unit", signalling)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM with only the snapshot left"):
+        drive_serially(run)
+
+
 def test_work_under_way_is_abandoned_when_the_drain_is_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopping(self, name, count, fps, start, stop, breaks):
         os.kill(os.getpid(), signal.SIGTERM)

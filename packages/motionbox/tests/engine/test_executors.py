@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 
 from motionbox.engine.executors import RayExecutor, SerialExecutor, _start_ray
 from motionbox.engine.worker import Acknowledgement
-from motionbox.errors import InputError, Reason
+from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.plan import units_of
+from motionbox.signals import interrupted_by_signals
 from motionbox.store.failures import recorded_faults
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 
@@ -20,7 +23,9 @@ ray = pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def ray_executor() -> Iterator[RayExecutor]:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     executor = RayExecutor(num_workers=2)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     yield executor
     executor.close()
 
@@ -64,3 +69,32 @@ def test_a_ray_that_cannot_be_used_is_one_line(monkeypatch, kind) -> None:
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(InputError, match=rf"cluster head:6379: {kind.__name__}: the token is missing.*; check"):
         _start_ray(ray, 1, "head:6379")
+
+
+def test_a_signal_while_ray_starts_waits_until_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def stopped(**_options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("Ray is up")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", stopped)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"), interrupted_by_signals():
+        _start_ray(ray, 1, None)
+    assert done == ["Ray is up"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_after_the_work_meets_no_handler_of_ray(data: Path, tmp_path: Path) -> None:
+    """The whole command in a process of its own, stopped while the snapshot is made."""
+    script = (
+        "import os, signal, sys; from motionbox.cli import main; from motionbox.store import snapshot;"
+        "snapshot.read_parts = lambda *_: os.kill(os.getpid(), signal.SIGTERM); main(sys.argv[1:])"
+    )
+    arguments = ["extract", "--data-root", data, "--store", tmp_path / "s", "--flow", "dis", "--workers", "1"]
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 75, done.stderr
+    told = [line for line in done.stderr.splitlines() if not line.startswith("extract: ")]
+    assert told == ["motionbox: error: stopped by SIGTERM; run the same command again"]

@@ -272,6 +272,12 @@ def test_in_a_browser_hostile_names_are_only_text(hostile_page, browse):
     found = browse(
         hostile_page,
         f"""result.cards = {CARDS};
+        const find = document.getElementById("find");
+        const search = (words) => {{ find.value = words; find.dispatchEvent(new Event("input", {{bubbles: true}})); }};
+        search("not_a_vid");
+        result.broken = [...document.querySelectorAll(".card")].map(
+            (card) => [card.dataset.clip, card.querySelector(".about span").textContent]);
+        search("");
         const close = document.getElementById("close");
         for (const card of document.querySelectorAll(".card")) {{ card.click(); close.click(); }}
         document.querySelector(".card[data-clip^='<img']").click();
@@ -281,6 +287,7 @@ def test_in_a_browser_hostile_names_are_only_text(hostile_page, browse):
         result.images = document.querySelectorAll("img").length;""",
     )
     assert set(found["cards"]) == {HOSTILE, CLOSING, "broken <b>", "single"}
+    assert found["broken"] == [["broken <b>", "failed: not_a_video"]], "found by the reason that its card says"
     assert found["hacked"] == "no"
     assert found["images"] == 0
     spoken = subprocess.run(

@@ -167,6 +167,29 @@ def test_a_failed_clip_is_one_page_with_the_reason(tmp_path, words):
     assert show.contact_sheet([view]).ndim == 3
 
 
+def test_a_sheet_names_its_rows_and_says_the_scale_of_its_flow(clip, mapless_path, words):
+    with open_store(mapless_path) as store:
+        other = load_clip(store, "videos/00000")
+    view = View([clip, other])
+    show.contact_sheet([view], num_moments=2)
+    rows = ["boxes (paper)", "boxes (release)", "optical flow (dis)", "motion map (paper)", "motion map (release)"]
+    assert [word for word in words if word in rows] == rows
+    assert f"{Footage(view).max_px:g} px/frame" in words
+
+
+def test_the_title_of_a_short_row_may_be_as_wide_as_the_sheet(clip, tmp_path, words):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video" * 50)
+    assert extract("folder", tmp_path / "videos", tmp_path / "store") == 3
+    with open_store(tmp_path / "store") as store:
+        failed = load_clip(store, "broken")
+    alone = show.contact_sheet([View([failed])], num_moments=2)
+    assert "clip box" not in words
+    assert not (alone == draw.CLIP_BOX).all(axis=2).any(), "the legend names only what is drawn"
+    show.contact_sheet([View([clip]), View([failed])], num_moments=6, thumb_height_px=200)
+    assert show._title(View([failed])) in words
+
+
 def test_stores_are_compared_side_by_side(clip, mapless_path, words):
     with open_store(mapless_path) as store:
         other = load_clip(store, "videos/00000")

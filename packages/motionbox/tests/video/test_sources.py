@@ -60,9 +60,11 @@ def test_frames_before_an_error_come_first(tmp_path: Path, write_video, child: C
     assert caught.value.reason is Reason.MISSING
 
 
-def test_a_crash_costs_one_video(video: Path) -> None:
-    source = ChildSource(48)
-    _, frames = source.open(video, **WHOLE)
+def test_a_crash_costs_one_video(video: Path, write_video, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 240, 320), np.uint8)
+    large = write_video(tmp_path / "large.mp4", pixels, fps=10)  # more than a child can have sent ahead
+    source = ChildSource(240)
+    _, frames = source.open(large, **WHOLE)
     next(frames)
     source._child.kill()
     with pytest.raises(ClipError, match="signal 9") as caught:

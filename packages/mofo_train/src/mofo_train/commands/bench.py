@@ -71,39 +71,29 @@ def command(
     from mofo_train.bench_both import bench_both
     from mofo_train.config import ModelConfig, override_recipe
 
-    size = {"name": model_name, "num_frames": num_frames, "image_px": image_px}
-    shape = override_recipe(ModelConfig, size, (), "of the options")
+    fields = {"name": model_name, "num_frames": num_frames, "image_px": image_px}
+    shape = override_recipe(ModelConfig, fields, (), "of the options")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results: dict[str, Any] = {"device": _describe(device), "threads": torch.get_num_threads()}
     results["torch"] = torch.__version__
+    size = (batch_size, rounds, device)
     for part in parts or PARTS[:3]:
         if part == "model":
-            results[part] = bench.bench_model(
-                model_name,
-                batch_size,
-                rounds,
-                device,
-                precisions=precisions or ("fp32", "bf16"),
-                compiled=compiled,
-                peers=peers,
-            )
+            kinds = precisions or ("fp32", "bf16")
+            results[part] = bench.bench_model(model_name, *size, precisions=kinds, compiled=compiled, peers=peers)
         elif part == "masks":
-            timings = bench.bench_masks(batch_size, rounds, device)
+            timings = bench.bench_masks(*size)
             results[part] = {name: dataclasses.asdict(timing) for name, timing in timings.items()}
         elif part == "fusion":
-            results[part] = {
-                precision: bench.bench_fusion(batch_size, rounds, device, precision=precision)
-                for precision in precisions or ("fp32",)
-            }
+            kinds = precisions or ("fp32",)
+            results[part] = {kind: bench.bench_fusion(*size, precision=kind) for kind in kinds}
         elif part == "loader":
             results[part] = bench.bench_loader(_readers(dataset, store, data_root), shape, rounds, peers=peers)
         else:
+            kinds = precisions or ("bf16",)
             reader = list(_readers(dataset, store, data_root).values())[-1]
             options: Any = {"num_workers": num_workers, "compiled": compiled, "steps": steps}
-            results[part] = {
-                precision: bench_both(reader, shape, batch_size, rounds, device, precision=precision, **options)
-                for precision in precisions or ("bf16",)
-            }
+            results[part] = {kind: bench_both(reader, shape, *size, precision=kind, **options) for kind in kinds}
     text = json.dumps(results, indent=2)
     click.echo(text)
     if json_path is not None:

@@ -33,12 +33,19 @@ Example:
     type=click.Path(path_type=Path),
     help="VISOR's frame_mapping.json: EPIC's numbers of its frames.  [VISOR's own]",
 )
+@click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--per-clip", is_flag=True, help="Also list every clip.")
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Also draw the IoU of frames and clips into this .png.  [none]"
 )
 def command(
-    store: Path, boxes_file: Path, fps: float | None, frame_mapping: Path | None, per_clip: bool, plot: Path | None
+    store: Path,
+    boxes_file: Path,
+    fps: float | None,
+    frame_mapping: Path | None,
+    run: str | None,
+    per_clip: bool,
+    plot: Path | None,
 ) -> int:
     """Run the command; see the options."""
     from motionbox.annotations import AnnotatedVideo, read_annotations
@@ -49,7 +56,7 @@ def command(
     truths = read_annotations(boxes_file, frame_mapping=frame_mapping)
     if any(isinstance(truth, AnnotatedVideo) and not truth.renumbered for truth in truths):
         click.echo("VISOR's frame numbers are taken for EPIC's; --frame-mapping corrects those that differ", err=True)
-    rows, missing = score_store(store, truths, fps=fps)
+    rows, missing = score_store(store, truths, fps=fps, run=run)
     click.echo(f"{len(rows[0].scores)} clips of {store} against {boxes_file}")
     click.echo(markdown_table(rows))
     if per_clip:

@@ -57,6 +57,8 @@ def write_all(
     """Write the flow of every video; a broken one is reported and the others go on."""
     from motionbox.flow_files import FlowFileOptions, write_flow_files
 
+    if not any(video.exists() for video in videos):
+        raise InputError(f"at least one video must exist, got {', '.join(map(str, videos[:3]))}; check the paths")
     names = [video.resolve().stem if video.is_file() else video.resolve().name for video in videos]
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:

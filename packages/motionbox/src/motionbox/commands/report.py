@@ -19,7 +19,7 @@ Example:
 )
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .html file.")
-@click.option("--run", help="Run id, where the store has several runs.  [the newest]")
+@click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--previews", default=48, type=click.IntRange(0, 2000), help="Clips with a preview.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
 def command(store: Path, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
@@ -33,7 +33,11 @@ def command(store: Path, out: Path, run: str | None, previews: int, data_root: P
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"output file must end in .html, got {str(out)!r}")
     options = ReportOptions(num_previews=previews, data_root=data_root)
-    with open_store(store, run=run) as opened, Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with (
+        open_store(store, run=run) as opened,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         task = bar.add_task("Drawing previews", total=previews)
         page = build_report(opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total))
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.errors import InputError, StoreError
+from motionbox.errors import InputError
 
 if TYPE_CHECKING:
     from motionbox.evaluate import AnnotatedClip
@@ -87,11 +87,12 @@ def _views(
     **_: Any,
 ) -> list[View]:
     from motionbox.pictures.footage import View, load_clip
+    from motionbox.store import open_store
 
     names: list[Any] = [name.strip() for name in panels.split(",") if name.strip()]
     if not names or set(names) - set(_PANELS):
         raise InputError(f"--panels must be a list of {', '.join(_PANELS)}, got {panels!r}")
-    stores = [_open(store, run), *(_open_other(store, other) for other in against)]
+    stores = [open_store(store, run=run), *(_open_other(store, other) for other in against)]
     chosen = list(clip_ids) + (_spread(stores[0], num_random) if num_random else [])
     if not chosen:
         raise InputError(f"name a clip of {store}, for example {_some(stores[0])}, or give --random N")
@@ -110,22 +111,11 @@ def _views(
     ]
 
 
-def _open(store: Path, run: str | None) -> Store:
-    """Open a store, its run named by id or by preset."""
-    from motionbox.store import open_store
-    from motionbox.store.layout import run_paths
-    from motionbox.store.runs import load_run
-
-    if run is None:
-        return open_store(store)
-    matching = [paths.root.name for paths in run_paths(store) if load_run(paths).config.preset == run]
-    if len(matching) > 1:
-        raise StoreError(f"store {store} has {len(matching)} runs of preset {run!r}: {', '.join(matching)}; name one")
-    return open_store(store, run=matching[0] if matching else run)
-
-
 def _open_other(store: Path, other: str) -> Store:
-    return _open(Path(other), None) if Path(other).is_dir() else _open(store, other)
+    """Open what `--against` names: a store, or a run or preset of the first one."""
+    from motionbox.store import open_store
+
+    return open_store(other) if Path(other).is_dir() else open_store(store, run=other)
 
 
 def _distinct_names(stores: Sequence[Store], paths: Sequence[str]) -> list[str]:

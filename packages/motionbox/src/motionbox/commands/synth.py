@@ -28,7 +28,8 @@ def command(out: Path, num_clips: int, seed: int, camera_motion: bool, workers: 
     from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
 
     config = SyntheticConfig(num_clips, seed, camera_motion)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Drawing clips", total=num_clips)
         dataset = write_dataset(
             out,

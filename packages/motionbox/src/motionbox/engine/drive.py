@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 from motionbox.engine.executors import Executor
@@ -20,6 +17,7 @@ from motionbox.engine.progress import Counts, Reporter
 from motionbox.engine.worker import Acknowledgement, Task, last_heard
 from motionbox.errors import InputError, Interrupted
 from motionbox.plan import Unit, units_of
+from motionbox.signals import handling
 from motionbox.store.failures import Fault, quarantined, record_fault
 from motionbox.store.runs import Run
 
@@ -108,12 +106,12 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
         done_clips=sum(unit.num_clips for unit in units if unit.unit_id in done),
     )
     stop = Stop()
-    with _signals(stop, options.drain_seconds), reporter:
+    with handling(lambda name: stop.request(f"stopped by {name}", options.drain_seconds)), reporter:
         reporter.update(counts)
         _loop(run, executor, options, state, stop, counts, reporter)
     if stop.reason is not None:
-        left = len(state.pending)
-        raise Interrupted(f"{stop.reason} with {left:,} units left; the same command resumes the run")
+        left = f"{len(state.pending):,} units" if state.pending else "only the snapshot"
+        raise Interrupted(f"{stop.reason} with {left} left; the same command resumes the run")
     if state.unstored:
         unit_id, message = next(iter(state.unstored.items()))
         raise Interrupted(
@@ -220,21 +218,6 @@ def _cancel_stalled(executor: Executor, state: _State, options: EngineOptions) -
             heard = max(heard, entry.task.sign_of_life.stat().st_mtime)
         if now - heard > options.stall_seconds:
             executor.cancel(entry.task)
-
-
-@contextlib.contextmanager
-def _signals(stop: Stop, drain_seconds: float) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a request to stop."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        stop.request(f"stopped by {signal.Signals(number).name}", drain_seconds)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _write_progress(run: Run, counts: Counts, state: _State) -> None:

@@ -6,13 +6,17 @@ import dataclasses
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, Protocol
 
 from motionbox.engine.worker import Acknowledgement, Task, execute, last_heard
 from motionbox.errors import InputError, Interrupted, Reason
+from motionbox.signals import deferred
 from motionbox.store.failures import Fault
 
 # Kernels run on one thread: a worker is one core.
@@ -21,6 +25,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 _OBJECT_STORE_BYTES = 128 << 20
 # After a flow a frame costs a core about five times what the flow cost the GPU (docs/gpu.md).
 _UNITS_PER_GPU = 6
+_SIGNAL_SECONDS = 0.2
 
 
 class Executor(Protocol):
@@ -152,7 +157,8 @@ class RayExecutor:
     def close(self) -> None:
         """Stop a Ray that this executor started; leave a cluster alone."""
         if self._own:
-            self._ray.shutdown()
+            with deferred():  # Ray does not survive an exception in the middle of it
+                self._ray.shutdown()
 
 
 def import_ray(*, local: bool) -> Any:
@@ -184,13 +190,36 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
         options["address"] = address
         options["runtime_env"]["py_modules"] = [str(Path(__file__).parents[1])]
     try:
-        ray.init(**options)
+        _init_ray(ray, options)
     except Exception as error:  # a bare one where a node does not start in time, many kinds elsewhere
         where = f"cluster {address}" if address else "local workers"
         raise InputError(
             f"Ray cannot reach or start its {where}: {_first_line(error)}; "
             "check --ray-address, or use --executor serial"
         ) from None
+
+
+def _init_ray(ray: Any, options: dict[str, Any]) -> None:
+    """Start Ray in a thread: in the main thread it sets handlers, and a signal half-way makes it crash the process.
+
+    Ray's processes die with the thread that started them, so it stays until this process ends.
+    """
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            ray.init(**options)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
+        threading.Event().wait()
+
+    with deferred() as signals:
+        threading.Thread(target=start, name="ray", daemon=True).start()
+        while not wait([started], timeout=_SIGNAL_SECONDS).done:
+            if signals:
+                signal.alarm(0)  # after SIGTERM the C++ of Ray aborts the process three seconds later
+        started.result()
 
 
 def _faulty(task: Task, reason: Reason, message: str) -> Acknowledgement:

@@ -62,7 +62,8 @@ def overlay(
         x1, y1, x2, y2 = _corners(frame_box, scale, frame)
         picture = (frame * (1 - dim)).astype(np.uint8)
         picture[y1 : y2 + 1, x1 : x2 + 1] = frame[y1 : y2 + 1, x1 : x2 + 1]
-    thickness = max(1, round(min(frame.shape[:2]) / 150))
+    side = min(frame.shape[:2])
+    thickness = 1 if side < 100 else max(2, round(side / 150))  # videos lose the colour of thinner lines
     if clip_box is not None:
         _dashed(picture, _corners(clip_box, scale, frame), CLIP_BOX, thickness)
     if truth_box is not None:
@@ -216,6 +217,14 @@ def text(
 def text_width(words: str, height_px: int) -> int:
     """Return the width in pixels of a line that `text` would write."""
     return int(cv2.getTextSize(words, _FONT, height_px / 22, 1)[0][0])
+
+
+def tag(picture: Picture, words: str, colour: Colour, height_px: int, *, right: bool = False) -> None:
+    """Write a line on a darkened ground into a picture's upper left (or right) corner, in place."""
+    width = min(text_width(words, height_px) + 10, picture.shape[1] - 12)
+    left = picture.shape[1] - 6 - width if right else 6
+    picture[6 : 13 + height_px, left : left + width] //= 3
+    text(picture, words, (left + 5, 10 + height_px // 2), height_px, colour, max_width_px=width - 10)
 
 
 def fit(picture: Picture, size_wh: tuple[int, int]) -> Picture:

@@ -105,7 +105,8 @@ def contact_sheet(views: Sequence[View], num_moments: int = 6, thumb_height_px: 
         (H, W, 3) uint8 RGB.
     """
     strips = [_strip(view, len(views) == 1, num_moments, thumb_height_px) for view in views]
-    page = draw.grid([[strip] for strip in strips])
+    width = max(strip.shape[1] for strip in strips)
+    page = draw.grid([[_titled(_title(view), strip, width)] for view, strip in zip(views, strips, strict=True)])
     key = draw.legend(_legend_entries(views))
     width = max(page.shape[1], key.shape[1])
     sheet = np.full((page.shape[0] + 2 * _GAP_PX + key.shape[0], width + 2 * _GAP_PX, 3), draw.BACKGROUND, np.uint8)
@@ -115,7 +116,7 @@ def contact_sheet(views: Sequence[View], num_moments: int = 6, thumb_height_px: 
 
 
 def _strip(view: View, alone: bool, num_moments: int, height_px: int) -> Picture:
-    """Draw a clip's title and, below, its moments: one column each, one row per panel."""
+    """Draw a clip's moments: one column each, one row per panel; several rows are named, flow has its wheel."""
     panels: Sequence[Panel] = (
         view.panels if alone else [panel for panel in view.panels if panel == "boxes"] or PANELS[:1]
     )
@@ -123,15 +124,23 @@ def _strip(view: View, alone: bool, num_moments: int, height_px: int) -> Picture
     size = round(view.panel_wh[0] * height_px / view.panel_wh[1]), height_px
     indices = view.frame_indices
     chosen = {int(indices[k]) for k in np.linspace(0, len(indices) - 1, num_moments).round().astype(int)}
-    columns = [
-        [draw.fit(panel, size) for _, panel in _pictures(footage.view, footage, *moment)]
-        for moment in footage.moments()
-        if moment[0] in chosen
-    ]
-    page = draw.grid([[column[k] for column in columns] for k in range(len(columns[0]))], 6)
-    title = np.full((20, page.shape[1], 3), draw.BACKGROUND, np.uint8)
-    draw.text(title, _title(view), (1, 9), 12, draw.INK, max_width_px=page.shape[1])
-    return np.concatenate([title, page])
+    moments = [moment for moment in footage.moments() if moment[0] in chosen]
+    columns = [_pictures(footage.view, footage, *moment) for moment in moments]
+    rows = [[draw.fit(column[k][1], size) for column in columns] for k in range(len(columns[0]))]
+    for row, (label, _) in zip(rows, columns[0], strict=True):
+        if len(rows) > 1:
+            draw.tag(row[0], label, draw.INK, 11)
+        if label.startswith("optical flow") and any(flow is not None for *_, flow in moments):
+            _stamp_wheel(row[-1], *size, footage.max_px, diameter=36)
+    return draw.grid(rows, 6)
+
+
+def _titled(words: str, strip: Picture, width: int) -> Picture:
+    """Put a title above a strip, which may be as wide as the whole sheet."""
+    page = np.full((20 + strip.shape[0], width, 3), draw.BACKGROUND, np.uint8)
+    page[20:, : strip.shape[1]] = strip
+    draw.text(page, words, (1, 9), 12, draw.INK, max_width_px=width)
+    return page
 
 
 def _title(view: View) -> str:
@@ -179,6 +188,7 @@ def _nearest(clip: ClipBoxes, view: View, index: int) -> int | None:
 
 
 def _box_panel(view: View, footage: Footage, clip: ClipBoxes, index: int, picture: Picture | None) -> Picture:
+    dim = 0.0 if picture is None else 0.25  # words stay as bright as they are
     if picture is None:
         lines = [footage.problem or "frame not decoded", clip.video.name]
         if footage.problem == "no frames":
@@ -194,13 +204,10 @@ def _box_panel(view: View, footage: Footage, clip: ClipBoxes, index: int, pictur
     truth = _truth_at(view, index)
     boxed = draw.overlay(
         picture, clip.boxes[here].tolist(), clip.clip_box, truth_box=None if truth is None else truth.tolist(),
-        colour=colour, scale=scale, dim=0.25,
+        colour=colour, scale=scale, dim=dim,
     )  # fmt: skip
     if truth is not None:
-        words = f"IoU {float(bx.iou(clip.boxes[here], truth)):.2f}"
-        width = draw.text_width(words, 13)
-        boxed[6:26, boxed.shape[1] - width - 16 : boxed.shape[1] - 6] //= 3
-        draw.text(boxed, words, (boxed.shape[1] - 11, 16), 13, draw.TRUTH_BOX, align="right")
+        draw.tag(boxed, f"IoU {float(bx.iou(clip.boxes[here], truth)):.2f}", draw.TRUTH_BOX, 13, right=True)
     return boxed
 
 
@@ -231,7 +238,8 @@ def _legend_entries(views: Sequence[View]) -> list[tuple[str, draw.Colour, bool]
         bx.BoxSource.CENTRE: "centre half (no motion found)",
     }
     entries = [(names[source], _BOX_COLOURS[source], False) for source in bx.BoxSource if source in sources]
-    entries.append(("clip box", draw.CLIP_BOX, True))
+    if any(clip.clip_box is not None for view in views for clip in view.clips):
+        entries.append(("clip box", draw.CLIP_BOX, True))
     if any(view.truth is not None for view in views):
         entries.append(("annotated", draw.TRUTH_BOX, False))
     return entries
@@ -263,8 +271,8 @@ def _page(
     return page
 
 
-def _stamp_wheel(page: Picture, right: int, bottom: int, max_px: float) -> None:
-    wheel = draw.wheel_legend(64, max_px)
+def _stamp_wheel(page: Picture, right: int, bottom: int, max_px: float, diameter: int = 64) -> None:
+    wheel = draw.wheel_legend(diameter, max_px)
     height, width = wheel.shape[:2]
     page[bottom - height - 6 : bottom - 6, right - width - 6 : right - 6] = wheel
 

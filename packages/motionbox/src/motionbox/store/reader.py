@@ -38,7 +38,7 @@ def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None
 
     Args:
         path: The store's directory.
-        run: Run id or the beginning of one; None: the run whose snapshot is the newest.
+        run: Run id or the beginning of one, or the preset of one run; None: the run whose snapshot is the newest.
         snapshot: Number of a snapshot of that run; None: its newest.
 
     Raises:
@@ -46,9 +46,12 @@ def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None
     """
     root = Path(path)
     check_store(root)
-    candidates = [paths for paths in run_paths(root) if run is None or paths.root.name.startswith(run)]
+    presets = {paths: read_json(paths.run_json).get("config", {}).get("preset") for paths in run_paths(root)}
+    candidates = [
+        paths for paths, preset in presets.items() if run is None or run == preset or paths.root.name.startswith(run)
+    ]
     if run is not None and len(candidates) != 1:
-        known = ", ".join(paths.root.name for paths in run_paths(root)) or "none"
+        known = ", ".join(f"{paths.root.name} ({preset})" for paths, preset in presets.items()) or "none"
         raise StoreError(f"run must name one run of store {root}, got {run!r}; its runs: {known}")
     found = [
         (float(paths.snapshot_info(number)["created_unix"]), paths, number)
@@ -300,7 +303,10 @@ class Store:
         try:
             return self._rows[clip_id]
         except KeyError:
-            raise StoreError(f"clip_id must be a clip of store {self.path}, got {clip_id!r}") from None
+            some = ", ".join(repr(name) for name in list(self._rows)[:3]) or "none"
+            raise StoreError(
+                f"clip_id must be a clip of store {self.path}, got {clip_id!r}; its clips begin with {some}"
+            ) from None
 
     def _frame_rows(self, clip_id: str) -> slice:
         row = self._row(clip_id)

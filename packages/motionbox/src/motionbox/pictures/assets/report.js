@@ -28,7 +28,7 @@ const boxes = column("boxes", Uint16Array);  // x1, y1, x2, y2 in thousandths of
 const ratio = column("ratio", Uint16Array);  // width / height, in thousandths
 const labels = data.labels.map((label, k) => ({ name: label.name, values: label.values, codes: column("label" + k, Uint16Array) }));
 const ids = data.ids;
-let lower = null;  // made for the first search
+let lower = null;  // ids and reasons, made for the first search
 let chosen = [];
 let page = 0;
 
@@ -65,7 +65,7 @@ function choose() {
   const wanted = $("status").value;
   const codes = labels.map((_, k) => $("label" + k).value);
   const previews = $("previews").checked;
-  if (words && lower === null) lower = ids.map((id) => id.toLowerCase());
+  if (words && lower === null) lower = ids.map((id, i) => (id + " " + reason(i)).toLowerCase());
   chosen = [];
   for (let i = 0; i < ids.length; i++) {
     if (words && !lower[i].includes(words)) continue;
@@ -101,9 +101,15 @@ function show() {
   $("gallery").replaceChildren(...chosen.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card));
 }
 
+// The code of the reason, without the sentence that explains it.
+function reason(i) { return (data.reasons[i] ?? "").split(":")[0]; }
+
+// What a card says: what is wrong with the clip, and its labels.
 function about(i) {
+  const state = data.statuses[status[i]];
+  const wrong = state === "ok" ? [] : [reason(i) ? state + ": " + reason(i) : state];
   const words = labels.map((label) => label.codes[i] === NONE ? "" : label.values[label.codes[i]]).filter(Boolean);
-  return words.join(" · ");
+  return [...wrong, ...words].join(" · ");
 }
 
 function picture(i) {
@@ -133,7 +139,7 @@ function card(i) {
   const level = confidence[i] === NONE ? 0 : confidence[i] / 10000;
   const bar = make("span", { className: "bar", title: "confidence " + level.toFixed(2) }, make("i", {}));
   bar.firstChild.style.width = 100 * level + "%";
-  const state = make("span", { textContent: data.statuses[status[i]] === "ok" ? about(i) : data.statuses[status[i]] + (about(i) ? " · " + about(i) : "") });
+  const state = make("span", { textContent: about(i) });
   if (data.statuses[status[i]] === "failed") state.className = "failed";
   const shown = picture(i);
   const node = make("button", { type: "button", className: "card", title: ids[i] }, shown,
@@ -159,7 +165,7 @@ function open(i) {
   const table = make("table", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { textContent: name }), make("td", { textContent: value }))));
   const quoted = "'" + ids[i].replaceAll("'", "'\\''") + "'";
   $("detail-body").replaceChildren(make("h3", { textContent: ids[i] }), shown,
-    make("p", { className: "muted", textContent: shown.tagName === "VIDEO" ? "boxes, optical flow, motion map" : "no preview of this clip in the page; draw it with" }),
+    make("p", { className: "muted", textContent: shown.tagName === "VIDEO" ? "boxes, optical flow, motion map; colours as above the gallery" : "no preview of this clip in the page; draw it with" }),
     make("code", { textContent: "motionbox show " + data.store + " -o clip.mp4 -- " + quoted }), table);
   $("detail").showModal();
 }
