@@ -126,3 +126,9 @@ def test_bench_of_the_gpu_measures_consecutive_frames(monkeypatch: pytest.Monkey
     assert measured == [((16, 256, 456), np.uint8, 2)]
     assert "| frames to flow | 1,234 pairs/s |  |  |" in result.output
     assert "| kernel: warp | 2e+09 pixels/s | 50% | 25% |" in result.output
+
+
+def test_the_footage_of_the_gpu_table(testdata: Path) -> None:
+    _, frames = bench.consecutive_frames(testdata)
+    assert frames.shape == (284, 256, 456)
+    assert (frames[:142] == frames[142:, ::-1, ::-1]).all()

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -36,6 +37,7 @@ TIMED_CLIPS = (
     ("handobj_pour_coffee_720p30_h264.mp4", 240),
 )
 """Test videos that are timed, and the short side they are shrunk to: 456x256 and 427x240."""
+_MOST_FRAMES = 117
 DEFAULT = "motionbox, default"
 SLOW_ENGINES = ("scikit-image TV-L1",)
 """Engines that are timed in the first round only."""
@@ -103,8 +105,6 @@ def engines() -> dict[str, FlowFunction]:
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
     """Let OpenCV use one thread for a while."""
-    import cv2
-
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -135,15 +135,23 @@ def timed_pairs(testdata: Path | None, num_pairs: int = 2) -> list[tuple[str, Gr
     return [(f"{pair.name} 456x256", pair.frame0, pair.frame1) for pair in drawn]
 
 
-def consecutive_frames(testdata: Path | None, num_frames: int = 257) -> tuple[str, Grey]:
-    """Return the name and uint8 (N, H, W) frames of the first test video, or of a drawn motion where there is none."""
+def consecutive_frames(testdata: Path | None) -> tuple[str, Grey]:
+    """Return what they are and uint8 (N, 256, 456) frames of test videos, or of a drawn motion where there are none.
+
+    The videos are the beginnings of the first and the last of `TIMED_CLIPS`, 30 frames per second, and the same turned
+    by 180 degrees.
+    """
     from motionbox.video import read_frames
 
-    name, short_side_px = TIMED_CLIPS[0]
-    path = testdata / "clips" / name if testdata is not None else None
-    if path is not None and path.is_file():
-        frames = islice(read_frames(path, short_side_px=short_side_px), num_frames)
-        return path.stem, np.stack([frame.grey for frame in frames])
+    clips: list[Grey] = []
+    for (name, _), step in ((TIMED_CLIPS[0], 2), (TIMED_CLIPS[-1], 1)):
+        path = testdata / "clips" / name if testdata is not None else None
+        if path is not None and path.is_file():
+            frames = islice(read_frames(path, short_side_px=256), 0, _MOST_FRAMES * step, step)
+            clips += [cv2.resize(frame.grey, (456, 256), interpolation=cv2.INTER_AREA) for frame in frames]
+    if clips:
+        upright = np.stack(clips)
+        return "kitchen and coffee clip, upright and turned", np.concatenate([upright, upright[:, ::-1, ::-1]])
     drawn = [warped_pair("translation", width=456, height=256, amount=0.1 * k).frame1 for k in range(16)]
     return "drawn translation", np.stack(drawn)
 

@@ -17,9 +17,8 @@ PARTS = ("model", "masks", "fusion", "loader", "both")
 
 EPILOG = """\b
 Examples:
-  mofo-train bench
-  mofo-train bench loader --store stores/synthetic
-  mofo-train bench model --batch-size 256 --precision bf16 --compile   (one GPU)"""
+  mofo-train bench model --batch-size 256 --precision bf16 --compile
+  mofo-train bench loader --store stores/synthetic"""
 
 
 @click.command(name="bench", epilog=EPILOG)
