@@ -135,6 +135,10 @@ def timed_pairs(testdata: Path | None, num_pairs: int = 2) -> list[tuple[str, Gr
     return [(f"{pair.name} 456x256", pair.frame0, pair.frame1) for pair in drawn]
 
 
+def _resized(grey: Grey) -> Grey:
+    return np.asarray(cv2.resize(grey, (456, 256), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def consecutive_frames(testdata: Path | None) -> tuple[str, Grey]:
     """Return what they are and uint8 (N, 256, 456) frames of test videos, or of a drawn motion where there are none.
 
@@ -148,7 +152,7 @@ def consecutive_frames(testdata: Path | None) -> tuple[str, Grey]:
         path = testdata / "clips" / name if testdata is not None else None
         if path is not None and path.is_file():
             frames = islice(read_frames(path, short_side_px=256), 0, _MOST_FRAMES * step, step)
-            clips += [cv2.resize(frame.grey, (456, 256), interpolation=cv2.INTER_AREA) for frame in frames]
+            clips += [_resized(frame.grey) for frame in frames]
     if clips:
         upright = np.stack(clips)
         return "kitchen and coffee clip, upright and turned", np.concatenate([upright, upright[:, ::-1, ::-1]])

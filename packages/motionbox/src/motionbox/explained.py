@@ -61,7 +61,7 @@ def unexplained_share(flow: Array, camera: Camera, pair: tuple[Grey, Grey]) -> A
     small0, small1 = (_smooth(cv2.resize(frame, half_wh, interpolation=cv2.INTER_AREA), _PIXEL_SIGMA) for frame in pair)
     scale = np.array([half_wh[0] / width, half_wh[1] / height], np.float32)
     small_flow = cv2.resize(flow, half_wh, interpolation=cv2.INTER_AREA) * scale
-    x, y = np.meshgrid(*(np.arange(size, dtype=np.float32) for size in half_wh))
+    x, y = np.arange(half_wh[0], dtype=np.float32)[None, :], np.arange(half_wh[1], dtype=np.float32)[:, None]
     full_x, full_y = (x + 0.5) / scale[0] - 0.5, (y + 0.5) / scale[1] - 0.5
     shift, by_x, by_y = camera.astype(np.float32)
     camera_dx, camera_dy = ((shift[i] + full_x * by_x[i] + full_y * by_y[i]) * scale[i] for i in (0, 1))

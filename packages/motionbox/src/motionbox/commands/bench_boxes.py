@@ -61,10 +61,12 @@ def command(
     )
     from motionbox.box_scores import clip_table, markdown_table
     from motionbox.commands.extract import parse_overrides
+    from motionbox.memory import keep_freed_memory
 
     if (data_root is None) != (boxes_file is None):
         raise InputError("--data-root and --boxes must be given together: clips and their annotated boxes")
     cv2.setNumThreads(1)
+    keep_freed_memory()
     overrides = {"flow.method": flow, **parse_overrides(settings)}
     configs = ablation_configs(overrides) if ablation else preset_configs(presets or preset_names(), overrides)
     with tempfile.TemporaryDirectory(prefix="motionbox-bench-") as folder:

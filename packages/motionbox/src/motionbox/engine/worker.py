@@ -164,10 +164,12 @@ def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstima
     import cv2
 
     from motionbox.flow import create_flow_estimator
+    from motionbox.memory import keep_freed_memory
     from motionbox.store.clip_blocks import SHORT_SIDE_PX
     from motionbox.video.sources import ChildSource
 
     cv2.setNumThreads(1)
+    keep_freed_memory()
     colour_px = None if config.store.clips == "none" else SHORT_SIDE_PX
     source = ChildSource(config.frames.short_side_px, colour_short_side_px=colour_px)
     return source, create_flow_estimator(config.flow, backend=backend)
