@@ -24,7 +24,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 # Results travel through the store, never through Ray's object store.
 _OBJECT_STORE_BYTES = 128 << 20
 # After a flow a frame costs a core about five times what the flow cost the GPU (docs/gpu.md).
-_UNITS_PER_GPU = 6
+_UNITS_PER_GPU = 5
 _SIGNAL_SECONDS = 0.2
 
 
