@@ -225,3 +225,20 @@ def test_misuse_is_named() -> None:
         build("mac")
     with pytest.raises(ValueError, match="num_classes must be at least 1"):
         build("mca", 0)
+
+
+def test_other_boxes_do_not_compile_the_classifier_again(generator: torch.Generator) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    model = create_classifier("videomae_mini", 5, fusion="mca", num_frames=4, image_px=32)
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter)
+    graphs = []
+    for _ in range(4):
+        frames = torch.randn(3, 3, 4, 32, 32, generator=generator)
+        corners = torch.rand(3, 4, 2, 2, generator=generator).mul(32).sort(2).values
+        boxes = corners.flatten(2)
+        torch.testing.assert_close(compiled(frames, boxes), model(frames, boxes))
+        graphs.append(counter.frame_count)
+    assert graphs[0] > 0
+    assert graphs == [graphs[0]] * 4

@@ -192,6 +192,8 @@ class MultiCrossAttention(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
         self.mlp = Mlp(dim, 4 * dim)
 
+    # The sizes of the sets differ from batch to batch: a compiler would cut this into a dozen graphs.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, tokens: Tensor, asking: Tensor, answering: Tensor) -> Tensor:
         """Let tokens attend to others of their clip and average what becomes of them.
 
