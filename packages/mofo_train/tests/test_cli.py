@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from mofo_train import cli
 from mofo_train.errors import DataError
@@ -38,6 +39,10 @@ def outcome(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             "run/log.jsonl must be readable and writable, got: No space left on device",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "must be readable and writable, got: No space left"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40.00 GiB. GPU 0 has 79 GiB."),
+            "the device must have enough memory, got: CUDA out of memory; compute a batch in more parts",
+        ),
     ],
 )
 def test_errors_of_users_and_disks_are_one_line(
@@ -50,9 +55,10 @@ def test_errors_of_users_and_disks_are_one_line(
     assert len(text.splitlines()) == 1
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OSError, match="no number"):
-        outcome(OSError("no number"), monkeypatch, None)  # type: ignore[arg-type]
+@pytest.mark.parametrize("error", [OSError("no number"), RuntimeError("no number")])
+def test_a_fault_of_the_program_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(type(error), match="no number"):
+        outcome(error, monkeypatch, None)  # type: ignore[arg-type]
 
 
 def test_a_run_cannot_be_put_where_a_file_is(
