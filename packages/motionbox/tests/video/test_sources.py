@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from motionbox.errors import ClipError, Reason
-from motionbox.video.sources import ChildLimits, ChildSource, DirectSource, HintProber
+from motionbox.video.decode_child import FRAMES_PER_ANSWER
+from motionbox.video.sources import _QUEUED_ANSWERS, ChildLimits, ChildSource, DirectSource, HintProber
 
 WHOLE = {"start_seconds": None, "stop_seconds": None, "frame_fps": None}
 
@@ -61,10 +62,11 @@ def test_frames_before_an_error_come_first(tmp_path: Path, write_video, child: C
 
 
 def test_a_crash_costs_one_video(video: Path, write_video, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (60, 240, 320), np.uint8)
-    large = write_video(tmp_path / "large.mp4", pixels, fps=10)  # more than a child can have sent ahead
-    source = ChildSource(240)
-    _, frames = source.open(large, **WHOLE)
+    read_ahead = (_QUEUED_ANSWERS + 2) * FRAMES_PER_ANSWER  # one more is on its way into the queue, one was taken
+    pixels = np.random.default_rng(0).integers(0, 255, (read_ahead + 40, 48, 64), np.uint8)
+    long = write_video(tmp_path / "long.mp4", pixels, fps=10)
+    source = ChildSource(48)
+    _, frames = source.open(long, **WHOLE)
     next(frames)
     source._child.kill()
     with pytest.raises(ClipError, match="signal 9") as caught:
