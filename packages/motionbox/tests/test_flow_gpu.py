@@ -326,14 +326,15 @@ def test_missing_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kernel", ["warp", "iterate", "decide", "median", "multiply_add"])
 def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes more than the compiler does; compiling needs no GPU."""
+    from motionbox.flow import _tvl1_level as level
     from motionbox.flow import _tvl1_triton as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     options: dict[str, dict[str, Any]] = {
         "warp": {"BLOCK": 256, "ZERO_BORDER": True},
-        "iterate": {"GROUPS": 16, "LANES": 32, "ROWS": 4, "HALO": 6, "APPROXIMATE": True},
+        "iterate": level.Tile().shape | {"APPROXIMATE": True},
         "decide": {"HALO": 6, "TILES": 64, "SPARSE_CHECKS": True},
-        "median": {"BLOCK": 128, "SIZE": 5, "ROWS": 4},
+        "median": {"BLOCK": level.MEDIAN_BLOCK, "SIZE": 5, "ROWS": level.MEDIAN_ROWS},
         "multiply_add": {},
     }
     function = getattr(kernels, f"{kernel}_kernel")
@@ -347,5 +348,6 @@ def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatc
     }
     source = triton.compiler.ASTSource(function, signature=signature, constexprs=options[kernel])
     target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": 16, "enable_fp_fusion": True})
+    num_warps = level.Tile().num_warps if kernel == "iterate" else 4
+    compiled = triton.compile(source, target=target, options={"num_warps": num_warps, "enable_fp_fusion": True})
     assert len(compiled.asm["cubin"]) > 1000

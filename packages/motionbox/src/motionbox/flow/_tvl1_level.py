@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from motionbox.flow.tvl1 import TVL1Plan
 
 _PIXEL_BLOCK = 256
-_MEDIAN_BLOCK, _MEDIAN_ROWS = 128, 8
+MEDIAN_BLOCK, MEDIAN_ROWS = 128, 8
+"""Threads of a program of `median_kernel`, and the pixels below each other that each of them filters."""
 _INTERPRETED_BLOCK = 4096  # the interpreter's time goes with the number of programs and of operations
 _DECIDE_TILES = 64
 _WARP = 32
@@ -50,6 +51,12 @@ class Tile:
     def owned_px(self) -> int:
         """Height and width of what a program writes."""
         return self.side_px - 2 * self.halo
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The compile-time parameters of `iterate_kernel` that say how threads share the tile."""
+        groups, lanes = self.side_px // self.rows, self.side_px // 2
+        return {"GROUPS": groups, "LANES": lanes, "ROWS": self.rows, "HALO": self.halo}
 
     @property
     def num_warps(self) -> int:
@@ -142,7 +149,7 @@ class LevelState:
 
     def filter(self, size: int) -> None:
         """Median-filter the flow of the running pairs."""
-        block, rows = (_MEDIAN_BLOCK, _MEDIAN_ROWS) if self._flow.is_cuda else (_INTERPRETED_BLOCK, 1)
+        block, rows = (MEDIAN_BLOCK, MEDIAN_ROWS) if self._flow.is_cuda else (_INTERPRETED_BLOCK, 1)
         columns = self._width * -(-self._height // rows)
         kernels.median_kernel[(-(-columns // block), 2, self._count)](
             self._flow,
@@ -152,7 +159,7 @@ class LevelState:
             BLOCK=block,
             SIZE=size,
             ROWS=rows,
-            num_warps=_MEDIAN_BLOCK // _WARP,
+            num_warps=MEDIAN_BLOCK // _WARP,
         )
 
     def iterate(self, first_iteration: int, count: int) -> None:
@@ -171,10 +178,7 @@ class LevelState:
             plan.l_t,
             plan.theta,
             plan.taut,
-            GROUPS=tile.side_px // tile.rows,
-            LANES=tile.side_px // 2,
-            ROWS=tile.rows,
-            HALO=tile.halo,
+            **tile.shape,
             APPROXIMATE=self._flow.is_cuda,
             num_warps=tile.num_warps,
             enable_fp_fusion=True,
