@@ -92,13 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         click.echo(f"mofo-train: error: {where}must be readable and writable, got: {error.strerror}", err=True)
         sys.exit(ExitCode.USAGE)
     except RuntimeError as error:
-        if (
-            type(error).__name__ != "OutOfMemoryError"
-        ):  # PyTorch's, by name: importing it takes longer than most commands
+        # PyTorch's, known by name: importing it takes longer than most commands.
+        if type(error).__name__ != "OutOfMemoryError":
             raise
-        remedy = (
-            "compute a batch in more parts (--set optim.accumulate=8) or keep less of it (--set model.recompute=true)"
-        )
+        remedy = "compute a batch in more parts (--set optim.accumulate=8)"
+        remedy += " or keep less of it (--set model.recompute=true)"
         first_line = str(error).partition(". ")[0]
         click.echo(f"mofo-train: error: the device must have enough memory, got: {first_line}; {remedy}", err=True)
         sys.exit(ExitCode.USAGE)

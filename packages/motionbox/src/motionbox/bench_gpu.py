@@ -50,8 +50,8 @@ def iterate_cost(tile: Tile = Tile()) -> KernelCost:  # noqa: B008  (frozen)
 WARP_COST = KernelCost(_FLOAT_BYTES * (2 + 1 + 3 + 4), 16 * 7 + 8 * 7 + 15)
 """Reads the flow, frame 0 and frame 1 with its gradient, writes four planes; 16 taps of three values, 8 weights."""
 
-MEDIAN_COST = KernelCost(_FLOAT_BYTES * 2 * 2, 2 * 132)
-"""5 x 5, both components: 526 minima and maxima for four pixels as compiled."""
+MEDIAN_COST = KernelCost(_FLOAT_BYTES * 2 * 2, 2 * 119)
+"""5 x 5, both components: 950 minima and maxima for eight pixels as compiled."""
 
 
 @dataclass(frozen=True)

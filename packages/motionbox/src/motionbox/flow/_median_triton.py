@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call,assignment"
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call,assignment,misc"
 # ruff: noqa: N803, RUF005  (compile-time parameters are written in capitals; Triton has no unpacking)
 """Triton functions for the medians of 3x3 and 5x5 windows by sorting networks; parts of `_tvl1_triton.median_kernel`.
 
@@ -45,15 +45,15 @@ def _columns(x, width, REACH: tl.constexpr):
 
 
 @triton.jit
-def _sorted_row5(source, y, columns, width, height, valid):
+def _sorted_row(source, y, columns, width, height, valid, SIZE: tl.constexpr):
     row = source + tl.minimum(tl.maximum(y, 0), height - 1) * width
-    return _sort5(
-        tl.load(row + columns[0], mask=valid, other=0.0),
-        tl.load(row + columns[1], mask=valid, other=0.0),
-        tl.load(row + columns[2], mask=valid, other=0.0),
-        tl.load(row + columns[3], mask=valid, other=0.0),
-        tl.load(row + columns[4], mask=valid, other=0.0),
-    )
+    taps = ()
+    for k in tl.static_range(SIZE):
+        taps = taps + (tl.load(row + columns[k], mask=valid, other=0.0),)
+    if SIZE == 5:
+        return _sort5(taps[0], taps[1], taps[2], taps[3], taps[4])
+    else:  # noqa: RET505  (chosen when the kernel is compiled)
+        return _sort3(taps[0], taps[1], taps[2])
 
 
 @triton.jit
@@ -77,29 +77,6 @@ def _median25(a, b, c, d, e):
 
 
 @triton.jit
-def medians25(source, x, y, width, height, valid, ROWS: tl.constexpr):
-    """Return a tuple: the medians of the 5x5 windows at (x, y), (x, y + 1), ..."""
-    columns = _columns(x, width, 2)
-    rows = ()
-    for k in tl.static_range(ROWS + 4):
-        rows = rows + (_sorted_row5(source, y + k - 2, columns, width, height, valid),)
-    medians = ()
-    for k in tl.static_range(ROWS):
-        medians = medians + (_median25(rows[k], rows[k + 1], rows[k + 2], rows[k + 3], rows[k + 4]),)
-    return medians
-
-
-@triton.jit
-def _sorted_row3(source, y, columns, width, height, valid):
-    row = source + tl.minimum(tl.maximum(y, 0), height - 1) * width
-    return _sort3(
-        tl.load(row + columns[0], mask=valid, other=0.0),
-        tl.load(row + columns[1], mask=valid, other=0.0),
-        tl.load(row + columns[2], mask=valid, other=0.0),
-    )
-
-
-@triton.jit
 def _median9(a, b, c):
     """Return the median of three sorted rows of three: of the largest low, the middle mid and the smallest high."""
     low = tl.maximum(tl.maximum(a[0], b[0]), c[0])
@@ -110,13 +87,16 @@ def _median9(a, b, c):
 
 
 @triton.jit
-def medians9(source, x, y, width, height, valid, ROWS: tl.constexpr):
-    """Return a tuple: the medians of the 3x3 windows at (x, y), (x, y + 1), ..."""
-    columns = _columns(x, width, 1)
+def medians(source, x, y, width, height, valid, SIZE: tl.constexpr, ROWS: tl.constexpr):
+    """Return a tuple: the medians of the SIZE x SIZE windows (3 or 5) at (x, y), (x, y + 1), ..."""
+    columns = _columns(x, width, SIZE // 2)
     rows = ()
-    for k in tl.static_range(ROWS + 2):
-        rows = rows + (_sorted_row3(source, y + k - 1, columns, width, height, valid),)
-    medians = ()
+    for k in tl.static_range(ROWS + SIZE - 1):
+        rows = rows + (_sorted_row(source, y + k - SIZE // 2, columns, width, height, valid, SIZE),)
+    middles = ()
     for k in tl.static_range(ROWS):
-        medians = medians + (_median9(rows[k], rows[k + 1], rows[k + 2]),)
-    return medians
+        if SIZE == 5:
+            middles = middles + (_median25(rows[k], rows[k + 1], rows[k + 2], rows[k + 3], rows[k + 4]),)
+        else:
+            middles = middles + (_median9(rows[k], rows[k + 1], rows[k + 2]),)
+    return middles

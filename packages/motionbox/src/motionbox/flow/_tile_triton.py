@@ -38,25 +38,22 @@ def tile_masks(
 
 
 @triton.jit
-def load_tile(
-    planes,
-    plane,
-    y0,
-    x0,
-    width,
-    masks,
-    NUM: tl.constexpr,
-    GROUPS: tl.constexpr,
-    LANES: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    """Return a tuple: the NUM fields that planes (NUM, height, width) hold on the tile at (y0, x0); 0 where masked out.
-
-    `plane` is height * width. Vectors are loaded and then shaped: for matrices whose columns are not contiguous the
-    compiler might choose a layout across groups, and every load would pass through shared memory.
-    """
+def first_pixels(y0, x0, width, GROUPS: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """Return where in a plane the first cell of the tile at (y0, x0) lies: int32 (GROUPS * LANES,)."""
     place = tl.arange(0, GROUPS * LANES)
-    first = planes + (y0 + place // LANES * ROWS) * width + x0 + place % LANES * 2
+    return (y0 + place // LANES * ROWS) * width + x0 + place % LANES * 2
+
+
+@triton.jit
+def load_tile(
+    first, plane, width, masks, NUM: tl.constexpr, GROUPS: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr
+):
+    """Return a tuple: the NUM fields that planes (NUM, height, width) hold on a tile; 0 where masked out.
+
+    `first` are pointers to the `first_pixels` of the first plane, `plane` is height * width. Vectors are loaded and
+    then shaped: for matrices whose columns are not contiguous the compiler might choose a layout across groups, and
+    every load would pass through shared memory.
+    """
     fields = ()
     for number in tl.static_range(NUM):
         field = ()
@@ -69,21 +66,9 @@ def load_tile(
 
 @triton.jit
 def store_tile(
-    planes,
-    plane,
-    fields,
-    y0,
-    x0,
-    width,
-    masks,
-    NUM: tl.constexpr,
-    GROUPS: tl.constexpr,
-    LANES: tl.constexpr,
-    ROWS: tl.constexpr,
+    first, plane, fields, width, masks, NUM: tl.constexpr, GROUPS: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr
 ):
-    """Write NUM fields to planes (NUM, height, width) where the masks allow it."""
-    place = tl.arange(0, GROUPS * LANES)
-    first = planes + (y0 + place // LANES * ROWS) * width + x0 + place % LANES * 2
+    """Write NUM fields to planes (NUM, height, width) where the masks allow it; `first` and `plane` as above."""
     for number in tl.static_range(NUM):
         for cell in tl.static_range(2 * ROWS):
             values = tl.reshape(fields[number][cell], (GROUPS * LANES,))

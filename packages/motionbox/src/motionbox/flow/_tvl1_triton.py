@@ -20,8 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from motionbox.flow._median_triton import medians9, medians25
-from motionbox.flow._tile_triton import after_of, before_of, load_tile, store_tile, tile_masks
+from motionbox.flow._median_triton import medians
+from motionbox.flow._tile_triton import after_of, before_of, first_pixels, load_tile, store_tile, tile_masks
 
 CONTROL_MODE = tl.constexpr(0)
 CONTROL_COUNT = tl.constexpr(1)
@@ -233,6 +233,7 @@ def iterate_kernel(
     plane = height * width
     y0 = (tile // tiles_x) * (GROUPS * ROWS - 2 * HALO) - HALO
     x0 = (tile % tiles_x) * (2 * LANES - 2 * HALO) - HALO
+    first = first_pixels(y0, x0, width, GROUPS, LANES, ROWS)
     inside = tile_masks(y0, x0, width, height, GROUPS, LANES, ROWS, 0)
     owned = tile_masks(y0, x0, width, height, GROUPS, LANES, ROWS, HALO)
     counted = ()
@@ -243,9 +244,9 @@ def iterate_kernel(
     flow = flow_ptr + (pair * NUM_FLOW_SLOTS + flow_slot) * 2 * plane
     dual = dual_ptr + (pair * NUM_DUAL_SLOTS + slot) * 4 * plane
     data = data_ptr + pair * 4 * plane
-    u1, u2 = load_tile(flow, plane, y0, x0, width, inside, 2, GROUPS, LANES, ROWS)
-    p11, p12, p21, p22 = load_tile(dual, plane, y0, x0, width, inside, 4, GROUPS, LANES, ROWS)
-    i_x, i_y, rho_c, inverse_norm = load_tile(data, plane, y0, x0, width, inside, 4, GROUPS, LANES, ROWS)
+    u1, u2 = load_tile(flow + first, plane, width, inside, 2, GROUPS, LANES, ROWS)
+    p11, p12, p21, p22 = load_tile(dual + first, plane, width, inside, 4, GROUPS, LANES, ROWS)
+    i_x, i_y, rho_c, inverse_norm = load_tile(data + first, plane, width, inside, 4, GROUPS, LANES, ROWS)
 
     errors = error_ptr + (pair * tl.num_programs(0) + tile) * HALO
     for k in range(steps):
@@ -259,8 +260,8 @@ def iterate_kernel(
 
     flow = flow_ptr + (pair * NUM_FLOW_SLOTS + 1 - slot) * 2 * plane
     dual = dual_ptr + (pair * NUM_DUAL_SLOTS + 1 - slot) * 4 * plane
-    store_tile(flow, plane, (u1, u2), y0, x0, width, owned, 2, GROUPS, LANES, ROWS)
-    store_tile(dual, plane, (p11, p12, p21, p22), y0, x0, width, owned, 4, GROUPS, LANES, ROWS)
+    store_tile(flow + first, plane, (u1, u2), width, owned, 2, GROUPS, LANES, ROWS)
+    store_tile(dual + first, plane, (p11, p12, p21, p22), width, owned, 4, GROUPS, LANES, ROWS)
 
 
 @triton.jit(do_not_specialize=["first_iteration", "count"])
@@ -331,13 +332,10 @@ def median_kernel(flow_ptr, control_ptr, width, height, BLOCK: tl.constexpr, SIZ
     valid = y < height
     slot = tl.load(control + CONTROL_SLOT)
     source = flow_ptr + ((pair * NUM_FLOW_SLOTS + slot) * 2 + component) * plane
-    if SIZE == 5:
-        medians = medians25(source, x, y, width, height, valid, ROWS)
-    else:
-        medians = medians9(source, x, y, width, height, valid, ROWS)
+    middles = medians(source, x, y, width, height, valid, SIZE, ROWS)
     target = flow_ptr + ((pair * NUM_FLOW_SLOTS + FILTERED_SLOT) * 2 + component) * plane
     for k in tl.static_range(ROWS):
-        tl.store(target + (y + k) * width + x, medians[k], mask=y + k < height)
+        tl.store(target + (y + k) * width + x, middles[k], mask=y + k < height)
     tl.store(control + CONTROL_FILTERED, 1)  # every program writes the same; none of this launch reads it
 
 
