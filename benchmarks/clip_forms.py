@@ -122,7 +122,7 @@ def compare(path: Path, seconds: float) -> None:
     ]
     for name, encode in (
         ("packed JPEG", lambda: write_clip(frames, form="jpeg")),
-        ("H.264, keyframe every 8", lambda: write_clip(frames, form="h264")),
+        ("H.264, two chains", lambda: write_clip(frames, form="h264")),
         ("VP9 WebM, keyframe every 8", lambda: vp9_clip(frames)),
     ):
         begin = time.process_time()

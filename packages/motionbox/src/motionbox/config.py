@@ -158,7 +158,7 @@ class StoreConfig(_Section):
         flow: Keep the flow itself, in the working size: `float16`, `uint8` (an order of magnitude smaller) or `none`.
         flow_bound_px: Displacement that `uint8` holds at most; larger ones saturate, others are off by up to 1/254.
         clips: Keep the frames in colour for training, short side at most `clip_blocks.SHORT_SIDE_PX`: `h264` (few
-            bytes), `jpeg` (reads faster) or `none`. Part of the digest only where not `none`.
+            bytes), `jpeg` (uneven steps read faster) or `none`. Part of the digest only where not `none`.
     """
 
     motion_maps: bool = True

@@ -3,13 +3,16 @@
 A store keeps one such block for each block of a video (see `plan`), so that annotated segments that overlap share
 their frames and nothing depends on how a video was split. `Store.clip_frames` finds the blocks of a clip.
 
-Layout, little-endian: the magic `MBCLIP1` and a newline; uint32 number of frames T, width, height, form (0 JPEG, 1
-H.264); float64 (T,) times in seconds; uint64 (T + 1,) offsets of the frames' data from the start of the block; the
-data. A JPEG frame's data is a JPEG file. An H.264 frame's data is one Annex B access unit, in display order without
-B-frames, with a keyframe (and its parameter sets) at every `GROUP_FRAMES`-th; odd sizes are padded to even ones and
-cut again when read. So a reader touches only the data of the frames it wants, or from the keyframe before them on.
+Layout, little-endian: the magic `MBCLIP1` and a newline; uint32 number of frames T, width, height, coding (0 JPEG, 1
+H.264 in one chain, as it once was written, 2 H.264 in two chains); float64 (T,) times in seconds; uint64 (T + 1,)
+offsets of the frames' data from the start of the block; the data. A JPEG frame's data is a JPEG file. An H.264 frame's
+data is one Annex B access unit without B-frames; odd sizes are padded to even ones and cut again when read.
 
-`docs/datasets.md` compares the forms: JPEG reads fastest, H.264 takes a quarter of its bytes at the same quality.
+Frames of even and of odd position are two chains of H.264, each coded as if the other were not there, with a keyframe
+(and its parameter sets) at every `GROUP_FRAMES`-th of its frames. So a reader touches only the data of the frames it
+wants, or those of their chain from the keyframe before them on: for training's every second frame, nothing in between.
+
+`docs/datasets.md` compares the forms: H.264 takes a quarter of JPEG's bytes, JPEG reads frames of both chains faster.
 Importing this loads NumPy alone, reading frames PyAV.
 """
 
@@ -36,12 +39,17 @@ ClipForm = Literal["jpeg", "h264"]
 SHORT_SIDE_PX = 256
 """Larger frames are shrunk to this short side before they are coded."""
 
-GROUP_FRAMES = 8
-"""Frames from one H.264 keyframe to the next."""
+NUM_CHAINS = 2
+"""H.264 frame i is predicted from frame i - NUM_CHAINS."""
+
+GROUP_FRAMES = 12
+"""Frames of a chain from one H.264 keyframe to the next."""
 
 FORMS: tuple[ClipForm, ...] = ("jpeg", "h264")
 _MAGIC = b"MBCLIP1\n"
 _HEAD = struct.Struct("<8s4I")
+# By number in the head: form, chains, frames of a chain from keyframe to keyframe.
+_CODINGS: tuple[tuple[ClipForm, int, int], ...] = (("jpeg", 1, 1), ("h264", 1, 8), ("h264", NUM_CHAINS, GROUP_FRAMES))
 _DECODERS = {"jpeg": "mjpeg", "h264": "h264"}
 
 
@@ -51,6 +59,8 @@ class ClipIndex:
 
     Attributes:
         form: How the frames are coded.
+        num_chains: Frame i is predicted from frame i - num_chains at most.
+        group_frames: Frames of a chain from one keyframe to the next.
         width: Width of every frame in pixels.
         height: Height of every frame in pixels.
         times_seconds: float64 (T,), as in the source.
@@ -58,6 +68,8 @@ class ClipIndex:
     """
 
     form: ClipForm
+    num_chains: int
+    group_frames: int
     width: int
     height: int
     times_seconds: NDArray[np.float64]
@@ -78,7 +90,8 @@ def pack_block(form: ClipForm, size_wh: tuple[int, int], times_seconds: list[flo
         times_seconds: Time of each frame, increasing.
         data: JPEG file or access unit of each frame.
     """
-    head = _HEAD.pack(_MAGIC, len(times_seconds), *size_wh, FORMS.index(form))
+    coding = max(place for place, (name, *_) in enumerate(_CODINGS) if name == form)
+    head = _HEAD.pack(_MAGIC, len(times_seconds), *size_wh, coding)
     start = len(head) + 16 * len(times_seconds) + 8
     offsets = np.cumsum([start, *map(len, data)], dtype="<u8")
     return b"".join([head, np.asarray(times_seconds, "<f8").tobytes(), offsets.tobytes(), *data])
@@ -92,8 +105,8 @@ def read_index(data: bytes | memoryview) -> ClipIndex:
     """
     if len(data) < _HEAD.size:
         raise ClipError(Reason.TRUNCATED, f"training clip must have at least {_HEAD.size} bytes, got {len(data)}")
-    magic, num_frames, width, height, form = _HEAD.unpack_from(data)
-    if magic != _MAGIC or form >= len(FORMS) or num_frames == 0:
+    magic, num_frames, width, height, coding = _HEAD.unpack_from(data)
+    if magic != _MAGIC or coding >= len(_CODINGS) or num_frames == 0:
         raise ClipError(Reason.NOT_A_VIDEO, f"training clip must begin with {_MAGIC!r}, got {bytes(magic)!r}")
     body = _HEAD.size + 16 * num_frames + 8
     if len(data) < body:
@@ -102,7 +115,8 @@ def read_index(data: bytes | memoryview) -> ClipIndex:
     offsets = np.frombuffer(data, "<u8", num_frames + 1, _HEAD.size + 8 * num_frames)
     if int(offsets[-1]) > len(data) or int(offsets[0]) != body or (offsets[1:] < offsets[:-1]).any():
         raise ClipError(Reason.TRUNCATED, f"training clip of {num_frames} frames is cut off at {len(data)} bytes")
-    return ClipIndex(FORMS[form], width, height, times, offsets)
+    form, num_chains, group_frames = _CODINGS[coding]
+    return ClipIndex(form, num_chains, group_frames, width, height, times, offsets)
 
 
 def read_clip_frames(
@@ -159,15 +173,17 @@ def _broken(position: int, error: object) -> ClipError:
 def _decode(
     data: bytes | memoryview, index: ClipIndex, wanted: list[int], size_wh: tuple[int, int]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the wanted positions, in order, with RGB images of `size_wh`."""
+    """Yield the wanted positions with RGB images of `size_wh`, group by group and chain by chain."""
     import av
     from av.video.reformatter import VideoReformatter
 
     codec = cast("VideoCodecContext", av.CodecContext.create(_DECODERS[index.form], "r"))
     codec.thread_count = 1
     reformatter = VideoReformatter()
-    left = iter(wanted)
-    for position in [*(_needed(wanted) if index.form == "h264" else wanted), None]:
+    keep, left = set(wanted), 0
+    needed = _needed(wanted, index)
+    expected = [position for position in needed if position in keep]
+    for position in [*needed, None]:
         packet = None
         if position is not None:
             packet = av.Packet(_payload(data, index, position))
@@ -176,22 +192,26 @@ def _decode(
             pictures = codec.decode(packet) if wanted else []
         except (av.error.FFmpegError, EOFError) as error:
             raise _broken(wanted[-1] if position is None else position, error) from None
-        keep = set(wanted)
         for picture in pictures:
             if picture.pts in keep:
-                if picture.pts != next(left, None) or picture.is_corrupt:
+                if expected[left : left + 1] != [picture.pts] or picture.is_corrupt:
                     raise _broken(picture.pts, "the decoder marks it as corrupt")
+                left += 1
                 yield picture.pts, _to_rgb(picture, index, size_wh, reformatter)
-    if next(left, None) is not None:
+    if left < len(expected):
         raise _broken(wanted[-1], "fewer frames came than were coded")
 
 
-def _needed(wanted: list[int]) -> list[int]:
-    """Return the positions to decode: from the keyframe of each group that holds a wanted frame to its last one."""
-    last_of_group: dict[int, int] = {}
-    for position in wanted:
-        last_of_group[position // GROUP_FRAMES] = position
-    return [p for group, last in last_of_group.items() for p in range(group * GROUP_FRAMES, last + 1)]
+def _needed(wanted: list[int], index: ClipIndex) -> list[int]:
+    """Return the positions to decode, a chain's group after the other: from its keyframe to its last wanted frame."""
+    step = index.num_chains
+    reach = step * index.group_frames
+    last_of_group = {(position // reach, position % step): position for position in wanted}
+    return [
+        position
+        for (group, chain), last in last_of_group.items()
+        for position in range(group * reach + chain, last + 1, step)
+    ]
 
 
 def _to_rgb(
