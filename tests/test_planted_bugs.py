@@ -1,4 +1,4 @@
-"""Every planted bug of the five functions that everything rests on is caught (`make test-planted`)."""
+"""Every planted bug of the six functions that everything rests on is caught (`make test-planted`)."""
 
 import os
 import re

@@ -10,13 +10,8 @@ import torch
 
 from mofo_train.batches import draw_mask
 from mofo_train.config import DataConfig, MaskConfig, ModelConfig
-from mofo_train.data.dataset import (
-    Batch,
-    ClipReader,
-    PretrainClips,
-    collate,
-    create_loader,
-)
+from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.loader import Batch, collate, create_loader
 from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.errors import DataError
 from mofo_train.models.vit import ClipShape

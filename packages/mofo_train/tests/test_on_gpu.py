@@ -9,6 +9,7 @@ import torch
 
 from mofo_train import masks
 from mofo_train.bench import training_step
+from mofo_train.data.loader import Batch, BatchesAhead
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mca import MultiCrossAttention
 
@@ -67,6 +68,36 @@ def test_compiled_training_follows_eager_training() -> None:
         curves[compiled] = [step(frames, masks.tube_mask(4, 196, 8, generator=generator)) for _ in range(6)]
     assert curves[True] == pytest.approx(curves[False], rel=1e-3)
     assert curves[False][-1] < curves[False][0]
+
+
+def test_batches_ahead_are_the_loaders() -> None:
+    """Every batch arrives whole and in order, though it travels while the device works on the one before."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        Batch(
+            torch.randint(256, (4, 3, 8, 64, 64), dtype=torch.uint8, generator=generator),
+            torch.rand(4, 8, 4, generator=generator),
+            torch.empty(0),
+            [place],
+            [],
+        )
+        for place in range(6)
+    ]
+    ahead = BatchesAhead((batch.pin_memory() for batch in batches), CUDA)
+    load, sums = torch.randn(4096, 4096, device=CUDA), []
+    for place in range(6):
+        batch = ahead.take()
+        assert batch.clips == [place]
+        assert batch.frames.is_cuda
+        for _ in range(20):
+            load = load @ load / 64
+        ahead.fetch()
+        sums.append(batch.frames.sum(dtype=torch.int64) + batch.boxes.mul(1000).sum().long())
+        del batch  # its memory goes back before the device is done with it
+    expected = [int(batch.frames.sum(dtype=torch.int64) + batch.boxes.mul(1000).sum().long()) for batch in batches]
+    assert [int(value) for value in sums] == pytest.approx(expected, abs=2)
+    with pytest.raises(StopIteration):
+        ahead.take()
 
 
 def test_motion_masks_hide_exact_shares_on_the_device() -> None:

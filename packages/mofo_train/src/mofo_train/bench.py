@@ -66,24 +66,29 @@ def interleaved(contenders: dict[str, Callable[[], Any]], rounds: int, device: t
 
 def training_step(
     model: MaskedAutoencoder, device: torch.device, precision: str, *, compiled: bool = False
-) -> Callable[[Tensor, Tensor], float]:
-    """Return a function that takes one step on (frames, mask) exactly as `pretrain` does."""
+) -> Callable[..., float]:
+    """Return a function that takes one step on (frames, mask) exactly as `pretrain` does.
+
+    A third argument is called while the device computes, where `pretrain` fetches the next batch.
+    """
     optimizer = create_optimizer(model, OptimConfig())
     set_learning_rate(optimizer, 1e-5)
     dtype = _DTYPES[precision]
     run: Any = torch.compile(model) if compiled else model
 
-    def step(frames: Tensor, mask: Tensor) -> float:
+    def step(frames: Tensor, mask: Tensor, meanwhile: Callable[[], None] = lambda: None) -> float:
         num_hidden = _num_hidden(model)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             prediction = run(frames, mask, num_hidden=num_hidden)
         targets = hidden_targets(frames, mask, model.clip, num_hidden=num_hidden)
         loss = (prediction.float() - targets).square().mean(2).mean()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+        meanwhile()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+        value, _ = torch.stack([loss.detach(), norm]).tolist()  # waits for the device, as the check of every step does
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss.item())
+        return float(value)
 
     return step
 

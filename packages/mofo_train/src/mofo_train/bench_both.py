@@ -19,7 +19,8 @@ from torch import Tensor
 from mofo_train.batches import draw_mask, normalise
 from mofo_train.bench import training_step
 from mofo_train.config import DataConfig, MaskConfig, ModelConfig
-from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, create_loader
+from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.order import ResumableSampler
 from mofo_train.metrics import matrix_rate, training_flops
 from mofo_train.models import create_pretrain_model
@@ -65,8 +66,6 @@ def bench_both(
     """
     torch.manual_seed(0)
     network = create_pretrain_model(model.name, num_frames=model.num_frames, image_px=model.image_px).to(device)
-    run = training_step(network, device, precision, compiled=compiled)
-    inputs = _Inputs(network.clip, device)
     read_ahead = _READ_AHEAD * num_workers
     steps = max(steps, _LEAST_TURN * read_ahead)
     data = DataConfig(dataset="", num_workers=num_workers)
@@ -74,16 +73,18 @@ def bench_both(
     epochs = math.ceil((1 + 2 * rounds * (read_ahead + steps)) / max(1, len(reader) // batch_size))
     sampler = ResumableSampler(len(reader), batch_size, seed=0, epochs=epochs)
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))
-    kept = inputs.prepare(next(batches))
+    ahead, inputs = BatchesAhead(batches, device), _Inputs(network.clip, device)
+    run = training_step(network, device, precision, compiled=compiled)
+    kept = inputs.prepare(ahead.take())
     run(*kept)
     turns = []
     for _ in range(rounds):
         _discard(batches, read_ahead)
         turn = {"loader": _seconds(lambda: next(batches), steps, device)}
         _discard(batches, read_ahead)
-        inputs.waited_seconds = 0.0
-        turn["both"] = _seconds(lambda: run(*inputs.prepare(inputs.wait(batches))), steps, device)
-        turns.append(turn | {"waited": inputs.waited_seconds, "model": _seconds(lambda: run(*kept), steps, device)})
+        ahead.waited()
+        turn["both"] = _seconds(lambda: run(*inputs.prepare(ahead.take()), ahead.fetch), steps, device)
+        turns.append(turn | {"waited": ahead.waited(), "model": _seconds(lambda: run(*kept), steps, device)})
     middle = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     rates = {name: steps * batch_size / middle[name] for name in ("loader", "model", "both")}
     flops = training_flops(network, kept[0], kept[1].cpu())
@@ -104,25 +105,15 @@ def bench_both(
 
 
 class _Inputs:
-    """Takes batches to the device as `pretrain` does: colours normalised, motion masks drawn."""
+    """Makes a batch the model's input as `pretrain` does: colours normalised, motion masks drawn."""
 
     def __init__(self, clip: ClipShape, device: torch.device) -> None:
-        self._clip, self._device = clip, device
+        self._clip = clip
         self._generator = torch.Generator(device).manual_seed(0)
-        self.waited_seconds = 0.0
-
-    def wait(self, batches: Iterator[Any]) -> Batch:
-        """Return the next batch and book the time until it was there."""
-        before = time.perf_counter()
-        batch: Batch = next(batches)
-        self.waited_seconds += time.perf_counter() - before
-        return batch
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return float32 frames (B, 3, T, S, S) and bool mask (B, num_tokens), both on the device."""
-        frames = normalise(batch.frames.to(self._device, non_blocking=True))
-        boxes = batch.boxes.to(self._device, non_blocking=True)
-        return frames, draw_mask(_MASK, self._clip, boxes, batch.motion, self._generator)
+        return normalise(batch.frames), draw_mask(_MASK, self._clip, batch.boxes, batch.motion, self._generator)
 
 
 def _discard(batches: Iterator[Any], count: int) -> None:

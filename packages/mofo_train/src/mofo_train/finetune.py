@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,8 @@ from mofo_train.classifiers import create_model
 from mofo_train.config import config_digest
 from mofo_train.data.augment import augment_clip
 from mofo_train.data.clips import dense_frames, segment_frames
-from mofo_train.data.dataset import Batch, ClipReader, Sample, TrainingClips, create_loader
+from mofo_train.data.dataset import ClipReader, Sample, TrainingClips
+from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.transforms import join_views
 from mofo_train.distributed import Ranks
 from mofo_train.errors import Interrupted
@@ -46,7 +47,7 @@ from mofo_train.stage import (
     create_sampler,
     duration,
     step_seed,
-    stop_diverged,
+    stop_if_diverged,
     stop_requests,
 )
 
@@ -219,7 +220,8 @@ class _Run:
         total = optim.epochs * self.steps_per_epoch
         pin = self.ranks.device.type == "cuda"
         clips = FinetuneClips(self.reader, config)
-        batches = iter(create_loader(clips, sampler, num_workers=config.data.num_workers, pin=pin))
+        loader = create_loader(clips, sampler, num_workers=config.data.num_workers, pin=pin)
+        batches = BatchesAhead(iter(loader), self.ranks.device)
         self._set_training()
         totals = self._no_totals()
         while self.step < total:
@@ -247,24 +249,26 @@ class _Run:
     def _no_totals(self) -> _Totals:
         return _Totals(torch.zeros((), dtype=torch.float64, device=self.ranks.device))
 
-    def _step(self, batches: Iterator[Any], totals: _Totals) -> float:
+    def _step(self, batches: BatchesAhead, totals: _Totals) -> float:
         """Take one optimiser step; returns the gradient norm."""
-        parts, names = self.config.optim.accumulate, []
+        parts = self.config.optim.accumulate
+        losses: list[Tensor] = []
+        clips: list[list[str]] = []
         for part in range(parts):
-            before = time.perf_counter()
-            batch: Batch = next(batches)
-            totals.wait_seconds += time.perf_counter() - before
+            batch = batches.take()
             self.bad.count(len(batch.clips) // self.config.data.crops_per_clip, batch.bad, self.say)
-            names += batch.clips
+            clips.append([self.reader.clip_ids[clip] for clip in batch.clips])
             with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            batches.fetch()
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optim.clip_grad_norm
         trained = [value for value in self.model.parameters() if value.requires_grad]
-        norm = float(nn.utils.clip_grad_norm_(trained, math.inf if limit is None else limit))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            stop_diverged(f"gradient norm {norm}", self.step, [self.reader.clip_ids[clip] for clip in names])
+        total = nn.utils.clip_grad_norm_(trained, math.inf if limit is None else limit)
+        norm = stop_if_diverged(losses, total, self.step, clips, self.scaler)
+        totals.wait_seconds += batches.waited()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -280,8 +284,8 @@ class _Run:
         mix = draw_mix(
             augment.mixup_alpha, augment.cutmix_alpha, self.config.model.image_px, np.random.default_rng(seed)
         )
-        frames = mix_frames(normalise(batch.frames.to(device, non_blocking=True)), mix)
-        inside = mix_membership(batch.boxes.to(device, non_blocking=True), mix, self.model.clip)
+        frames = mix_frames(normalise(batch.frames), mix)
+        inside = mix_membership(batch.boxes, mix, self.model.clip)
         dtype = DTYPES[self.config.run.precision]
         torch.manual_seed(seed)  # stochastic depth
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -291,8 +295,6 @@ class _Run:
             labels = self.labels[head][batch.clips].to(device)
             targets = mix_targets(labels, self.space.heads[head], mix.share, augment.label_smoothing)
             loss = loss + F.cross_entropy(scores, targets, weight=self.weights[head])
-        if not math.isfinite(loss.item()):
-            stop_diverged(f"loss {loss.item()}", self.step, [self.reader.clip_ids[clip] for clip in batch.clips])
         totals.loss += loss.detach()
         totals.micro_batches += 1
         totals.clips += len(frames)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from PIL import Image
@@ -21,7 +21,8 @@ from torch.distributed.tensor import DTensor
 from mofo_train.batches import MASKS, draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.config import ModelConfig, PretrainConfig, config_digest
-from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, create_loader
+from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import Interrupted
 from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
@@ -37,7 +38,7 @@ from mofo_train.stage import (
     create_sampler,
     duration,
     step_seed,
-    stop_diverged,
+    stop_if_diverged,
     stop_requests,
 )
 
@@ -160,7 +161,8 @@ class _Run:
         self.steps_per_epoch = sampler.steps_per_epoch
         total = optim.epochs * self.steps_per_epoch
         pin = self.ranks.device.type == "cuda"
-        batches = iter(create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin))
+        loader = create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin)
+        batches = BatchesAhead(iter(loader), self.ranks.device)
         self.wrapped.train()
         totals = LossTotals(torch.zeros(5, device=self.ranks.device))
         saved: Path | None = None
@@ -179,26 +181,27 @@ class _Run:
                 saved = self._save()
         return saved or self._save()
 
-    def _step(self, batches: Iterator[Any], totals: LossTotals) -> float:
+    def _step(self, batches: BatchesAhead, totals: LossTotals) -> float:
         """Take one optimiser step; returns the gradient norm."""
         parts = self.config.optim.accumulate
-        names: list[int] = []
+        losses: list[Tensor] = []
+        clips: list[list[str]] = []
         drawn: _Drawn | None = None
         for part in range(parts):
-            before = time.perf_counter()
-            batch: Batch = next(batches)
-            totals.wait_seconds += time.perf_counter() - before
+            batch = batches.take()
             self.bad.count(len(batch.clips) // self.config.data.crops_per_clip, batch.bad, self.say)
-            names += batch.clips
+            clips.append([self.reader.clip_ids[clip] for clip in batch.clips])
             with self.ranks.gradients(self.wrapped, last=part == parts - 1):
                 loss, drawn = self._forward(batch, part, totals)
                 self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            batches.fetch()
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optim.clip_grad_norm
         total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
-        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            stop_diverged(f"gradient norm {norm}", self.step, [self.reader.clip_ids[clip] for clip in names])
+        total = total.full_tensor() if isinstance(total, DTensor) else total
+        norm = stop_if_diverged(losses, total, self.step, clips, self.scaler)
+        totals.wait_seconds += batches.waited()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -209,12 +212,11 @@ class _Run:
     def _forward(self, batch: Batch, part: int, totals: LossTotals) -> tuple[Tensor, _Drawn]:
         """Compute the loss of a micro-batch and book its parts."""
         device, clip = self.ranks.device, self.model.clip
-        frames = normalise(batch.frames.to(device, non_blocking=True))
-        boxes = batch.boxes.to(device, non_blocking=True)
+        frames, boxes = normalise(batch.frames), batch.boxes
         generator = torch.Generator(device)
         place = (self.step * self.config.optim.accumulate + part) * self.ranks.world_size + self.ranks.rank
         generator.manual_seed(step_seed(self.config.seed, place))
-        mask = draw_mask(self.config.mask, clip, boxes, batch.motion.to(device), generator)
+        mask = draw_mask(self.config.mask, clip, boxes, batch.motion, generator)
         num_hidden = num_hidden_tokens(self.config.mask, clip)
         dtype = DTYPES[self.config.run.precision]
         torch.manual_seed(step_seed(self.config.seed, place))  # stochastic depth
@@ -224,9 +226,6 @@ class _Run:
         targets = hidden(frames, mask, clip, num_hidden=num_hidden)
         errors = (prediction.float() - targets).square().mean(2)
         loss = errors.mean()
-        value = loss.item()
-        if not math.isfinite(value):
-            stop_diverged(f"loss {value}", self.step, [self.reader.clip_ids[clip] for clip in batch.clips])
         totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], inside_patches(clip, boxes))
         return loss, (batch, frames, mask, prediction.detach())
 
@@ -281,7 +280,7 @@ class _Run:
         image = picture(
             frames[0],
             mask[0],
-            batch.boxes[0],
+            batch.boxes[0].cpu(),
             prediction[0],
             self.model.clip,
             normalised=self.config.target == "normalised",

@@ -21,7 +21,8 @@ from torch.utils.data import Sampler
 from mofo_train.batches import MASKS, draw_mask, inside_patches, normalise, num_hidden_tokens
 from mofo_train.checkpoint import read_checkpoint
 from mofo_train.config import PretrainConfig, load_recipe, override_recipe
-from mofo_train.data.dataset import Batch, ClipReader, PretrainClips, create_loader
+from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.loader import Batch, create_loader
 from mofo_train.data.order import SampleKey
 from mofo_train.data.sources import open_clips
 from mofo_train.data.views import FixedBatches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from mofo_train.config import ClipsConfig, OptimConfig, config_digest
 from mofo_train.data.order import ResumableSampler
@@ -35,8 +37,34 @@ class DivergedError(MofoTrainError):
     """The loss or a gradient is no longer a number."""
 
 
-def stop_diverged(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
-    """Raise DivergedError that names the step and the clips of its batch."""
+def stop_if_diverged(
+    losses: Sequence[Tensor], norm: Tensor, step: int, clips: Sequence[Sequence[str]], scaler: torch.amp.GradScaler
+) -> float:
+    """Wait for the device, once in a step, before the optimiser changes anything.
+
+    Args:
+        losses: (); of each micro-batch.
+        norm: (); of the gradients.
+        step: The step's number.
+        clips: Clip ids of each micro-batch.
+        scaler: Where it is enabled, it leaves out a step whose gradients are infinite, and goes on.
+
+    Returns:
+        The gradient norm.
+
+    Raises:
+        DivergedError: A loss or the norm is no number; names the step and the clips.
+    """
+    *values, size = torch.stack([*losses, norm.to(losses[0].dtype)]).tolist()
+    for value, names in zip(values, clips, strict=True):
+        if not math.isfinite(value):
+            _stop(f"loss {value}", step, names)
+    if not math.isfinite(size) and not scaler.is_enabled():
+        _stop(f"gradient norm {size}", step, [name for names in clips for name in names])
+    return float(size)
+
+
+def _stop(what: str, step: int, clip_ids: Sequence[str]) -> NoReturn:
     raise DivergedError(
         f"loss and gradients must be finite, got {what} in step {step}; clips of the batch: "
         f"{', '.join(dict.fromkeys(clip_ids))}; the weights are those before the step: lower optim.base_lr, or take "

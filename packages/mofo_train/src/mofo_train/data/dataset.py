@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.cache import ClipCache
@@ -30,7 +30,7 @@ from mofo_train.data.order import SampleKey
 from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
 from mofo_train.errors import DataError
 from motionbox.boxes import clip_box
-from motionbox.errors import ClipError, MotionBoxError
+from motionbox.errors import ClipError
 from motionbox.store import Store
 
 _MAX_SUBSTITUTES = 8
@@ -265,9 +265,27 @@ class TrainingClips(Dataset[Sample], ABC):
             "the videos?"
         )
 
+    def __getitems__(self, keys: list[SampleKey]) -> Samples:
+        """Return the samples of a batch, each read when its turn comes."""
+        return Samples(self, keys)
+
     @abstractmethod
     def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
         """Make the sample of a clip; ClipUnreadableError when it cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a batch that are read one by one, so that only the one at hand is in memory."""
+
+    clips: TrainingClips
+    keys: list[SampleKey]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self.clips.__getitem__, self.keys)
 
 
 class PretrainClips(TrainingClips):
@@ -308,74 +326,3 @@ class PretrainClips(TrainingClips):
         columns = (columns * motion.shape[1] / shape[2]).long().clamp(max=motion.shape[1] - 1)
         sampled = motion[rows[:, None], columns[None, :]]
         return sampled.reshape(side, 4, side, 4).mean((1, 3)).flatten()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples of one micro-batch on one rank.
-
-    Attributes:
-        frames: uint8 (B, 3, T, S, S), colours innermost in memory.
-        boxes: float32 (B, T, 4).
-        motion: float32 (B, P) or empty.
-        clips: Index of each clip in the reader, one per B.
-        bad: Clips that could not be read, and why.
-    """
-
-    frames: Tensor
-    boxes: Tensor
-    motion: Tensor
-    clips: list[int]
-    bad: list[tuple[str, str]]
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory (called by the loader)."""
-        tensors = (self.frames.pin_memory(), self.boxes.pin_memory(), self.motion.pin_memory())
-        return Batch(*tensors, self.clips, self.bad)
-
-
-def collate(samples: list[Sample]) -> Batch:
-    """Join samples; the crops of a clip stay neighbours."""
-    repeats = len(samples[0].frames)
-    return Batch(
-        join_views([sample.frames for sample in samples]),
-        torch.cat([sample.boxes for sample in samples]),
-        torch.cat([sample.motion for sample in samples]),
-        [sample.clip for sample in samples for _ in range(repeats)],
-        [entry for sample in samples for entry in sample.bad],
-    )
-
-
-class _SampleLoader(DataLoader[Sample]):
-    """A loader whose workers' errors are the line that a user can act on, without the worker's traceback."""
-
-    def __iter__(self) -> Any:
-        return self._readably(super().__iter__())
-
-    @staticmethod
-    def _readably(batches: Any) -> Iterator[Any]:
-        try:
-            yield from batches
-        except (DataError, MotionBoxError) as error:
-            kind, last = type(error), str(error).rstrip().rsplit("\n", 1)[-1]
-            raise kind(last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from None
-
-
-def create_loader(
-    dataset: Dataset[Sample], sampler: Sampler[list[SampleKey]], *, num_workers: int, pin: bool
-) -> DataLoader[Sample]:
-    """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
-    return _SampleLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="forkserver" if num_workers else None,
-    )
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)

@@ -1,0 +1,195 @@
+"""Samples to batches to the device, without a copy that could be saved or a wait that could be hidden.
+
+A worker writes each clip straight into the shared memory of its batch, and uses that memory again once the batch has
+been copied to page-locked memory: fresh pages cost more than a copy. `BatchesAhead` sends the next batch to the device
+while that computes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from mofo_train.data.dataset import Sample
+from mofo_train.data.order import SampleKey
+from mofo_train.errors import DataError
+from motionbox.errors import MotionBoxError
+
+_MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one micro-batch on one rank.
+
+    Attributes:
+        frames: uint8 (B, 3, T, S, S), colours innermost in memory.
+        boxes: float32 (B, T, 4).
+        motion: float32 (B, P) or empty.
+        clips: Index of each clip in the reader, one per B.
+        bad: Clips that could not be read, and why.
+        in_use: uint8 (1,), not 0 while `frames` may not be written over; it stands in the memory of `frames`.
+    """
+
+    frames: Tensor
+    boxes: Tensor
+    motion: Tensor
+    clips: list[int]
+    bad: list[tuple[str, str]]
+    in_use: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.uint8))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory (called by the loader); its worker may use this one's again."""
+        frames, boxes, motion = self.frames.pin_memory(), self.boxes.pin_memory(), self.motion.pin_memory()
+        self.in_use.zero_()
+        return Batch(frames, boxes, motion, self.clips, self.bad)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its tensors on a device; from page-locked memory without waiting for it."""
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("frames", "boxes", "motion")}
+        return replace(self, **tensors)
+
+
+class _Buffers:
+    """Shared memory of this worker's batches."""
+
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
+
+    def take(self, num_bytes: int) -> tuple[Tensor, Tensor]:
+        """Return uint8 (num_bytes,) that nobody uses, and uint8 (1,), to be set to 0 when it is free again."""
+        self._held = [buffer for buffer in self._held if len(buffer) == num_bytes + 1]
+        free = next((buffer for buffer in self._held if not buffer[-1]), None)
+        if free is None:
+            # As torch's own default_collate gets it; share_memory_() would copy.
+            storage = torch.UntypedStorage._new_shared(num_bytes + 1, device="cpu")  # type: ignore[no-untyped-call]
+            free = torch.empty(0, dtype=torch.uint8).set_(storage)
+            if len(self._held) < _MOST_BUFFERS:
+                self._held.append(free)
+        free[-1] = 1
+        return free[:-1], free[-1:]
+
+
+_BUFFERS = _Buffers()
+
+
+def collate(samples: Collection[Sample]) -> Batch:
+    """Join samples; the crops of a clip stay neighbours."""
+    frames, in_use = torch.empty(0), torch.ones(1, dtype=torch.uint8)
+    boxes, motion, clips, bad = [], [], [], []
+    for place, sample in enumerate(samples):
+        views = sample.frames.permute(0, 2, 3, 4, 1)
+        repeats = len(views)
+        if place == 0:
+            shape = (len(samples) * repeats, *views.shape[1:])
+            if get_worker_info() is None:
+                frames = torch.empty(shape, dtype=torch.uint8)
+            else:
+                memory, in_use = _BUFFERS.take(len(samples) * views.numel())
+                frames = memory.view(shape)
+        frames[place * repeats : (place + 1) * repeats] = views
+        boxes.append(sample.boxes)
+        motion.append(sample.motion)
+        clips += [sample.clip] * repeats
+        bad += sample.bad
+    return Batch(frames.permute(0, 4, 1, 2, 3), torch.cat(boxes), torch.cat(motion), clips, bad, in_use)
+
+
+class BatchesAhead:
+    """Hands out batches on the device; on a GPU the next one is read and sent while the device computes."""
+
+    def __init__(self, batches: Iterator[Any], device: torch.device) -> None:
+        """Take the batches of a loader and where they are needed."""
+        self._batches, self._device = batches, device
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._next: Batch | None = None
+        self._begun: tuple[float, Any] | None = None
+        self._wait_seconds = 0.0
+
+    def take(self) -> Batch:
+        """Return the next batch, its tensors on the device.
+
+        Raises:
+            StopIteration: There is none.
+        """
+        batch = self._next
+        self._next = None
+        if batch is None:
+            before = time.perf_counter()
+            batch = self._send(next(self._batches))
+            self._wait_seconds += time.perf_counter() - before
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_stream(self._stream)
+            for tensor in (batch.frames, batch.boxes, batch.motion):
+                tensor.record_stream(current)  # its memory is not given away before the work on it is done
+            self._begun = (time.perf_counter(), current.record_event(_timed_event()))
+        return batch
+
+    def fetch(self) -> None:
+        """Read the next batch, if there is one, and begin to send it; to be called when the device has its work."""
+        if self._stream is None or self._begun is None or self._next is not None:
+            return
+        done: Any = torch.cuda.current_stream(self._device).record_event(_timed_event())
+        before = time.perf_counter()
+        batch = next(self._batches, None)
+        after = time.perf_counter()
+        if done.query():
+            started, begun = self._begun
+            idle_from = started + begun.elapsed_time(done) / 1e3
+            self._wait_seconds += max(0.0, after - max(before, idle_from))
+        self._next = None if batch is None else self._send(batch)
+
+    def waited(self) -> float:
+        """Return how many seconds the loop, or on a GPU the device, was idle for want of data since the last call."""
+        seconds, self._wait_seconds = self._wait_seconds, 0.0
+        return seconds
+
+    def _send(self, batch: Batch) -> Batch:
+        with torch.cuda.stream(self._stream):  # None: no GPU, no stream
+            return batch.to(self._device)
+
+
+def _timed_event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+class _SampleLoader(DataLoader[Sample]):
+    """A loader whose workers' errors are the line that a user can act on, without the worker's traceback."""
+
+    def __iter__(self) -> Any:
+        return self._readably(super().__iter__())
+
+    @staticmethod
+    def _readably(batches: Any) -> Iterator[Any]:
+        try:
+            yield from batches
+        except (DataError, MotionBoxError) as error:
+            kind, last = type(error), str(error).rstrip().rsplit("\n", 1)[-1]
+            raise kind(last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from None
+
+
+def create_loader(
+    dataset: Dataset[Sample], sampler: Sampler[list[SampleKey]], *, num_workers: int, pin: bool
+) -> DataLoader[Sample]:
+    """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
+    return _SampleLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="forkserver" if num_workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
