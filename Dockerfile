@@ -1,5 +1,6 @@
 # docker build --target cpu -t motionbox .         extraction and readers on processors
 # docker build --target cuda -t motionbox:cuda .   the same on NVIDIA GPUs, and training
+# docker run --gpus all --shm-size 16g ...         training's workers hand over their batches in shared memory
 #
 # Versions are those of constraints.txt; pip takes them from the index that it is configured for.
 

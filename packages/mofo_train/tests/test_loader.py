@@ -14,6 +14,8 @@ from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.dataset import ClipReader, PretrainClips, Sample
 from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, create_loader
 from mofo_train.data.order import ResumableSampler
+from mofo_train.data.workers import shared
+from mofo_train.errors import DataError
 from mofo_train.stage import DivergedError, stop_if_diverged
 from motionbox.store import open_store
 
@@ -71,6 +73,33 @@ def test_a_worker_uses_memory_again_once_it_is_free() -> None:
     assert buffers.take(100)[0].data_ptr() not in (first.data_ptr(), second.data_ptr())
     first_in_use.zero_()
     assert len(buffers.take(60)[0]) == 60, "a batch of another size"
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_too_little_shared_memory_is_one_clear_error(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = torch.UntypedStorage._new_shared, itertools.count()
+
+    def full(size: int, device: str) -> torch.UntypedStorage:
+        if next(calls) >= room:
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left (28)")
+        return real(size, device=device)  # type: ignore[no-any-return, no-untyped-call]
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
+    monkeypatch.setattr("mofo_train.data.workers.get_worker_info", lambda: True)
+    buffers = _Buffers()
+    with pytest.raises(DataError, match=r"must have room .* 101 bytes more: No space left \(28\); enlarge"):
+        [buffers.take(100) for _ in range(6)]
+    with pytest.raises(DataError, match="8 bytes more"):
+        shared(torch.zeros(2))
+
+
+def test_a_worker_moves_what_it_read_to_shared_memory_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.arange(12.0).view(3, 4)
+    assert shared(tensor) is tensor, "no worker"
+    monkeypatch.setattr("mofo_train.data.workers.get_worker_info", lambda: True)
+    assert shared(tensor).is_shared()
+    assert torch.equal(shared(tensor), tensor)
+    assert shared(torch.empty(0, 4)).shape == (0, 4)
 
 
 def test_a_batch_reads_one_sample_after_the_other(store_path: Path) -> None:

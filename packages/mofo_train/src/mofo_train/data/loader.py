@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
-from mofo_train.data.dataset import Sample
+from mofo_train.data.dataset import Sample, TrainingClips
 from mofo_train.data.order import SampleKey
-from mofo_train.errors import DataError
-from motionbox.errors import MotionBoxError
+from mofo_train.data.workers import create_worker_loader, new_shared, shared
 
 _MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written
 
@@ -63,13 +62,15 @@ class _Buffers:
         self._held: list[Tensor] = []
 
     def take(self, num_bytes: int) -> tuple[Tensor, Tensor]:
-        """Return uint8 (num_bytes,) that nobody uses, and uint8 (1,), to be set to 0 when it is free again."""
+        """Return uint8 (num_bytes,) that nobody uses, and uint8 (1,), to be set to 0 when it is free again.
+
+        Raises:
+            DataError: The machine has no room for it.
+        """
         self._held = [buffer for buffer in self._held if len(buffer) == num_bytes + 1]
         free = next((buffer for buffer in self._held if not buffer[-1]), None)
         if free is None:
-            # As torch's own default_collate gets it; share_memory_() would copy.
-            storage = torch.UntypedStorage._new_shared(num_bytes + 1, device="cpu")  # type: ignore[no-untyped-call]
-            free = torch.empty(0, dtype=torch.uint8).set_(storage)
+            free = new_shared(num_bytes + 1)
             if len(self._held) < _MOST_BUFFERS:
                 self._held.append(free)
         free[-1] = 1
@@ -98,7 +99,7 @@ def collate(samples: Collection[Sample]) -> Batch:
         motion.append(sample.motion)
         clips += [sample.clip] * repeats
         bad += sample.bad
-    return Batch(frames.permute(0, 4, 1, 2, 3), torch.cat(boxes), torch.cat(motion), clips, bad, in_use)
+    return Batch(frames.permute(0, 4, 1, 2, 3), shared(torch.cat(boxes)), shared(torch.cat(motion)), clips, bad, in_use)
 
 
 class BatchesAhead:
@@ -160,36 +161,8 @@ def _timed_event() -> Any:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-class _SampleLoader(DataLoader[Sample]):
-    """A loader whose workers' errors are the line that a user can act on, without the worker's traceback."""
-
-    def __iter__(self) -> Any:
-        return self._readably(super().__iter__())
-
-    @staticmethod
-    def _readably(batches: Any) -> Iterator[Any]:
-        try:
-            yield from batches
-        except (DataError, MotionBoxError) as error:
-            kind, last = type(error), str(error).rstrip().rsplit("\n", 1)[-1]
-            raise kind(last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from None
-
-
 def create_loader(
-    dataset: Dataset[Sample], sampler: Sampler[list[SampleKey]], *, num_workers: int, pin: bool
-) -> DataLoader[Sample]:
-    """Create the loader: persistent workers that decode with one thread each, two batches ahead."""
-    return _SampleLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="forkserver" if num_workers else None,
-    )
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
+    dataset: TrainingClips, sampler: Sampler[list[SampleKey]], *, num_workers: int, pin: bool
+) -> DataLoader[Batch]:
+    """Create the loader of a training; with `pin` its batches come in page-locked memory."""
+    return create_worker_loader(dataset, sampler, collate, num_workers=num_workers, pin=pin)

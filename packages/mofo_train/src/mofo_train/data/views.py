@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from mofo_train.data.clips import dense_frames, segment_frames
 from mofo_train.data.dataset import ClipReader
 from mofo_train.data.decode import ClipUnreadableError
 from mofo_train.data.transforms import Crop, crop_boxes, crop_frames
+from mofo_train.data.workers import create_worker_loader, shared
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
 
 _END = 1 - 1e-9
@@ -116,19 +117,8 @@ class FixedBatches(Sampler[list[int]]):
 
 def create_view_loader(clips: ViewedClips, batches: FixedBatches, *, num_workers: int) -> DataLoader[ViewedClip]:
     """Create the loader; a batch is a list of `ViewedClip`."""
-    return DataLoader(
-        clips,
-        batch_sampler=batches,
-        collate_fn=_as_list,
-        num_workers=num_workers,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="forkserver" if num_workers else None,
-    )
+    return create_worker_loader(clips, batches, _in_shared_memory, num_workers=num_workers)
 
 
-def _as_list(clips: list[ViewedClip]) -> list[ViewedClip]:
-    return clips
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
+def _in_shared_memory(clips: list[ViewedClip]) -> list[ViewedClip]:
+    return [replace(clip, frames=shared(clip.frames), boxes=shared(clip.boxes)) for clip in clips]
