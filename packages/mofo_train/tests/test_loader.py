@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from torch import Tensor
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.dataset import ClipReader, PretrainClips, Sample
 from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, create_loader
-from mofo_train.data.order import ResumableSampler
-from mofo_train.data.workers import shared
+from mofo_train.data.order import ResumableSampler, SampleKey
+from mofo_train.data.workers import create_worker_loader, shared
 from mofo_train.errors import DataError
 from mofo_train.stage import DivergedError, stop_if_diverged
 from motionbox.store import open_store
@@ -30,8 +31,8 @@ def dataset(store_path: Path) -> PretrainClips:
 
 
 def batches(store_path: Path, num_workers: int) -> Iterator[Batch]:
-    sampler = ResumableSampler(12, 3, seed=0, epochs=4)
-    return iter(create_loader(dataset(store_path), sampler, num_workers=num_workers, pin=False))  # type: ignore[arg-type]
+    sampler, join = ResumableSampler(12, 3, seed=0, epochs=4), partial(collate, reuse=True)
+    return iter(create_worker_loader(dataset(store_path), sampler, join, num_workers=num_workers))
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -58,6 +59,17 @@ def test_batches_that_are_kept_are_not_written_over(store_path: Path) -> None:
     here, there = list(batches(store_path, 0)), list(batches(store_path, 1))
     assert all(same(one, other) for one, other in zip(here, there, strict=True))
     assert all(batch.in_use.item() for batch in there)
+
+
+def test_memory_is_held_for_batches_that_are_copied_only(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mofo_train.data.loader.get_worker_info", lambda: True)
+    held = _Buffers()
+    monkeypatch.setattr("mofo_train.data.loader._BUFFERS", held)
+    clips = dataset(store_path)
+    for pin, num_held in ((False, 0), (True, 1)):
+        loader = create_loader(clips, ResumableSampler(12, 3, seed=0, epochs=1), num_workers=0, pin=pin)
+        assert loader.collate_fn([clips[SampleKey(0, 0, 0)]]).frames.is_shared()
+        assert len(held._held) == num_held
 
 
 def test_a_worker_uses_memory_again_once_it_is_free() -> None:

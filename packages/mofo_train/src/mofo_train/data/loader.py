@@ -7,9 +7,11 @@ while that computes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,8 +82,13 @@ class _Buffers:
 _BUFFERS = _Buffers()
 
 
-def collate(samples: Collection[Sample]) -> Batch:
-    """Join samples; the crops of a clip stay neighbours."""
+def collate(samples: Collection[Sample], *, reuse: bool = False) -> Batch:
+    """Join samples; the crops of a clip stay neighbours.
+
+    Args:
+        samples: Of a batch; at most one at a time is in memory where they are read as they are asked for.
+        reuse: In a worker: hold on to the batch's memory, to write it again once `in_use` is 0.
+    """
     frames, in_use = torch.empty(0), torch.ones(1, dtype=torch.uint8)
     boxes, motion, clips, bad = [], [], [], []
     for place, sample in enumerate(samples):
@@ -91,9 +98,11 @@ def collate(samples: Collection[Sample]) -> Batch:
             shape = (len(samples) * repeats, *views.shape[1:])
             if get_worker_info() is None:
                 frames = torch.empty(shape, dtype=torch.uint8)
-            else:
-                memory, in_use = _BUFFERS.take(len(samples) * views.numel())
+            elif reuse:
+                memory, in_use = _BUFFERS.take(math.prod(shape))
                 frames = memory.view(shape)
+            else:
+                frames = new_shared(math.prod(shape)).view(shape)
         frames[place * repeats : (place + 1) * repeats] = views
         boxes.append(sample.boxes)
         motion.append(sample.motion)
@@ -164,5 +173,5 @@ def _timed_event() -> Any:
 def create_loader(
     dataset: TrainingClips, sampler: Sampler[list[SampleKey]], *, num_workers: int, pin: bool
 ) -> DataLoader[Batch]:
-    """Create the loader of a training; with `pin` its batches come in page-locked memory."""
-    return create_worker_loader(dataset, sampler, collate, num_workers=num_workers, pin=pin)
+    """Create the loader of a training; with `pin` its batches come in page-locked memory, copied from reused memory."""
+    return create_worker_loader(dataset, sampler, partial(collate, reuse=pin), num_workers=num_workers, pin=pin)
