@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,3 +140,17 @@ def test_command_compares_two_models(store_path: Path, tmp_path: Path) -> None:
     assert done.exception is None, "the same comparison may be drawn again"
     done = CliRunner().invoke(command, [*again, "--method", "gradcam"], standalone_mode=False)
     assert "--out must be of the same method and checkpoints" in str(done.exception)
+
+
+def test_clips_with_an_empty_map_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        SimpleNamespace(clip_id=name, share=share, area_share=0.25)
+        for name, share in (("a", 0.5), ("b", float("nan")), ("c", 0.7))
+    ]
+    monkeypatch.setattr("mofo_train.testing.saliency_of_checkpoint", lambda *_, **__: found)
+    monkeypatch.setattr("mofo_train.saliency.draw_saliency", lambda *_, **__: Image.new("RGB", (9, 9)))
+    arguments = ["--checkpoint", str(tmp_path), "--title", "M", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert done.exception is None
+    wanted = "M: 60.0% of the saliency inside the box, 25.0% of the tokens (2 clips, 1 more have an empty map)"
+    assert wanted in done.output

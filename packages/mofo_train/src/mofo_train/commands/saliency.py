@@ -69,10 +69,8 @@ def command(
         known = [(share, area) for share, area in shares if share == share]  # NaN: an empty map
         if not known or name not in shown:
             raise DataError(f"clip must be a readable clip of the test split with a saliency map, got {clip_id!r}")
-        share, area = (sum(values) / len(known) for values in zip(*known, strict=True))
-        empty = len(shares) - len(known)
-        summary[name] = {"share_inside": share, "area_share": area, "num_clips": len(known), "num_empty_maps": empty}
-        click.echo(f"{name}: {share:.1%} of the saliency inside the box, {area:.1%} of the tokens ({len(known)} clips)")
+        summary[name] = _summary(known, len(shares) - len(known))
+        click.echo(f"{name}: {_sentence(summary[name])}")
     out.mkdir(parents=True, exist_ok=True)
     record = {**identity, "models": summary}
     (out / "saliency.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -80,6 +78,17 @@ def command(
         csv.writer(file).writerows([["model", "clip_id", "share_inside", "area_share"], *rows])
     draw_saliency(shown, out / "saliency.png")
     click.echo(f"written: {out / 'saliency.json'}, {out / 'saliency.csv'}, {out / 'saliency.png'}")
+
+
+def _summary(known: list[tuple[float, float]], num_empty: int) -> dict[str, Any]:
+    share, area = (sum(values) / len(known) for values in zip(*known, strict=True))
+    return {"share_inside": share, "area_share": area, "num_clips": len(known), "num_empty_maps": num_empty}
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    left_out = f", {row['num_empty_maps']} more have an empty map" if row["num_empty_maps"] else ""
+    counted = f"({row['num_clips']} clips{left_out})"
+    return f"{row['share_inside']:.1%} of the saliency inside the box, {row['area_share']:.1%} of the tokens {counted}"
 
 
 def _check_folder(path: Path, identity: dict[str, Any]) -> None:
