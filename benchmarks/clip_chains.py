@@ -1,0 +1,91 @@
+"""Compare ways to code training clips in H.264: chains, distance of keyframes and quality.
+
+`python benchmarks/clip_chains.py VIDEO...` prints a Markdown table per video. A read is 16 frames at stride 2 from a
+random place in the first four seconds; time is processor time of one thread, of decoding and conversion. Bytes and
+time are relative to the first row, PSNR is the mean over all frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from motionbox.frames import ColourFrame
+from motionbox.store import clip_blocks, clip_writer
+from motionbox.store.clip_blocks import read_clip_frames, read_index
+from motionbox.store.clip_writer import write_clip
+from motionbox.video import read_colour_frames
+
+SETTINGS = ((1, 8, 24), (2, 8, 24), (2, 8, 23), (2, 8, 22), (2, 12, 23), (2, 4, 24), (4, 4, 24))  # chains, group, CRF
+NUM_FRAMES, STRIDE = 16, 2
+
+
+class Coding:
+    """Clip blocks as they would be with another number of chains, group and CRF."""
+
+    def __init__(self, num_chains: int, group_frames: int, crf: int) -> None:
+        self.name = f"{num_chains} x {group_frames}, {crf}"
+        options = {"g": str(group_frames), "keyint_min": str(group_frames), "crf": str(crf)}
+        codings = (*clip_blocks._CODINGS[:2], ("h264", num_chains, group_frames))
+        self._patches = (
+            mock.patch.object(clip_writer, "NUM_CHAINS", num_chains),
+            mock.patch.dict(clip_writer._H264_OPTIONS, options),
+            mock.patch.object(clip_blocks, "_CODINGS", codings),
+        )
+
+    def __enter__(self) -> None:
+        for patch in self._patches:
+            patch.start()
+
+    def __exit__(self, *_: object) -> None:
+        for patch in reversed(self._patches):
+            patch.stop()
+
+
+def compare(path: Path, rounds: int) -> None:
+    """Print the table of one video."""
+    frames: list[ColourFrame] = list(read_colour_frames(path, short_side_px=256, stop_seconds=4.0))
+    truth = np.stack([frame.rgb for frame in frames]).astype(np.float64)
+    reach = (NUM_FRAMES - 1) * STRIDE + 1
+    rng = np.random.default_rng(0)
+    starts = rng.integers(len(frames) - reach + 1, size=20).tolist()
+    codings, data, quality = [Coding(*values) for values in SETTINGS], [], []
+    for coding in codings:
+        with coding:
+            data.append(write_clip(frames))
+            decoded = read_clip_frames(data[-1], range(len(frames)))
+        errors = ((truth - decoded) ** 2).mean(axis=(1, 2, 3))
+        quality.append(float(np.mean(10 * np.log10(255**2 / errors))))
+    seconds: list[list[float]] = [[] for _ in codings]
+    for _ in range(rounds):
+        for place, coding in enumerate(codings):
+            with coding:
+                begin = time.process_time()
+                for start in starts:
+                    read_clip_frames(data[place], range(start, start + reach, STRIDE))
+                seconds[place].append(time.process_time() - begin)
+    times = [statistics.median(values) for values in seconds]
+    lines = [f"{path.name}, {len(frames)} frames of {read_index(data[0]).width}x{read_index(data[0]).height}", ""]
+    lines += ["| chains x group, CRF | bytes | PSNR, dB | time of a read |", "|---|---|---|---|"]
+    for coding, block, psnr, read in zip(codings, data, quality, times, strict=True):
+        lines.append(f"| {coding.name} | {len(block) / len(data[0]):.2f} | {psnr:.2f} | {read / times[0]:.2f} |")
+    print("\n".join(lines), flush=True)  # noqa: T201
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", type=Path, nargs="+")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    for path in arguments.videos:
+        compare(path, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

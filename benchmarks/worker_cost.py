@@ -1,0 +1,94 @@
+"""What a training sample costs a loader's worker and the process it works for, in processor time.
+
+`python benchmarks/worker_cost.py STORE DATA_ROOT [--batch-size 64]` reads a store's clips as pretraining does (16
+frames at stride 2, 224 px, one crop) with one worker, once with the batch's memory used again and once with fresh
+memory for every batch. The batch is copied as it would be into page-locked memory, which needs no GPU. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.loader import collate
+from mofo_train.data.order import ResumableSampler
+from mofo_train.data.workers import create_worker_loader
+from motionbox.store import open_store
+
+_WARM_UP = 5
+
+
+def worker_seconds() -> tuple[float, float]:
+    """Return user and system seconds of this process's children and theirs, the workers, so far."""
+    ticks, found = os.sysconf("SC_CLK_TCK"), [0.0, 0.0]
+    parents = {os.getpid()}
+    rows = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            rows.append((int(path.parent.name), path.read_text().rpartition(") ")[2].split()))
+        except OSError:
+            continue
+    for process, fields in sorted(rows):
+        if int(fields[1]) in parents:
+            parents.add(process)
+            found[0] += int(fields[11]) / ticks
+            found[1] += int(fields[12]) / ticks
+    return found[0], found[1]
+
+
+def cost(clips: PretrainClips, num_clips: int, batch_size: int, steps: int, *, reuse: bool) -> list[float]:
+    """Return milliseconds per sample: worker's user and system time, this process's time."""
+    epochs = math.ceil((steps + _WARM_UP + 4) * batch_size / num_clips) + 1
+    sampler: Any = ResumableSampler(num_clips, batch_size, seed=0, epochs=epochs)
+    batches = iter(create_worker_loader(clips, sampler, partial(collate, reuse=reuse), num_workers=1))
+    copied = None
+    for step in range(_WARM_UP + steps):
+        if step == _WARM_UP:
+            before, own = worker_seconds(), time.process_time()
+        batch = next(batches)
+        copied = torch.empty_like(batch.frames) if copied is None else copied
+        copied.copy_(batch.frames)
+        batch.in_use.zero_()
+        del batch
+    after, own = worker_seconds(), time.process_time() - own
+    return [1e3 * value / steps / batch_size for value in (after[0] - before[0], after[1] - before[1], own)]
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("data_root", type=Path)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("forkserver")
+    reader = ClipReader(open_store(arguments.store), arguments.data_root, split=None, short_side_px=256)
+    data = DataConfig(dataset="", num_workers=1)
+    model = ModelConfig(name="videomae_base")
+    clips = PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=16)
+    rows: dict[bool, list[list[float]]] = {False: [], True: []}
+    for _ in range(arguments.rounds):
+        for reuse, row in rows.items():
+            row.append(cost(clips, len(reader), arguments.batch_size, arguments.steps, reuse=reuse))
+    print("| memory of a batch | worker, user ms | worker, system ms | main process, ms |\n|---|---|---|---|")  # noqa: T201
+    for reuse, row in rows.items():
+        middle = " | ".join(f"{statistics.median(values):.2f}" for values in zip(*row, strict=True))
+        print(f"| {'used again' if reuse else 'fresh'} | {middle} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
