@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -25,26 +27,17 @@ SETTINGS = ((1, 8, 24), (2, 8, 24), (2, 8, 23), (2, 8, 22), (2, 12, 23), (2, 4, 
 NUM_FRAMES, STRIDE = 16, 2
 
 
-class Coding:
-    """Clip blocks as they would be with another number of chains, group and CRF."""
-
-    def __init__(self, num_chains: int, group_frames: int, crf: int) -> None:
-        self.name = f"{num_chains} x {group_frames}, {crf}"
-        options = {"g": str(group_frames), "keyint_min": str(group_frames), "crf": str(crf)}
-        codings = (*clip_blocks._CODINGS[:2], ("h264", num_chains, group_frames))
-        self._patches = (
-            mock.patch.object(clip_writer, "NUM_CHAINS", num_chains),
-            mock.patch.dict(clip_writer._H264_OPTIONS, options),
-            mock.patch.object(clip_blocks, "_CODINGS", codings),
-        )
-
-    def __enter__(self) -> None:
-        for patch in self._patches:
-            patch.start()
-
-    def __exit__(self, *_: object) -> None:
-        for patch in reversed(self._patches):
-            patch.stop()
+@contextmanager
+def coding(num_chains: int, group_frames: int, crf: int) -> Iterator[None]:
+    """Let clip blocks have another number of chains, group and CRF for a while."""
+    options = {"g": str(group_frames), "keyint_min": str(group_frames), "crf": str(crf)}
+    codings = (*clip_blocks._CODINGS[:2], ("h264", num_chains, group_frames))
+    with (
+        mock.patch.object(clip_writer, "NUM_CHAINS", num_chains),
+        mock.patch.dict(clip_writer._H264_OPTIONS, options),
+        mock.patch.object(clip_blocks, "_CODINGS", codings),
+    ):
+        yield
 
 
 def compare(path: Path, rounds: int) -> None:
@@ -54,17 +47,17 @@ def compare(path: Path, rounds: int) -> None:
     reach = (NUM_FRAMES - 1) * STRIDE + 1
     rng = np.random.default_rng(0)
     starts = rng.integers(len(frames) - reach + 1, size=20).tolist()
-    codings, data, quality = [Coding(*values) for values in SETTINGS], [], []
-    for coding in codings:
-        with coding:
+    data, quality = [], []
+    for setting in SETTINGS:
+        with coding(*setting):
             data.append(write_clip(frames))
             decoded = read_clip_frames(data[-1], range(len(frames)))
         errors = ((truth - decoded) ** 2).mean(axis=(1, 2, 3))
         quality.append(float(np.mean(10 * np.log10(255**2 / errors))))
-    seconds: list[list[float]] = [[] for _ in codings]
+    seconds: list[list[float]] = [[] for _ in SETTINGS]
     for _ in range(rounds):
-        for place, coding in enumerate(codings):
-            with coding:
+        for place, setting in enumerate(SETTINGS):
+            with coding(*setting):
                 begin = time.process_time()
                 for start in starts:
                     read_clip_frames(data[place], range(start, start + reach, STRIDE))
@@ -72,8 +65,9 @@ def compare(path: Path, rounds: int) -> None:
     times = [statistics.median(values) for values in seconds]
     lines = [f"{path.name}, {len(frames)} frames of {read_index(data[0]).width}x{read_index(data[0]).height}", ""]
     lines += ["| chains x group, CRF | bytes | PSNR, dB | time of a read |", "|---|---|---|---|"]
-    for coding, block, psnr, read in zip(codings, data, quality, times, strict=True):
-        lines.append(f"| {coding.name} | {len(block) / len(data[0]):.2f} | {psnr:.2f} | {read / times[0]:.2f} |")
+    for (chains, group, crf), block, psnr, read in zip(SETTINGS, data, quality, times, strict=True):
+        name = f"{chains} x {group}, {crf}"
+        lines.append(f"| {name} | {len(block) / len(data[0]):.2f} | {psnr:.2f} | {read / times[0]:.2f} |")
     print("\n".join(lines), flush=True)  # noqa: T201
 
 

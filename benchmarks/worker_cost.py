@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import os
 import statistics
 import time
@@ -75,7 +74,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("forkserver")
     reader = ClipReader(open_store(arguments.store), arguments.data_root, split=None, short_side_px=256)
     data = DataConfig(dataset="", num_workers=1)
     model = ModelConfig(name="videomae_base")

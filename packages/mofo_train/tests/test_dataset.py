@@ -8,31 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from clips_support import DATA, MODEL, dataset, reader, same
 from mofo_train.batches import draw_mask
-from mofo_train.config import DataConfig, MaskConfig, ModelConfig
+from mofo_train.config import MaskConfig
 from mofo_train.data.dataset import ClipReader, PretrainClips
-from mofo_train.data.loader import Batch, collate, create_loader
+from mofo_train.data.loader import collate, create_loader
 from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.errors import DataError
 from mofo_train.models.vit import ClipShape
 from motionbox.store import open_store
-
-MODEL = ModelConfig(name="videomae_tiny", num_frames=4, image_px=64)
-DATA = DataConfig(dataset="synthetic", stride_frames=2, short_side_px=80, crops_per_clip=2, num_workers=0)
-
-
-def reader(store_path: Path, root: Path | None = None) -> ClipReader:
-    return ClipReader(open_store(store_path), root or store_path.parent / "synthetic", split=None, short_side_px=80)
-
-
-def dataset(store_path: Path, root: Path | None = None, seed: int = 0, with_motion: bool = True) -> PretrainClips:
-    return PretrainClips(reader(store_path, root), MODEL, DATA, seed=seed, with_motion=with_motion, patch_px=16)
-
-
-def same(one: Batch, other: Batch) -> bool:
-    return one.clips == other.clips and all(
-        torch.equal(getattr(one, name), getattr(other, name)) for name in ("frames", "boxes", "motion")
-    )
 
 
 def test_a_sample_depends_on_its_key_alone(store_path: Path) -> None:

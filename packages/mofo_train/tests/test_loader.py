@@ -11,33 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from mofo_train.config import DataConfig, ModelConfig
-from mofo_train.data.dataset import ClipReader, PretrainClips, Sample
+from clips_support import dataset, same
+from mofo_train.data.dataset import Sample
 from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, create_loader
 from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.data.workers import create_worker_loader, shared
 from mofo_train.errors import DataError
 from mofo_train.stage import DivergedError, stop_if_diverged
-from motionbox.store import open_store
 
 CPU = torch.device("cpu")
-
-
-def dataset(store_path: Path) -> PretrainClips:
-    reader = ClipReader(open_store(store_path), store_path.parent / "synthetic", split=None, short_side_px=80)
-    model = ModelConfig(name="videomae_tiny", num_frames=4, image_px=64)
-    data = DataConfig(dataset="synthetic", stride_frames=2, short_side_px=80, crops_per_clip=2, num_workers=0)
-    return PretrainClips(reader, model, data, seed=0, with_motion=True, patch_px=16)
 
 
 def batches(store_path: Path, num_workers: int) -> Iterator[Batch]:
     sampler, join = ResumableSampler(12, 3, seed=0, epochs=4), partial(collate, reuse=True)
     return iter(create_worker_loader(dataset(store_path), sampler, join, num_workers=num_workers))
-
-
-def same(one: Batch, other: Batch) -> bool:
-    names = ("frames", "boxes", "motion")
-    return one.clips == other.clips and all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def copied(batch: Batch) -> Batch:

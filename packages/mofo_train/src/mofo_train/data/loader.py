@@ -7,7 +7,6 @@ while that computes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -89,26 +88,28 @@ def collate(samples: Collection[Sample], *, reuse: bool = False) -> Batch:
         samples: Of a batch; at most one at a time is in memory where they are read as they are asked for.
         reuse: In a worker: hold on to the batch's memory, to write it again once `in_use` is 0.
     """
-    frames, in_use = torch.empty(0), torch.ones(1, dtype=torch.uint8)
+    frames = in_use = torch.empty(0)
     boxes, motion, clips, bad = [], [], [], []
     for place, sample in enumerate(samples):
         views = sample.frames.permute(0, 2, 3, 4, 1)
         repeats = len(views)
         if place == 0:
-            shape = (len(samples) * repeats, *views.shape[1:])
-            if get_worker_info() is None:
-                frames = torch.empty(shape, dtype=torch.uint8)
-            elif reuse:
-                memory, in_use = _BUFFERS.take(math.prod(shape))
-                frames = memory.view(shape)
-            else:
-                frames = new_shared(math.prod(shape)).view(shape)
+            memory, in_use = _memory(len(samples) * views.numel(), reuse=reuse)
+            frames = memory.view(-1, *views.shape[1:])
         frames[place * repeats : (place + 1) * repeats] = views
         boxes.append(sample.boxes)
         motion.append(sample.motion)
         clips += [sample.clip] * repeats
         bad += sample.bad
     return Batch(frames.permute(0, 4, 1, 2, 3), shared(torch.cat(boxes)), shared(torch.cat(motion)), clips, bad, in_use)
+
+
+def _memory(num_bytes: int, *, reuse: bool) -> tuple[Tensor, Tensor]:
+    """Return uint8 (num_bytes,) for a batch, shared if this is a worker, and `Batch.in_use`."""
+    if get_worker_info() is not None and reuse:
+        return _BUFFERS.take(num_bytes)
+    memory = torch.empty(num_bytes, dtype=torch.uint8) if get_worker_info() is None else new_shared(num_bytes)
+    return memory, torch.ones(1, dtype=torch.uint8)
 
 
 class BatchesAhead:

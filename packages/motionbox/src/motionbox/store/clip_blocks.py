@@ -48,7 +48,7 @@ GROUP_FRAMES = 12
 FORMS: tuple[ClipForm, ...] = ("jpeg", "h264")
 _MAGIC = b"MBCLIP1\n"
 _HEAD = struct.Struct("<8s4I")
-# By number in the head: form, chains, frames of a chain from keyframe to keyframe.
+# By number in the head: form, chains, frames of a chain from keyframe to keyframe. Of a form the last one is written.
 _CODINGS: tuple[tuple[ClipForm, int, int], ...] = (("jpeg", 1, 1), ("h264", 1, 8), ("h264", NUM_CHAINS, GROUP_FRAMES))
 _DECODERS = {"jpeg": "mjpeg", "h264": "h264"}
 
@@ -180,9 +180,8 @@ def _decode(
     codec = cast("VideoCodecContext", av.CodecContext.create(_DECODERS[index.form], "r"))
     codec.thread_count = 1
     reformatter = VideoReformatter()
-    keep, left = set(wanted), 0
-    needed = _needed(wanted, index)
-    expected = [position for position in needed if position in keep]
+    keep, needed = set(wanted), _needed(wanted, index)
+    expected = (position for position in needed if position in keep)
     for position in [*needed, None]:
         packet = None
         if position is not None:
@@ -194,11 +193,10 @@ def _decode(
             raise _broken(wanted[-1] if position is None else position, error) from None
         for picture in pictures:
             if picture.pts in keep:
-                if expected[left : left + 1] != [picture.pts] or picture.is_corrupt:
+                if picture.pts != next(expected, None) or picture.is_corrupt:
                     raise _broken(picture.pts, "the decoder marks it as corrupt")
-                left += 1
                 yield picture.pts, _to_rgb(picture, index, size_wh, reformatter)
-    if left < len(expected):
+    if next(expected, None) is not None:
         raise _broken(wanted[-1], "fewer frames came than were coded")
 
 
