@@ -88,22 +88,37 @@ def clip_boxes(
     """
     if config.boxes.stabilise != "evidence":
         return bx.stabilise(raw, times, width, height, config.boxes, confidence)
+    if maps is None:
+        raise ValueError(f"maps must be (T, h, w) for {len(times)} > 0 times, got None")
+    return clip_evidence(maps, times, width, height, config)[0]
+
+
+def clip_evidence(
+    maps: npt.NDArray[np.uint8], times: Array64, width: int, height: int, config: ExtractConfig
+) -> tuple[bx.StabilisedBoxes, Array, tuple[float, float]]:
+    """Return a clip's boxes, its evidence (T, h, w) and the frame's width and height in cells; see `clip_boxes`.
+
+    Raises:
+        ValueError: The shapes disagree.
+    """
     times = np.asarray(times, np.float64)
-    if maps is None or maps.ndim != 3 or len(maps) != len(times) or len(times) == 0:
-        shape = None if maps is None else maps.shape
-        raise ValueError(f"maps must be (T, h, w) for {len(times)} > 0 times, got {shape}")
+    if maps.ndim != 3 or len(maps) != len(times) or len(times) == 0:
+        raise ValueError(f"maps must be (T, h, w) for {len(times)} > 0 times, got {maps.shape}")
     working_wh = working_size(width, height, config.frames.short_side_px)
     cells_wh = (working_wh[0] / config.store.map_scale, working_wh[1] / config.store.map_scale)
     pieces = [
         _piece_boxes(dequantise_map(maps[part], config.store.map_full_scale), times[part], cells_wh, config)
         for part in _pieces(times)
     ]
-    found = [piece for piece in pieces if piece is not None]
-    if not found:
+    evidence = np.zeros(maps.shape, np.float32)
+    if not any(pieces):
         centre = np.tile(bx.centre_half(width, height), (len(times), 1))
         source = np.full(len(times), bx.BoxSource.CENTRE, np.uint8)
-        return bx.StabilisedBoxes(centre, source, np.zeros(len(times), np.float32), 0.0)
-    return _joined(pieces, times, cells_wh, width, height, config)
+        return bx.StabilisedBoxes(centre, source, np.zeros(len(times), np.float32), 0.0), evidence, cells_wh
+    for part, piece in zip(_pieces(times), pieces, strict=True):
+        if piece is not None:
+            evidence[part] = piece.evidence
+    return _joined(pieces, times, cells_wh, width, height, config), evidence, cells_wh
 
 
 def _pieces(times: Array64) -> list[slice]:
@@ -117,6 +132,7 @@ def _pieces(times: Array64) -> list[slice]:
 @dataclass(frozen=True)
 class _Piece:
     boxes: Array64
+    evidence: Array
     own: npt.NDArray[np.bool_]
     confidence: Array64
     clip_confidence: float
@@ -165,7 +181,7 @@ def _piece_boxes(motion: Array, times: Array64, cells_wh: tuple[float, float], c
     factor = max(closeness(regions.strength, regions.coverage, area, weights) / settings.close_up, 1) ** _CLOSE_UP_POWER
     boxes = _grow(own, np.maximum(area, np.minimum(area * factor, settings.close_up_area)), cells_wh)
     frame_confidence, confidence = _confidence(noise_units, boxes, regions, cells_wh, settings)
-    return _Piece(boxes, np.asarray(regions.strength.any(axis=(1, 2))), frame_confidence, confidence)
+    return _Piece(boxes, evidence, np.asarray(regions.strength.any(axis=(1, 2))), frame_confidence, confidence)
 
 
 def _frame_seconds(times: Array64) -> Array64:
