@@ -17,11 +17,12 @@ from unittest import mock
 
 import numpy as np
 
-from motionbox.frames import ColourFrame
-from motionbox.store import clip_blocks, clip_writer
+from motionbox.store import clip_blocks
 from motionbox.store.clip_blocks import read_clip_frames, read_index
-from motionbox.store.clip_writer import write_clip
+from motionbox.store.writing import clip_writer
+from motionbox.store.writing.clip_writer import write_clip
 from motionbox.video import read_colour_frames
+from motionbox.video.frames import ColourFrame
 
 SETTINGS = ((1, 8, 24), (2, 8, 24), (2, 8, 23), (2, 8, 22), (2, 12, 23), (2, 4, 24), (4, 4, 24))  # chains, group, CRF
 NUM_FRAMES, STRIDE = 16, 2

@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.frames import ColourFrame
 from motionbox.store.clip_blocks import read_clip_frames
-from motionbox.store.clip_writer import write_clip
+from motionbox.store.writing.clip_writer import write_clip
 from motionbox.video import probe, read_colour_frames
+from motionbox.video.frames import ColourFrame
 
 NUM_FRAMES, SIDE = 16, 224
 Reader = Callable[[Sequence[int]], NDArray[np.uint8]]

@@ -20,14 +20,14 @@ import click
 import numpy as np
 
 from motionbox.config import load_config
-from motionbox.engine import worker
-from motionbox.engine.drive import EngineOptions, drive
-from motionbox.engine.executors import RayExecutor, SerialExecutor
-from motionbox.engine.progress import PlainReporter
-from motionbox.manifest import load_manifest
-from motionbox.plan import plan_units, scan_inputs, units_of
-from motionbox.store.commit import read_commit
-from motionbox.store.runs import Run, RunInputs, open_or_create_run, prepare_store
+from motionbox.extraction import worker
+from motionbox.extraction.drive import EngineOptions, drive
+from motionbox.extraction.executors import RayExecutor, SerialExecutor
+from motionbox.extraction.plan import plan_units, scan_inputs, units_of
+from motionbox.extraction.progress import PlainReporter
+from motionbox.inputs.manifest import load_manifest
+from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from motionbox.video.sources import HintProber
 
 

@@ -16,11 +16,11 @@ from typing import TextIO
 
 import numpy as np
 
-from motionbox.bench import one_opencv_thread, timed_pairs
-from motionbox.box_agreement import NUM_FRAMES, FlowFunction, agreement_clips, clip_box_ious
 from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import create_flow_estimator
-from motionbox.truth import truth_pairs
+from motionbox.scoring.box_agreement import NUM_FRAMES, FlowFunction, agreement_clips, clip_box_ious
+from motionbox.scoring.flow_bench import one_opencv_thread, timed_pairs
+from motionbox.scoring.known_flow import truth_pairs
 
 DEFAULT = "default"
 

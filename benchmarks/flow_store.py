@@ -12,9 +12,9 @@ from pathlib import Path
 
 import cv2
 
+from motionbox.extraction.plan import MAX_UNIT_FRAMES
 from motionbox.flow import compute_flow
-from motionbox.plan import MAX_UNIT_FRAMES
-from motionbox.store.flow_writer import FlowCoder, FlowWriter
+from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter
 from motionbox.video import read_frames
 
 BLOCK_FRAMES = 240

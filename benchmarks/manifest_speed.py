@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from motionbox.datasets.epic100 import SPLIT_FILES
-from motionbox.manifest import load_manifest, merge_spans
+from motionbox.inputs.epic100 import SPLIT_FILES
+from motionbox.inputs.manifest import load_manifest, merge_spans
 
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"

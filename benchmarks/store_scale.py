@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from motionbox.config import load_config
-from motionbox.manifest import build_table
-from motionbox.plan import BLOCK_SECONDS, InputFile, Unit, VideoHint, plan_units, scan_inputs, units_of
-from motionbox.store.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult, commit_unit
-from motionbox.store.runs import RunInputs, open_or_create_run, prepare_store
-from motionbox.store.snapshot import make_snapshot
+from motionbox.extraction.plan import BLOCK_SECONDS, InputFile, Unit, VideoHint, plan_units, scan_inputs, units_of
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.inputs.manifest import build_table
+from motionbox.store.writing.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult, commit_unit
+from motionbox.store.writing.runs import RunInputs, open_or_create_run, prepare_store
 
 SIZES = {"ssv2": (220_847, 220_847, 45.3), "epic": (700, 90_000, 28_571.0)}
 _READER = """

@@ -23,20 +23,21 @@ import pyarrow.dataset
 import zarr.codecs
 import zarr.storage
 
-from motionbox import pipeline
-from motionbox.engine import worker
-from motionbox.engine.drive import EngineOptions, drive
-from motionbox.engine.executors import SerialExecutor
-from motionbox.engine.progress import PlainReporter
 from motionbox.errors import Interrupted, StoreError
+from motionbox.extraction import work_unit as pipeline
+from motionbox.extraction import worker
+from motionbox.extraction.drive import EngineOptions, drive
+from motionbox.extraction.executors import SerialExecutor
+from motionbox.extraction.progress import PlainReporter
+from motionbox.extraction.snapshot import make_snapshot
 from motionbox.signals import interrupted_by_signals
-from motionbox.store import failpoints, open_store
-from motionbox.store.commit import read_commit
-from motionbox.store.garbage import find_garbage, remove
+from motionbox.store import open_store
+from motionbox.store.care.garbage import find_garbage, remove
+from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
-from motionbox.store.runs import library_versions
-from motionbox.store.snapshot import make_snapshot
-from motionbox.store.verify import verify_store
+from motionbox.store.writing import failpoints
+from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.runs import library_versions
 from store_oracle import check_complete, check_consistency, fingerprint
 from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from motionbox.engine.drive import EngineOptions, drive
-from motionbox.engine.executors import Executor
-from motionbox.engine.progress import Counts, PlainReporter
-from motionbox.manifest import load_manifest
-from motionbox.plan import plan_units, scan_inputs
+from motionbox.extraction.drive import EngineOptions, drive
+from motionbox.extraction.executors import Executor
+from motionbox.extraction.plan import plan_units, scan_inputs
+from motionbox.extraction.progress import Counts, PlainReporter
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.inputs.manifest import load_manifest
 from motionbox.store import open_store
-from motionbox.store.runs import Run, RunInputs, open_or_create_run, prepare_store
-from motionbox.store.snapshot import make_snapshot
+from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from store_support import small_config
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from motionbox.config import ExtractConfig, load_config
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import Frame, VideoInfo
-from motionbox.manifest import build_table
-from motionbox.plan import VideoHint, plan_units, scan_inputs
-from motionbox.store.runs import Run, RunInputs, open_or_create_run, prepare_store
+from motionbox.extraction.plan import VideoHint, plan_units, scan_inputs
+from motionbox.inputs.manifest import build_table
+from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
+from motionbox.video.frames import Frame, VideoInfo
 
 SIDE = 48
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from fault_harness import Fault, Outcome, reference, run_trial
-from motionbox.store.failpoints import KINDS, POINTS
+from motionbox.store.writing.failpoints import KINDS, POINTS
 
 # How often an uninterrupted session passes each point: once or twice, once per unit, or once per file.
 _ONCE = ("snapshot.write", "snapshot.before_publish", "snapshot.after_publish")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from motionbox.engine.executors import RayExecutor, SerialExecutor, import_ray
-from motionbox.plan import units_of
-from motionbox.store.failures import recorded_faults
-from motionbox.store.runs import Run
+from motionbox.extraction.executors import RayExecutor, SerialExecutor, import_ray
+from motionbox.extraction.plan import units_of
+from motionbox.store.writing.failures import recorded_faults
+from motionbox.store.writing.runs import Run
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 from store_oracle import check_complete
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from motionbox import __version__
-from motionbox.pipeline import process_unit
-from motionbox.plan import units_of
-from motionbox.store.commit import commit_unit
-from motionbox.store.snapshot import make_snapshot
+from motionbox.extraction.plan import units_of
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.extraction.work_unit import process_unit
+from motionbox.store.writing.commit import commit_unit
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ def generator() -> torch.Generator:
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of twelve generated clips, with DIS flow; its videos lie beside it in `synthetic`."""
-    from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
+    from motionbox.synthetic import SyntheticConfig, write_dataset
 
     folder = tmp_path_factory.mktemp("generated")
     write_dataset(folder / "synthetic", SyntheticConfig(12, 0, True), num_workers=1)

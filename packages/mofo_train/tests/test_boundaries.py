@@ -8,7 +8,7 @@ from pathlib import Path
 import mofo_train
 
 PACKAGE = Path(mofo_train.__file__).parent
-ALLOWED = {"motionbox.store", "motionbox.manifest", "motionbox.boxes", "motionbox.errors"}
+ALLOWED = {"motionbox.store", "motionbox.inputs.manifest", "motionbox.motion.boxes", "motionbox.errors"}
 HEAVY = ("ray", "cv2", "numba", "click", "transformers")
 
 

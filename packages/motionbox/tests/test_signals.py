@@ -115,12 +115,12 @@ def extract(videos: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> tu
 @pytest.mark.parametrize(
     "place",
     [
-        "motionbox.datasets.datacheck:check_data",
-        "motionbox.plan:scan_inputs",
-        "motionbox.plan:plan_units",
-        "motionbox.engine.worker:commit_unit",
-        "motionbox.store.snapshot:read_parts",
-        "motionbox.store.snapshot:sha256_file",
+        "motionbox.inputs.data_check:check_data",
+        "motionbox.extraction.plan:scan_inputs",
+        "motionbox.extraction.plan:plan_units",
+        "motionbox.extraction.worker:commit_unit",
+        "motionbox.extraction.snapshot:read_parts",
+        "motionbox.extraction.snapshot:sha256_file",
         "motionbox.store:open_store",
     ],
 )

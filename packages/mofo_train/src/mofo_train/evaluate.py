@@ -32,7 +32,7 @@ from mofo_train.errors import CheckpointError
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
 from mofo_train.labels import LabelSpace, group_flags
 from mofo_train.predictions import Predictions, merge_predictions
-from motionbox.boxes import BoxSource
+from motionbox.motion.boxes import BoxSource
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,9 @@ class TVL1Params(_Section):
 
 FLOW_METHODS: dict[str, dict[str, str]] = {
     "tvl1": {
-        "numba": "motionbox.flow._tvl1_cpu:NumbaTVL1Estimator",
+        "numba": "motionbox.flow.cpu.engine:NumbaTVL1Estimator",
         "opencv": "motionbox.flow.opencv:OpenCVTVL1Estimator",
-        "cuda": "motionbox.flow._tvl1_gpu:CudaTVL1Estimator",
+        "cuda": "motionbox.flow.gpu.engine:CudaTVL1Estimator",
     },
     "dis": {"opencv": "motionbox.flow.opencv:DISEstimator"},
 }
@@ -182,7 +182,7 @@ class MotionConfig(_Section):
         quantise_bound_px: Round the flow to 8 bits over [-bound, bound] first, as the released code does; None: off.
         channels: `both`, or `vertical` alone: the horizontal component is lost in the released code.
         explained_weight: Weight of motion that the camera's motion explains as well as the flow, compared on the frames
-            (see `motionbox.explained`); 1 does not compare. Only for the cue `residual`.
+            (see `motionbox.motion.photometric`); 1 does not compare. Only for the cue `residual`.
     """
 
     cue: Literal["boundaries", "residual"] = "boundaries"
@@ -230,7 +230,7 @@ class ContourConfig(_Section):
 
 
 class EvidenceConfig(_Section):
-    """How `boxes.stabilise = "evidence"` makes a clip's boxes from its motion maps; see `motionbox.evidence`.
+    """How `boxes.stabilise = "evidence"` makes a clip's boxes from its motion maps; see `motionbox.motion.clip_boxes`.
 
     Attributes:
         noise_ratio: A cell moves where its motion exceeds this many robust standard deviations of the frame.

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from motionbox.cli import main
-from motionbox.datasets.synthetic import SyntheticConfig, plan_clips, write_dataset
 from motionbox.pictures import report
-from motionbox.pictures.encode import write_file
 from motionbox.pictures.footage import load_clip
 from motionbox.pictures.report import ReportOptions, build_report, choose_previews
 from motionbox.store import open_store
+from motionbox.synthetic import SyntheticConfig, plan_clips, write_dataset
+from motionbox.video.encode import write_file
 
 HOSTILE = "<img src=x onerror='document.body.dataset.hacked=1'>&\"'$(x)"
 CLOSING = "a </script><script>document.body.dataset.hacked=1</script> b".replace("/", "∕")

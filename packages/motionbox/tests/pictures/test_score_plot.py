@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from motionbox.box_scores import ScoreRow
-from motionbox.evaluate import ClipScore
 from motionbox.pictures import draw
 from motionbox.pictures.score_plot import score_plot
+from motionbox.scoring.box_metrics import ClipScore
+from motionbox.scoring.score_tables import ScoreRow
 
 
 def row(name: str, *clips: tuple[float, ...]) -> ScoreRow:

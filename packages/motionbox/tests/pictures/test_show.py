@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from motionbox import boxes as bx
 from motionbox.cli import main
 from motionbox.commands import show as show_command
-from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
-from motionbox.evaluate import AnnotatedClip, read_boxes
+from motionbox.motion import boxes as bx
 from motionbox.pictures import draw, footage, show
-from motionbox.pictures.encode import write_file
 from motionbox.pictures.footage import Footage, View, load_clip
+from motionbox.scoring.box_metrics import AnnotatedClip, read_boxes
 from motionbox.store import open_store
+from motionbox.synthetic import SyntheticConfig, write_dataset
+from motionbox.video.encode import write_file
 
 SERIAL = ["--executor", "serial", "--flow", "dis"]
 

@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import ColourFrame, Frame
-from motionbox.plan import Piece
-from motionbox.store import clip_blocks, clip_writer
+from motionbox.extraction.plan import Piece
+from motionbox.store import clip_blocks
 from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_index
-from motionbox.store.clip_writer import PieceClips, write_clip
+from motionbox.store.writing import clip_writer
+from motionbox.store.writing.clip_writer import PieceClips, write_clip
 from motionbox.video import read_colour_frames
+from motionbox.video.frames import ColourFrame, Frame
 
 
 def colour_frames(num_frames: int, height: int, width: int, seed: int = 0) -> list[ColourFrame]:

@@ -11,13 +11,14 @@ import pytest
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import ClipError, Reason, StoreError
-from motionbox.manifest import build_table
-from motionbox.pipeline import process_unit
-from motionbox.plan import units_of
-from motionbox.store import Store, clip_writer, open_store
-from motionbox.store.commit import commit_unit, read_commit
-from motionbox.store.runs import Run
-from motionbox.store.snapshot import make_snapshot
+from motionbox.extraction.plan import units_of
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.extraction.work_unit import process_unit
+from motionbox.inputs.manifest import build_table
+from motionbox.store import Store, open_store
+from motionbox.store.writing import clip_writer
+from motionbox.store.writing.commit import commit_unit, read_commit
+from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, green_of, make_run, number_videos, small_config
 
 VIDEOS = {"long": "250@25", "breaks": "40@20!15", "bad": "error not_a_video", "one": "1@25"}

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from motionbox.config import load_config
-from motionbox.engine import worker
-from motionbox.engine.drive import EngineOptions, drive
-from motionbox.engine.executors import SerialExecutor
-from motionbox.engine.progress import create_reporter
 from motionbox.errors import StoreError
-from motionbox.pipeline import process_unit
-from motionbox.plan import units_of
+from motionbox.extraction import worker
+from motionbox.extraction.drive import EngineOptions, drive
+from motionbox.extraction.executors import SerialExecutor
+from motionbox.extraction.plan import units_of
+from motionbox.extraction.progress import create_reporter
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.extraction.work_unit import process_unit
 from motionbox.store import Store, open_store
-from motionbox.store.commit import commit_unit, read_commit, verify_files
-from motionbox.store.flow_writer import FlowCoder, FlowWriter, dequantise_flow, quantise_flow
+from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import RunPaths
-from motionbox.store.runs import Run
-from motionbox.store.snapshot import make_snapshot
-from motionbox.store.verify import verify_store
+from motionbox.store.writing.commit import commit_unit, read_commit, verify_files
+from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter, dequantise_flow, quantise_flow
+from motionbox.store.writing.runs import Run
 from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
 FLOWS = hnp.arrays(np.float32, (3, 4, 2), elements=st.floats(-50, 50, width=32))

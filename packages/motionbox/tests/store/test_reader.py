@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from motionbox.boxes import BoxSource
 from motionbox.errors import StoreError
-from motionbox.manifest import build_table
-from motionbox.pipeline import process_unit
-from motionbox.plan import units_of
+from motionbox.extraction.plan import units_of
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.extraction.work_unit import process_unit
+from motionbox.inputs.manifest import build_table
+from motionbox.motion.boxes import BoxSource
 from motionbox.store import Store, open_store
-from motionbox.store.commit import commit_unit
-from motionbox.store.runs import Run
-from motionbox.store.snapshot import make_snapshot
+from motionbox.store.writing.commit import commit_unit
+from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
 VIDEOS = {"a": "60@25", "b": "1@25", "c": "40@20!15", "d": "error not_a_video", "e": "250@25"}
@@ -234,7 +234,7 @@ def test_importing_the_reader_loads_numpy_and_pyarrow_alone() -> None:
 
 def test_reading_loads_nothing_heavy(store: Store) -> None:
     code = (
-        "import sys, motionbox.store, motionbox.manifest, motionbox.boxes\n"
+        "import sys, motionbox.store, motionbox.inputs.manifest, motionbox.motion.boxes\n"
         f"s = motionbox.store.open_store({str(store.path)!r}); s.frame_boxes('a'); s.clips()\n"
         "print([m for m in ('ray', 'cv2', 'numba', 'av', 'zarr', 'torch', 'scipy', 'rich') if m in sys.modules])\n"
     )

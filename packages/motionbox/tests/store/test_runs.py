@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from motionbox.errors import StoreError
-from motionbox.store import runs
 from motionbox.store.layout import check_store, run_paths
-from motionbox.store.lock import lock_holder, store_lock
-from motionbox.store.runs import load_run, prepare_store
+from motionbox.store.writing import runs
+from motionbox.store.writing.lock import lock_holder, store_lock
+from motionbox.store.writing.runs import load_run, prepare_store
 from store_support import make_run, number_videos, small_config
 
 VIDEOS = {"a": "60@25", "b": "30@25"}
@@ -144,7 +144,7 @@ def test_a_run_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def _lock_in_another_process(store: Path) -> str:
     code = (
         "import sys; from pathlib import Path; from motionbox.errors import StoreError; "
-        "from motionbox.store.lock import store_lock\n"
+        "from motionbox.store.writing.lock import store_lock\n"
         "try:\n    with store_lock(Path(sys.argv[1])): print('held')\n"
         "except StoreError as error: print(error)"
     )

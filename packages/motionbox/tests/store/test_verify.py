@@ -4,17 +4,17 @@ import pytest
 from click.testing import CliRunner
 
 from motionbox.cli import cli
-from motionbox.engine import worker
-from motionbox.engine.drive import EngineOptions, drive
-from motionbox.engine.executors import SerialExecutor
-from motionbox.engine.progress import create_reporter
+from motionbox.extraction import worker
+from motionbox.extraction.drive import EngineOptions, drive
+from motionbox.extraction.executors import SerialExecutor
+from motionbox.extraction.progress import create_reporter
+from motionbox.extraction.snapshot import make_snapshot
 from motionbox.store import open_store
-from motionbox.store.commit import read_commit
-from motionbox.store.garbage import find_garbage, remove
-from motionbox.store.lock import store_lock
-from motionbox.store.runs import Run
-from motionbox.store.snapshot import make_snapshot
-from motionbox.store.verify import verify_store
+from motionbox.store.care.garbage import find_garbage, remove
+from motionbox.store.care.verify import verify_store
+from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.lock import store_lock
+from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos
 
 

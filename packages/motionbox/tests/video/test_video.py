@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import DecodeLimits
 from motionbox.video import probe, read_colour_frames, read_frames
+from motionbox.video.frames import DecodeLimits
 from video_support import moving, read_all, write_frames
 
 ODD_FILES = {  # name -> frames that come, then the reason that ends the read

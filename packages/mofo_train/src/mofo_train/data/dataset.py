@@ -29,8 +29,8 @@ from mofo_train.data.decode import ClipUnreadableError, decode_frames
 from mofo_train.data.order import SampleKey
 from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
 from mofo_train.errors import DataError
-from motionbox.boxes import clip_box
 from motionbox.errors import ClipError
+from motionbox.motion.boxes import clip_box
 from motionbox.store import Store
 
 _MAX_SUBSTITUTES = 8
@@ -141,7 +141,7 @@ class ClipReader:
         return part
 
     def box_sources(self, index: int) -> NDArray[np.uint8]:
-        """Return where each box of a clip comes from, uint8 (T,): values of `motionbox.boxes.BoxSource`."""
+        """Return where each box of a clip comes from, uint8 (T,): values of `motionbox.motion.boxes.BoxSource`."""
         return np.asarray(self._store.frame_sources(self.clip_ids[index]))
 
     def num_frames(self, index: int) -> int:

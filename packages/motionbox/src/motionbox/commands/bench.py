@@ -31,7 +31,7 @@ Examples:
 @click.option("--write", type=click.Path(path_type=Path), help="Markdown file whose flow section is replaced.  [none]")
 def command(testdata: Path | None, rounds: int, backend: str, write: Path | None) -> int:
     """Run the command; see the options."""
-    from motionbox import bench
+    from motionbox.scoring import flow_bench as bench
 
     if testdata is not None and not testdata.is_dir():
         raise InputError(f"--testdata must be a folder, got {testdata}; leave it out to measure drawn frames")
@@ -47,7 +47,7 @@ def command(testdata: Path | None, rounds: int, backend: str, write: Path | None
 
 def _measure_cpu(testdata: Path | None, rounds: int) -> tuple[str, str]:
     """Return the name of the section and its tables."""
-    from motionbox import bench
+    from motionbox.scoring import flow_bench as bench
 
     results = bench.measure(testdata, rounds=rounds, report=_report)
     name, frame0, frame1 = bench.timed_pairs(testdata)[0]
@@ -62,11 +62,11 @@ def _measure_gpu(testdata: Path | None, rounds: int) -> tuple[str, str]:
     Raises:
         FlowError: There is no GPU, or PyTorch or Triton is missing; one line that says which.
     """
-    from motionbox import bench
     from motionbox.flow import resolve_backend
+    from motionbox.scoring import flow_bench as bench
 
     resolve_backend("tvl1", "cuda")
-    from motionbox.bench_gpu import bench_gpu, to_markdown
+    from motionbox.scoring.gpu_bench import bench_gpu, to_markdown
 
     name, frames = bench.consecutive_frames(testdata)
     _report(f"{len(frames)} frames of {name}")

@@ -52,16 +52,16 @@ def command(
 
     import cv2
 
-    from motionbox.bench_boxes import (
+    from motionbox.commands.extract import parse_overrides
+    from motionbox.extraction.memory import keep_freed_memory
+    from motionbox.scoring.box_bench import (
         ablation_configs,
         find_clips,
         generate_clips,
         preset_configs,
         run_bench,
     )
-    from motionbox.box_scores import clip_table, markdown_table
-    from motionbox.commands.extract import parse_overrides
-    from motionbox.memory import keep_freed_memory
+    from motionbox.scoring.score_tables import clip_table, markdown_table
 
     if (data_root is None) != (boxes_file is None):
         raise InputError("--data-root and --boxes must be given together: clips and their annotated boxes")

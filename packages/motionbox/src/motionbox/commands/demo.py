@@ -13,7 +13,7 @@ from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, MotionBoxError
 
 if TYPE_CHECKING:
-    from motionbox.box_scores import ScoreRow
+    from motionbox.scoring.score_tables import ScoreRow
 
 _REFERENCES = ("full frame", "centre half")
 
@@ -34,11 +34,11 @@ def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, worker
     """Run the command; see the options."""
     import os
 
-    from motionbox.box_scores import score_store
-    from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
-    from motionbox.evaluate import read_boxes
     from motionbox.pictures.demo import draw_pictures
+    from motionbox.scoring.box_metrics import read_boxes
+    from motionbox.scoring.score_tables import score_store
     from motionbox.store import open_store
+    from motionbox.synthetic import SyntheticConfig, write_dataset
 
     cores = len(os.sched_getaffinity(0)) if workers is None else workers
     data = out / "videos"

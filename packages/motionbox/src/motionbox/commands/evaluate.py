@@ -48,8 +48,8 @@ def command(
     plot: Path | None,
 ) -> int:
     """Run the command; see the options."""
-    from motionbox.annotations import AnnotatedVideo, read_annotations
-    from motionbox.box_scores import clip_table, markdown_table, score_store
+    from motionbox.scoring.annotations import AnnotatedVideo, read_annotations
+    from motionbox.scoring.score_tables import clip_table, markdown_table, score_store
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise InputError(f"--plot must end in .png, got {str(plot)!r}")
@@ -62,8 +62,8 @@ def command(
     if per_clip:
         click.echo(clip_table(rows))
     if plot is not None:
-        from motionbox.pictures.encode import write_file
         from motionbox.pictures.score_plot import score_plot
+        from motionbox.video.encode import write_file
 
         write_file(plot, iter([score_plot(rows)]), 1)
         click.echo(f"plot: {plot}")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
-from motionbox.datasets import DATASETS
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
+from motionbox.inputs import DATASETS
 
 if TYPE_CHECKING:
-    from motionbox.engine.executors import Executor
-    from motionbox.store.runs import Run
+    from motionbox.extraction.executors import Executor
+    from motionbox.store.writing.runs import Run
 
 _OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
@@ -103,8 +103,8 @@ def extract(
     Raises:
         MotionBoxError: Missing input, bad configuration, a store that cannot be used, or an interruption.
     """
-    from motionbox.store.lock import store_lock
-    from motionbox.store.runs import prepare_store
+    from motionbox.store.writing.lock import store_lock
+    from motionbox.store.writing.runs import prepare_store
 
     values = parse_overrides(overrides)
     if flow is not None:
@@ -161,8 +161,8 @@ def _num_cores(ray_address: str | None) -> int:
 
 def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool) -> Any:
     """Read the clips to work on; say first what the data on disk lacks."""
-    from motionbox.datasets.datacheck import check_data
-    from motionbox.manifest import load_manifest
+    from motionbox.inputs.data_check import check_data
+    from motionbox.inputs.manifest import load_manifest
 
     manifest = load_manifest(dataset, root, split, require_media=False)
     manifest = manifest if limit is None else manifest.slice(0, limit)
@@ -184,8 +184,8 @@ def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
 
 
 def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool) -> Run:
-    from motionbox.plan import plan_units, scan_inputs
-    from motionbox.store.runs import RunInputs, open_or_create_run
+    from motionbox.extraction.plan import plan_units, scan_inputs
+    from motionbox.store.writing.runs import RunInputs, open_or_create_run
     from motionbox.video.sources import HintProber
 
     inputs = scan_inputs(root, manifest.column("path").to_pylist())
@@ -201,9 +201,9 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractCo
 
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
-    from motionbox.engine.drive import EngineOptions, drive
-    from motionbox.engine.progress import create_reporter
-    from motionbox.store.snapshot import make_snapshot
+    from motionbox.extraction.drive import EngineOptions, drive
+    from motionbox.extraction.progress import create_reporter
+    from motionbox.extraction.snapshot import make_snapshot
 
     try:
         drive(run, executor, EngineOptions(backend=backend), create_reporter())
@@ -217,7 +217,7 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
 
 
 def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
-    from motionbox.engine.executors import RayExecutor, SerialExecutor
+    from motionbox.extraction.executors import RayExecutor, SerialExecutor
 
     if num_workers == 0 and ray_address is None:
         if gpus:

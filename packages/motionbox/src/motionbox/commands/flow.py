@@ -55,7 +55,7 @@ def write_all(
     backend: str,
 ) -> int:
     """Write the flow of every video; a broken one is reported and the others go on."""
-    from motionbox.flow_files import FlowFileOptions, write_flow_files
+    from motionbox.flow.files import FlowFileOptions, write_flow_files
 
     if not any(video.exists() for video in videos):
         raise InputError(f"at least one video must exist, got {', '.join(map(str, videos[:3]))}; check the paths")

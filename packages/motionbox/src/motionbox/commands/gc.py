@@ -23,9 +23,9 @@ Examples:
 @click.option("--keep-snapshots", type=click.IntRange(min=1), default=1, help="Newest ones that stay.")
 def command(store: Path, delete: bool, keep_snapshots: int) -> int:
     """Run the command; see the options."""
-    from motionbox.store.garbage import find_garbage, remove
+    from motionbox.store.care.garbage import find_garbage, remove
     from motionbox.store.layout import check_store
-    from motionbox.store.lock import store_lock
+    from motionbox.store.writing.lock import store_lock
 
     check_store(store)
     with store_lock(store):

@@ -31,7 +31,7 @@ def command(
     lists: tuple[Path, ...], data_root: Path, file_format: Any, split: str | None, out: Path | None, force: bool
 ) -> int:
     """Run the command; see the options."""
-    from motionbox.datasets.clip_lists import read_clip_list, write_annotations
+    from motionbox.inputs.lists import read_clip_list, write_annotations
 
     target = out or data_root / "annotations.csv"
     if target.exists() and not force:

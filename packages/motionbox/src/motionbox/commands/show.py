@@ -11,8 +11,8 @@ import click
 from motionbox.errors import InputError
 
 if TYPE_CHECKING:
-    from motionbox.evaluate import AnnotatedClip
     from motionbox.pictures.footage import View
+    from motionbox.scoring.box_metrics import AnnotatedClip
     from motionbox.store import Store
 
 _PANELS = ("boxes", "flow", "map")
@@ -55,8 +55,8 @@ Examples:
 )
 def command(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
-    from motionbox.pictures.encode import SUFFIXES, write_file
     from motionbox.pictures.show import contact_sheet, play, still
+    from motionbox.video.encode import SUFFIXES, write_file
 
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"output file must end in {', '.join(SUFFIXES)}, got {str(out)!r}")
@@ -141,7 +141,7 @@ def _some(store: Store) -> str:
 
 
 def _truths(path: Path | None, clip_ids: Sequence[str]) -> dict[str, AnnotatedClip]:
-    from motionbox.evaluate import read_boxes
+    from motionbox.scoring.box_metrics import read_boxes
 
     if path is None:
         return {}

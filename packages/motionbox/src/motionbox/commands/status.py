@@ -31,7 +31,7 @@ Example:
 def command(store: Path, failed: bool) -> int:
     """Run the command; see the options."""
     from motionbox.store.layout import check_store, run_paths
-    from motionbox.store.lock import lock_holder
+    from motionbox.store.writing.lock import lock_holder
 
     info = check_store(store)
     holder = lock_holder(store)
@@ -45,7 +45,7 @@ def command(store: Path, failed: bool) -> int:
 
 
 def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
-    from motionbox.store.runs import load_run
+    from motionbox.store.writing.runs import load_run
 
     run = load_run(paths)
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.info["created_unix"]))
@@ -63,8 +63,8 @@ def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
 
 def _show_progress(paths: RunPaths) -> None:
     """Show what the driving process last said, if that is recent."""
-    from motionbox.engine.progress import format_seconds
     from motionbox.errors import StoreError
+    from motionbox.extraction.progress import format_seconds
     from motionbox.store.layout import read_json
 
     try:
@@ -81,7 +81,7 @@ def _show_progress(paths: RunPaths) -> None:
 
 
 def _show_faults(paths: RunPaths) -> None:
-    from motionbox.store.failures import recorded_faults
+    from motionbox.store.writing.failures import recorded_faults
 
     if not paths.failures.is_dir():
         return

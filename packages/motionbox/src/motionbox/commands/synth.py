@@ -25,7 +25,7 @@ def command(out: Path, num_clips: int, seed: int, camera_motion: bool, workers: 
     from rich.console import Console
     from rich.progress import Progress
 
-    from motionbox.datasets.synthetic import SyntheticConfig, write_dataset
+    from motionbox.synthetic import SyntheticConfig, write_dataset
 
     config = SyntheticConfig(num_clips, seed, camera_motion)
     console = Console(stderr=True)

@@ -19,7 +19,7 @@ Example:
 @click.argument("store", type=click.Path(path_type=Path))
 def command(store: Path) -> int:
     """Run the command; exit code 3 where something is damaged."""
-    from motionbox.store.verify import verify_store
+    from motionbox.store.care.verify import verify_store
 
     checks = list(verify_store(store))
     problems = [check for check in checks if check.problem is not None]

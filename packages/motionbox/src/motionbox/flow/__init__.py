@@ -153,7 +153,11 @@ def resolve_backend(method: str, backend: str = "auto") -> str:
 
 
 def _missing_for_cuda() -> str | None:
-    for module, package in (("torch", "PyTorch"), ("triton", "Triton"), ("motionbox.flow._tvl1_gpu", "the GPU engine")):
+    for module, package in (
+        ("torch", "PyTorch"),
+        ("triton", "Triton"),
+        ("motionbox.flow.gpu.engine", "the GPU engine"),
+    ):
         if importlib.util.find_spec(module) is None:
             return f"{package} is not installed (pip install 'motionbox[gpu]')"
     import torch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from motionbox.evaluate import read_boxes
-from motionbox.pictures.encode import write_file
 from motionbox.pictures.footage import View, load_clip
 from motionbox.pictures.show import contact_sheet, play, still
+from motionbox.scoring.box_metrics import read_boxes
 from motionbox.store import Store
+from motionbox.video.encode import write_file
 
 
 def draw_pictures(store: Store, data_root: Path, out: Path, *, num_clips: int = 5) -> list[Path]:

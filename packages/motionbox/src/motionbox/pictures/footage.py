@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError
-from motionbox.frames import working_size
 from motionbox.pictures.draw import nice_scale
 from motionbox.video import read_colour_frames
+from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig
-    from motionbox.evaluate import AnnotatedClip
+    from motionbox.scoring.box_metrics import AnnotatedClip
     from motionbox.store import Store
 
 Picture = NDArray[np.uint8]

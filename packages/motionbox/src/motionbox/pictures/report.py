@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 
 from motionbox import __version__
 from motionbox.config import FlowConfig
-from motionbox.motion import dequantise_map
+from motionbox.motion.maps import dequantise_map
 from motionbox.pictures import charts
-from motionbox.pictures.encode import encode_image, encode_video
 from motionbox.pictures.footage import ClipBoxes, View, load_clip
 from motionbox.pictures.show import panels_only
 from motionbox.store import Store
 from motionbox.store.layout import read_json, run_paths
+from motionbox.video.encode import encode_image, encode_video
 
 STATUSES = ("ok", "partial", "no_motion", "failed")
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.box_scores import ScoreRow
 from motionbox.pictures import draw
 from motionbox.pictures.draw import Colour, Picture
+from motionbox.scoring.score_tables import ScoreRow
 
 _PANEL_WH = (600, 360)
 _MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 62, 36, 46, 56

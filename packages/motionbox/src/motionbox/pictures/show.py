@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox import boxes as bx
+from motionbox.motion import boxes as bx
 from motionbox.pictures import draw
 from motionbox.pictures.footage import PANELS, ClipBoxes, Footage, Panel, Picture, View
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import working_size
+from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
-from motionbox.frames import working_size
 from motionbox.store.clip_blocks import SHORT_SIDE_PX
 from motionbox.store.clip_reader import ClipReader
 from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
+from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import ColourFrame, DecodeLimits, Frame, VideoInfo, working_size
-from motionbox.media import FRAME_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, is_frame_folder, natural_key
+from motionbox.inputs.media import FRAME_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, is_frame_folder, natural_key
 from motionbox.video._frame_files import FrameFile, decode_image, frame_files, frame_info
+from motionbox.video.frames import ColourFrame, DecodeLimits, Frame, VideoInfo, working_size
 
 if TYPE_CHECKING:
     from motionbox.video._decode import RawFrame

@@ -15,7 +15,7 @@ import av.stream
 import av.video.frame
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import DEFAULT_FRAME_FPS, MIN_SIDE_PX, DecodeLimits, VideoInfo
+from motionbox.video.frames import DEFAULT_FRAME_FPS, MIN_SIDE_PX, DecodeLimits, VideoInfo
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream

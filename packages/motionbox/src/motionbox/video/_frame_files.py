@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import DEFAULT_FRAME_FPS, MIN_SIDE_PX, DecodeLimits, VideoInfo
-from motionbox.media import frame_number, is_frame_name, natural_key
+from motionbox.inputs.media import frame_number, is_frame_name, natural_key
+from motionbox.video.frames import DEFAULT_FRAME_FPS, MIN_SIDE_PX, DecodeLimits, VideoInfo
 
 _MAX_FRAME_BYTES = 256 * 2**20
 

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from motionbox.errors import ClipError, Reason
-from motionbox.frames import DecodeLimits, Frame, VideoInfo
-from motionbox.plan import VideoHint
+from motionbox.extraction.plan import VideoHint
 from motionbox.video import probe, read_frames
 from motionbox.video.decode_child import LENGTH, send
+from motionbox.video.frames import DecodeLimits, Frame, VideoInfo
 
 _QUEUED_ANSWERS = 8
 _PROBE_SIDE_PX = 16

@@ -1,0 +1,235 @@
+"""Driving a run: hand out units, count faults, try again, stop in time. Knows nothing of pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from motionbox.errors import InputError, Interrupted
+from motionbox.extraction.executors import Executor
+from motionbox.extraction.plan import Unit, units_of
+from motionbox.extraction.progress import Counts, Reporter
+from motionbox.extraction.worker import Acknowledgement, Task, last_heard
+from motionbox.signals import handling
+from motionbox.store.writing.failures import Fault, quarantined, record_fault
+from motionbox.store.writing.runs import Run
+
+_MAX_STORE_ERRORS = 3
+_WAIT_SECONDS = 0.5
+_PROGRESS_EVERY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a run is driven; nothing here changes its numbers.
+
+    Attributes:
+        backend: Flow backend of the CPU workers.
+        drain_seconds: How long work under way may go on after a signal.
+        stall_seconds: A worker that shows no sign of life for this long is killed.
+    """
+
+    backend: str = "auto"
+    drain_seconds: float = 30.0
+    stall_seconds: float = 900.0
+
+
+@dataclass
+class Stop:
+    """Whether and since when the run is to stop, and why.
+
+    Attributes:
+        reason: One line; None while the run goes on.
+        deadline: `time.monotonic()` when work under way is abandoned.
+    """
+
+    reason: str | None = None
+    deadline: float = float("inf")
+
+    def request(self, reason: str, drain_seconds: float) -> None:
+        """Ask for a stop; a second request abandons work under way at once."""
+        self.deadline = time.monotonic() + (drain_seconds if self.reason is None else 0.0)
+        self.reason = self.reason or reason
+
+    def overdue(self) -> bool:
+        """Return whether work under way is to be abandoned."""
+        return time.monotonic() >= self.deadline
+
+    def check(self) -> None:
+        """Raise `Interrupted` when overdue."""
+        if self.overdue():
+            raise Interrupted(self.reason or "stopped")
+
+
+@dataclass
+class _InFlight:
+    task: Task
+    submitted_unix: float
+
+
+@dataclass
+class _State:
+    pending: deque[Unit]
+    in_flight: dict[str, _InFlight] = field(default_factory=dict)
+    store_errors: Counter[str] = field(default_factory=Counter)
+    unstored: dict[str, str] = field(default_factory=dict)
+
+
+def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Reporter) -> None:
+    """Process every unit of a run that is not committed.
+
+    Args:
+        run: The run.
+        executor: Where units are executed.
+        options: How.
+        reporter: Told of every unit.
+
+    Raises:
+        Interrupted: By a signal, a full disk, or because some units could not be stored; resumable.
+        InputError: Workers lack a library or a device.
+    """
+    units = units_of(run.plan())
+    done = set(run.paths.committed_units())
+    state = _State(deque(unit for unit in units if unit.unit_id not in done))
+    counts = Counts(
+        num_units=len(units),
+        num_clips=sum(unit.num_clips for unit in units),
+        num_frames_estimated=sum(unit.estimated_frames for unit in state.pending),
+        done_units=len(units) - len(state.pending),
+        done_clips=sum(unit.num_clips for unit in units if unit.unit_id in done),
+    )
+    stop = Stop()
+    with handling(lambda name: stop.request(f"stopped by {name}", options.drain_seconds)), reporter:
+        reporter.update(counts)
+        _loop(run, executor, options, state, stop, counts, reporter)
+    if stop.reason is not None:
+        left = f"{len(state.pending):,} units" if state.pending else "only the snapshot"
+        raise Interrupted(f"{stop.reason} with {left} left; the same command resumes the run")
+    if state.unstored:
+        unit_id, message = next(iter(state.unstored.items()))
+        raise Interrupted(
+            f"{len(state.unstored)} units could not be stored, the first is {unit_id}: {message}; "
+            "the same command tries them again"
+        )
+
+
+def _loop(
+    run: Run,
+    executor: Executor,
+    options: EngineOptions,
+    state: _State,
+    stop: Stop,
+    counts: Counts,
+    reporter: Reporter,
+) -> None:
+    by_id = {unit.unit_id: unit for unit in state.pending}
+    written = 0.0
+    while state.in_flight or (state.pending and stop.reason is None):
+        while state.pending and stop.reason is None and len(state.in_flight) < executor.num_slots:
+            task = _task(run, state.pending.popleft(), options)
+            state.in_flight[task.unit.unit_id] = _InFlight(task, time.time())
+            executor.submit(task, stop.check)
+        for acknowledgement in executor.wait(_WAIT_SECONDS):
+            del state.in_flight[acknowledgement.unit_id]
+            _settle(run, acknowledgement, by_id[acknowledgement.unit_id], options, state, stop, counts)
+        if stop.overdue():
+            for entry in state.in_flight.values():
+                executor.cancel(entry.task)
+                state.pending.append(entry.task.unit)
+            state.in_flight.clear()
+        _cancel_stalled(executor, state, options)
+        if time.monotonic() - written > _PROGRESS_EVERY_SECONDS:
+            written = time.monotonic()
+            counts.num_frames_under_way = sum(last_heard(entry.task)[1] for entry in state.in_flight.values())
+            _write_progress(run, counts, state)
+        reporter.update(counts)
+    _write_progress(run, counts, state)
+
+
+def _task(run: Run, unit: Unit, options: EngineOptions) -> Task:
+    videos = list(dict.fromkeys(piece.video_id for piece in unit.pieces))
+    return Task(
+        run_root=run.paths.root,
+        data_root=run.data_root,
+        unit=unit,
+        config=run.config,
+        backend=options.backend,
+        token=uuid.uuid4().hex,
+        skip=quarantined(run.paths, unit.unit_id, videos),
+    )
+
+
+def _settle(
+    run: Run,
+    answer: Acknowledgement,
+    unit: Unit,
+    options: EngineOptions,
+    state: _State,
+    stop: Stop,
+    counts: Counts,
+) -> None:
+    """Take note of what became of an attempt, and put the unit back where it is not done."""
+    if answer.fatal is not None:
+        raise InputError(f"a worker cannot process any unit: {answer.fatal}")
+    if answer.fault is not None:
+        _count_fault(run, unit, answer.fault, options, stop)
+        state.pending.append(unit)
+        counts.num_faults += 1
+    elif answer.lost is not None:
+        state.pending.append(unit)
+        counts.num_faults += 1
+    elif answer.store_error is not None:
+        state.store_errors[unit.unit_id] += 1
+        if answer.store_full:
+            stop.request(f"the store cannot be written: {answer.store_error}", options.drain_seconds)
+            state.pending.append(unit)
+        elif state.store_errors[unit.unit_id] < _MAX_STORE_ERRORS:
+            state.pending.append(unit)
+        else:
+            state.unstored[unit.unit_id] = answer.store_error
+    else:
+        counts.done_units += 1
+        counts.done_clips += unit.num_clips
+        counts.num_frames += answer.num_frames
+        counts.num_frames_under_way = max(0, counts.num_frames_under_way - answer.num_frames)
+        counts.num_frames_estimated += answer.num_frames - unit.estimated_frames
+        counts.num_failed_videos += answer.num_failed_videos
+
+
+def _count_fault(run: Run, unit: Unit, fault: Fault, options: EngineOptions, stop: Stop) -> None:
+    try:
+        record_fault(run.paths, unit.unit_id, fault)
+    except OSError as error:
+        stop.request(f"the store cannot be written: {error}", options.drain_seconds)
+
+
+def _cancel_stalled(executor: Executor, state: _State, options: EngineOptions) -> None:
+    now = time.time()
+    for entry in state.in_flight.values():
+        heard = entry.submitted_unix
+        with contextlib.suppress(OSError):
+            heard = max(heard, entry.task.sign_of_life.stat().st_mtime)
+        if now - heard > options.stall_seconds:
+            executor.cancel(entry.task)
+
+
+def _write_progress(run: Run, counts: Counts, state: _State) -> None:
+    """Leave a note for `motionbox status`; a torn or missing one harms nobody, so it is not forced to disk."""
+    content: dict[str, Any] = {
+        "updated_unix": time.time(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "units_in_flight": sorted(state.in_flight),
+        **counts.summary(),
+    }
+    temporary = run.paths.progress.with_name(f".progress-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps(content))
+        temporary.replace(run.paths.progress)

@@ -1,0 +1,351 @@
+"""Work units: which frames one task does. Planned from the manifest alone, whatever the number of workers.
+
+Every video is cut into **blocks** of `BLOCK_SECONDS` of its own time. A block's numbers depend on its frames, on
+`CONTEXT_SECONDS` of frames before it and on the frames shortly after it, and on nothing else; so they are the same
+however blocks are grouped. A **piece** is a run of blocks of one video, a **unit** is one or more pieces.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from motionbox.inputs.manifest import merge_spans
+
+BLOCK_SECONDS = 4.0
+CONTEXT_SECONDS = 1.0
+MAX_UNIT_FRAMES = 4096
+_MIN_UNIT_FRAMES = 256
+_MIN_UNITS = 32
+
+PROBE_MIN_BYTES = 2 << 20
+"""Files up to this size are taken for short videos, without a look into their header."""
+
+_ASSUMED_FPS = 60.0
+_FOLDER_FPS = 30.0
+_ASSUMED_BYTES_PER_FRAME = 2048
+_MIN_FRAMES, _MAX_FRAMES = 16, 1024
+_SCAN_GROUP = 1024
+
+PLAN_SCHEMA = pa.schema(
+    [
+        ("unit_id", pa.string()),
+        ("video_id", pa.string()),
+        ("path", pa.string()),
+        ("first_block", pa.int64()),
+        ("stop_block", pa.int64()),
+        ("estimated_frames", pa.int64()),
+        ("num_clips", pa.int64()),
+        ("frame_fps", pa.float64()),
+    ]
+)
+
+INPUTS_SCHEMA = pa.schema(
+    [("path", pa.string()), ("kind", pa.string()), ("num_bytes", pa.int64()), ("modified_unix", pa.int64())]
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of blocks of one video.
+
+    Attributes:
+        video_id: The video.
+        path: Its file or folder, relative to the data root.
+        first_block: First block (time `first_block * BLOCK_SECONDS`); None: from the first frame.
+        stop_block: The block after the last; None: to the last frame.
+        estimated_frames: From header hints; may be wrong.
+        num_clips: Number of clips that end in this piece, for progress.
+        frame_fps: Rate of numbered frame files, None for videos.
+    """
+
+    video_id: str
+    path: str
+    first_block: int | None
+    stop_block: int | None
+    estimated_frames: int
+    num_clips: int = 0
+    frame_fps: float | None = None
+
+    @property
+    def start_seconds(self) -> float | None:
+        """Return the time of its first block, None for the first frame."""
+        return None if self.first_block is None else self.first_block * BLOCK_SECONDS
+
+    @property
+    def stop_seconds(self) -> float | None:
+        """Return the time of the end of its last block, None for the last frame."""
+        return None if self.stop_block is None else self.stop_block * BLOCK_SECONDS
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task does.
+
+    Attributes:
+        unit_id: Name in the store, `u000000` and on.
+        pieces: What to process, in order.
+    """
+
+    unit_id: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def estimated_frames(self) -> int:
+        """Return the sum over its pieces."""
+        return sum(piece.estimated_frames for piece in self.pieces)
+
+    @property
+    def num_clips(self) -> int:
+        """Return the number of clips that end in this unit."""
+        return sum(piece.num_clips for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An input file or folder as found when the run was planned.
+
+    Attributes:
+        path: Relative to the data root.
+        kind: `file`, `folder` or `missing`.
+        num_bytes: Size of a file; number of entries of a folder.
+        modified_unix: Time of its last change, whole seconds.
+    """
+
+    path: str
+    kind: str
+    num_bytes: int
+    modified_unix: int
+
+
+@dataclass(frozen=True)
+class VideoHint:
+    """What a header says about a video.
+
+    Attributes:
+        num_frames: Frames, None when unknown.
+        fps: Frames per second.
+    """
+
+    num_frames: int | None
+    fps: float
+
+
+Probe = Callable[[Path], VideoHint | None]
+
+
+def scan_inputs(data_root: Path, paths: Iterable[str]) -> list[InputFile]:
+    """Look at every input once: kind, size, time of change.
+
+    Args:
+        data_root: Directory that the paths are relative to, or the one file itself.
+        paths: Relative paths; repeated ones are looked at once.
+    """
+    unique = list(dict.fromkeys(paths))
+    groups = [unique[begin : begin + _SCAN_GROUP] for begin in range(0, len(unique), _SCAN_GROUP)]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda group: [_scan(str(data_root), path) for path in group], groups)
+        return [entry for group in found for entry in group]
+
+
+def _scan(data_root: str, path: str) -> InputFile:
+    full = data_root if path == "." else f"{data_root}/{path}"
+    try:
+        found = os.stat(full)  # noqa: PTH116  (a tenth of the time of pathlib's, for 220,847 files)
+        if not stat.S_ISDIR(found.st_mode):
+            return InputFile(path, "file", found.st_size, int(found.st_mtime))
+        return InputFile(path, "folder", sum(1 for _ in os.scandir(full)), int(found.st_mtime))
+    except (OSError, ValueError):
+        return InputFile(path, "missing", 0, 0)
+
+
+def inputs_table(inputs: Sequence[InputFile]) -> pa.Table:
+    """Return the inputs as a table with `INPUTS_SCHEMA`."""
+    return pa.Table.from_pylist([vars(entry) for entry in inputs], schema=INPUTS_SCHEMA)
+
+
+@dataclass
+class _Video:
+    path: str
+    frame_fps: float | None
+    spans: list[tuple[float | None, float | None]] = field(default_factory=list)
+    clip_stops: list[float | None] = field(default_factory=list)
+
+
+def plan_units(
+    manifest: pa.Table,
+    inputs: Sequence[InputFile],
+    data_root: Path,
+    probe: Probe,
+    *,
+    spans: Literal["annotated", "all"] = "annotated",
+    margin_seconds: float = 0.0,
+    max_frames: int | None = None,
+    probe_min_bytes: int = PROBE_MIN_BYTES,
+) -> pa.Table:
+    """Cut a manifest's videos into pieces and group them to units.
+
+    Args:
+        manifest: As `motionbox.inputs.manifest.load_manifest` returns it.
+        inputs: From `scan_inputs`.
+        data_root: Directory that the paths are relative to.
+        probe: Reads a header; None when it cannot. Called for large files only.
+        spans: `annotated`: the blocks that clips touch; `all`: whole videos.
+        margin_seconds: Clips are widened by this on both sides, for `annotated`.
+        max_frames: Most frames (estimated) of one unit; None: `MAX_UNIT_FRAMES`, less for a small data set, so that
+            several workers find work and progress shows.
+        probe_min_bytes: Files up to this size are taken for short videos, unprobed.
+
+    Returns:
+        `PLAN_SCHEMA`, one row per piece, in the order of the manifest's videos; a unit's rows are adjacent.
+    """
+    videos = _collect(manifest, None if spans == "all" else margin_seconds)
+    by_path = {entry.path: entry for entry in inputs}
+    large = [v.path for v in videos.values() if by_path[v.path].kind == "file"]
+    large = [path for path in dict.fromkeys(large) if by_path[path].num_bytes > probe_min_bytes]
+    with ThreadPoolExecutor(4) as pool:
+        probed = dict(zip(large, pool.map(lambda path: probe(data_root / path), large), strict=True))
+    rows: list[dict[str, Any]] = []
+    pieces = list(_pieces(videos, by_path, probed, max_frames or MAX_UNIT_FRAMES))
+    if max_frames is None:
+        total = sum(piece.estimated_frames for piece in pieces)
+        max_frames = min(max(total // _MIN_UNITS, _MIN_UNIT_FRAMES), MAX_UNIT_FRAMES)
+        if max_frames < MAX_UNIT_FRAMES:
+            pieces = list(_pieces(videos, by_path, probed, max_frames))
+    for unit in _pack(pieces, max_frames):
+        rows.extend({"unit_id": unit.unit_id, **vars(piece)} for piece in unit.pieces)
+    return pa.Table.from_pylist(rows, schema=PLAN_SCHEMA)
+
+
+def units_of(plan: pa.Table) -> list[Unit]:
+    """Return the units of a plan table, in its order."""
+    pieces: dict[str, list[Piece]] = {}
+    for row in plan.to_pylist():
+        unit_id = row.pop("unit_id")
+        pieces.setdefault(unit_id, []).append(Piece(**row))
+    return [Unit(unit_id, tuple(parts)) for unit_id, parts in pieces.items()]
+
+
+def _collect(manifest: pa.Table, margin_seconds: float | None) -> dict[str, _Video]:
+    """Return the videos with the spans to process; whole videos where the margin is None."""
+    columns = (manifest.column(name).to_pylist() for name in ("video_id", "path", "frame_fps", "stop_seconds"))
+    videos: dict[str, _Video] = {}
+    for video_id, path, frame_fps, stop in zip(*columns, strict=True):
+        videos.setdefault(video_id, _Video(path, frame_fps)).clip_stops.append(stop)
+    if margin_seconds is None:
+        for video in videos.values():
+            video.spans.append((None, None))
+        return videos
+    for row in merge_spans(manifest, margin_seconds).to_pylist():
+        videos[row["video_id"]].spans.append((row["start_seconds"], row["stop_seconds"]))
+    return videos
+
+
+def block_of(time_seconds: float) -> int:
+    """Return the block that a time lies in."""
+    return math.floor(time_seconds / BLOCK_SECONDS)
+
+
+def stop_block_of(stop_seconds: float) -> int:
+    """Return the block after the last one that a half-open range ending at `stop_seconds` touches."""
+    return math.ceil(stop_seconds / BLOCK_SECONDS)
+
+
+def _ranges(video: _Video) -> list[tuple[int | None, int | None]]:
+    """Return the union of a video's spans in blocks, ascending and disjoint."""
+    low, high = -(2**62), 2**62
+    spans = sorted(
+        (low if start is None else block_of(start), high if stop is None else max(stop_block_of(stop), 0))
+        for start, stop in video.spans
+    )
+    merged: list[list[int]] = []
+    for first, stop in spans:
+        if merged and first <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], stop)
+        else:
+            merged.append([first, stop])
+    return [(None if first == low else first, None if stop == high else stop) for first, stop in merged]
+
+
+def _pieces(
+    videos: dict[str, _Video], inputs: dict[str, InputFile], probed: dict[str, VideoHint | None], max_frames: int
+) -> Iterator[Piece]:
+    for video_id, video in videos.items():
+        hint = _hint(video, inputs[video.path], probed.get(video.path))
+        pieces = [
+            Piece(video_id, video.path, first, stop, frames)
+            for whole in _ranges(video)
+            for first, stop, frames in _split(whole, hint, max_frames)
+        ]
+        counts = [0] * len(pieces)
+        for stop_seconds in video.clip_stops:
+            counts[_piece_at(pieces, stop_seconds)] += 1
+        for piece, count in zip(pieces, counts, strict=True):
+            yield replace(piece, num_clips=count, frame_fps=video.frame_fps)
+
+
+def _piece_at(pieces: list[Piece], stop_seconds: float | None) -> int:
+    if stop_seconds is not None:
+        for index, piece in enumerate(pieces):
+            if piece.stop_block is None or stop_block_of(stop_seconds) <= piece.stop_block:
+                return index
+    return len(pieces) - 1
+
+
+def _hint(video: _Video, entry: InputFile, probed: VideoHint | None) -> VideoHint:
+    if probed is not None:
+        return probed
+    if entry.kind == "folder":
+        return VideoHint(entry.num_bytes, video.frame_fps or _FOLDER_FPS)
+    if entry.num_bytes > PROBE_MIN_BYTES:
+        return VideoHint(None, _ASSUMED_FPS)
+    guess = entry.num_bytes // _ASSUMED_BYTES_PER_FRAME
+    return VideoHint(min(max(guess, _MIN_FRAMES), _MAX_FRAMES), _ASSUMED_FPS)
+
+
+def _split(
+    whole: tuple[int | None, int | None], hint: VideoHint, max_frames: int
+) -> Iterator[tuple[int | None, int | None, int]]:
+    """Cut a range of blocks so that each part is estimated at no more than `max_frames` (one block at least)."""
+    first, stop = whole
+    fps = hint.fps if math.isfinite(hint.fps) and hint.fps > 0 else _ASSUMED_FPS
+    block_frames = max(1, math.ceil(fps * BLOCK_SECONDS))
+    last = stop
+    if last is None and hint.num_frames is None:
+        yield first, stop, max_frames
+        return
+    if last is None:
+        last = max((first or 0) + 1, math.ceil((hint.num_frames or 0) / block_frames))
+    start = first or 0
+    blocks_per_part = max(1, max_frames // block_frames)
+    known = hint.num_frames if hint.num_frames is not None and first is None and stop is None else None
+    if last - start <= blocks_per_part:
+        frames = known if known is not None else (last - start) * block_frames
+        yield first, stop, min(frames, max_frames)
+        return
+    for begin in range(start, last, blocks_per_part):
+        end = min(begin + blocks_per_part, last)
+        part_first = first if begin == start else begin
+        part_stop = stop if end == last else end
+        yield part_first, part_stop, (end - begin) * block_frames
+
+
+def _pack(pieces: Iterable[Piece], max_frames: int) -> Iterator[Unit]:
+    number, frames = 0, 0
+    parts: list[Piece] = []
+    for piece in pieces:
+        if parts and frames + piece.estimated_frames > max_frames:
+            yield Unit(f"u{number:06d}", tuple(parts))
+            number, parts, frames = number + 1, [], 0
+        parts.append(piece)
+        frames += piece.estimated_frames
+    if parts:
+        yield Unit(f"u{number:06d}", tuple(parts))

@@ -1,0 +1,333 @@
+"""Snapshots: what readers read, made from everything that is committed.
+
+Raw frame boxes are stored once per video frame; here each clip cuts its range out of its video's frames and stabilises
+its boxes. Nothing of it depends on how the videos were split into units.
+"""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import hashlib
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from motionbox.errors import Reason
+from motionbox.extraction.plan import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
+from motionbox.motion.boxes import clip_box, has_box
+from motionbox.motion.clip_boxes import clip_boxes
+from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
+from motionbox.store.unit_arrays import UnitArrays, read_maps
+from motionbox.store.video_rows import VideoPart, join_parts, read_parts
+from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
+from motionbox.store.writing.failpoints import failpoint
+from motionbox.store.writing.runs import Run
+from motionbox.store.writing.snapshot_files import ArrayFile, FrameRows
+
+_STATIC_SHARE = 0.9
+
+
+@dataclass
+class _Video:
+    """A video's committed frames, in order of time."""
+
+    video_id: str
+    parts: list[VideoPart] = field(default_factory=list)
+    clip_blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
+    first_clip_block: int = 0
+    size: dict[str, Any] | None = None
+    errors: list[tuple[int, str, str]] = field(default_factory=list)
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class _Clip:
+    row: int
+    clip_id: str
+    start_seconds: float | None
+    stop_seconds: float | None
+
+
+def make_snapshot(run: Run) -> int:
+    """Publish a snapshot of everything committed.
+
+    Clips of videos with units that are not committed are left out; MANIFEST.json says whether any are.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The snapshot's number; that of the newest one where it already shows all that is committed.
+
+    Raises:
+        OSError: The disk is full or broken; nothing was published.
+    """
+    numbers = run.paths.snapshot_numbers()
+    if numbers:
+        shown = run.paths.snapshot_info(numbers[-1])["units"]
+        committed = [[unit, read_commit(run.paths, unit)["attempt"]] for unit in run.paths.committed_units()]
+        if sorted(shown) == committed:
+            return numbers[-1]
+    private = run.paths.snapshots / f".{uuid.uuid4().hex}"
+    failpoint("snapshot.write")
+    private.mkdir(parents=True)
+    try:
+        info = _SnapshotWriter(run, private).write()
+        write_file(private / SNAPSHOT_FILE, to_json(info), point="run")
+        fsync_directory(private)
+        failpoint("snapshot.before_publish")
+        number = _publish(private, run.paths)
+        failpoint("snapshot.after_publish")
+        return number
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _publish(private: Path, paths: RunPaths) -> int:
+    """Rename the finished directory to the next free number."""
+    while True:
+        number = max(paths.snapshot_numbers(), default=0) + 1
+        try:
+            private.rename(paths.snapshot(number))
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                continue
+            raise
+        fsync_directory(paths.snapshots)
+        return number
+
+
+class _SnapshotWriter:
+    """Streams the clips of one run into a directory; memory holds one video and the clip table."""
+
+    def __init__(self, run: Run, directory: Path) -> None:
+        self._run = run
+        self._directory = directory
+        self._digest = hashlib.sha256()
+        self._manifest = run.manifest()
+        self._clips = _clips_by_video(self._manifest)
+        self._columns: dict[str, list[Any]] = {name: [] for name in _RESULT_SCHEMA.names}
+        self._units: list[list[str]] = []
+        self._unit_arrays = UnitArrays(run.paths, self._units)
+        self._num_rows = 0
+        self._num_clip_blocks = 0
+        self._clip_bytes = 0
+
+    def write(self) -> dict[str, Any]:
+        """Write all files but MANIFEST.json; return what that must say."""
+        arrays = {
+            "boxes": ArrayFile(self._directory / "boxes.npy", "<i2", 4),
+            "times": ArrayFile(self._directory / "times.npy", "<f8", None),
+            "sources": ArrayFile(self._directory / "sources.npy", "|u1", None),
+            "confidences": ArrayFile(self._directory / "confidences.npy", "<f4", None),
+            "maps": ArrayFile(self._directory / "maps.npy", "<i4", 2),
+            "clip_blocks": ArrayFile(self._directory / "clip_blocks.npy", "<i8", 4),
+        }
+        frames = FrameRows(self._directory)
+        for video in self._videos():
+            if video.complete:
+                self._add_clip_blocks(video, arrays["clip_blocks"])
+            for clip in self._clips.pop(video.video_id, []) if video.complete else []:
+                self._add_clip(clip, video, arrays, frames)
+        for array in arrays.values():
+            array.close()
+        frames.close()
+        clips = self._clip_table()
+        write_file(self._directory / "clips.parquet", parquet_bytes(clips), point="run")
+        statuses = clips.column("status").to_pylist()
+        files = sorted(path for path in self._directory.iterdir())
+        return {
+            "format": FORMAT_NAME,
+            "version": FORMAT_VERSION,
+            "run_id": self._run.run_id,
+            "created_unix": time.time(),
+            "num_clips": clips.num_rows,
+            "num_clips_planned": self._manifest.num_rows,
+            "num_frame_rows": self._num_rows,
+            "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "motion_maps": self._run.config.store.motion_maps,
+            "training_clips": {
+                "form": self._run.config.store.clips,
+                "num_clips": sum(count > 0 for count in clips.column("num_clip_blocks").to_pylist()),
+                "num_bytes": self._clip_bytes,
+            },
+            "content_digest": self._digest.hexdigest(),
+            "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
+            "units": self._units,
+        }
+
+    def _videos(self) -> Iterator[_Video]:
+        """Yield the videos of the plan in its order, with the frames of their committed pieces."""
+        committed = set(self._run.paths.committed_units())
+        video: _Video | None = None
+        for unit in units_of(self._run.plan()):
+            parts = self._read_unit(unit) if unit.unit_id in committed else {}
+            for video_id in dict.fromkeys(piece.video_id for piece in unit.pieces):
+                if video is None or video.video_id != video_id:
+                    if video is not None:
+                        yield video
+                    video = _Video(video_id)
+                if video_id in parts:
+                    self._extend(video, parts[video_id])
+                elif unit.unit_id not in committed:
+                    video.complete = False
+        if video is not None:
+            yield video
+
+    def _extend(self, video: _Video, part: VideoPart) -> None:
+        video.parts.append(part)
+        for row in part.blocks:
+            if row.get("clip_bytes") is not None:
+                video.clip_blocks.append((row["block"], row["unit"], row["clip_offset"], row["clip_bytes"]))
+            self._digest.update(f"{video.video_id}\0{row['block']}\0".encode(errors="surrogatepass") + row["digest"])
+            if row["reason"]:
+                video.errors.append((row["block"], row["reason"], row["message"]))
+            elif video.size is None or (row["map_width"] and not video.size["map_width"]):
+                video.size = row
+
+    def _read_unit(self, unit: Unit) -> dict[str, VideoPart]:
+        attempt = str(read_commit(self._run.paths, unit.unit_id)["attempt"])
+        number = len(self._units)
+        self._units.append([unit.unit_id, attempt])
+        directory = self._run.paths.attempt(unit.unit_id, attempt)
+        return read_parts(directory, number)
+
+    def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, ArrayFile], frames: FrameRows) -> None:
+        merged = _merged(video)
+        first = 0 if clip.start_seconds is None else bisect.bisect_left(merged.times, clip.start_seconds)
+        stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
+        times, places = merged.times[first:stop], merged.places[first:stop]
+        raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
+        still = self._run.config.store.static_energy
+        static = len(times) > 0 and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still
+        if static:
+            raw, confidences = np.full_like(raw, -1), np.zeros_like(confidences)
+        status, reason = _status(clip, video, raw)
+        row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
+        if len(times) and video.size is not None:
+            maps = self._clip_maps(np.full_like(places, -1) if static else places, video.size)
+            size = (video.size["width"], video.size["height"])
+            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
+            whole = clip_box(stable.boxes)
+            row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
+            arrays["boxes"].append(stable.boxes)
+            arrays["times"].append(times)
+            row["confidence"] = stable.clip_confidence
+            arrays["sources"].append(stable.source)
+            arrays["confidences"].append(stable.confidence)
+            arrays["maps"].append(places)
+            row.update(_clip_block_range(video, times))
+            frames.append(clip.clip_id, times, stable)
+            self._digest.update(stable.boxes.tobytes() + stable.source.tobytes() + stable.confidence.tobytes())
+        self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))
+        row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
+        row["first_row"] = self._num_rows
+        row.setdefault("num_clip_blocks", 0)
+        self._num_rows += len(times)
+        for name, column in self._columns.items():
+            column.append(row.get(name))
+
+    def _add_clip_blocks(self, video: _Video, array: ArrayFile) -> None:
+        video.first_clip_block = self._num_clip_blocks
+        self._num_clip_blocks += len(video.clip_blocks)
+        self._clip_bytes += sum(num_bytes for *_, num_bytes in video.clip_blocks)
+        array.append(np.array(video.clip_blocks, np.int64).reshape(-1, 4))
+
+    def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
+        """Return a clip's motion maps where its boxes are made from them."""
+        if self._run.config.boxes.stabilise != "evidence":
+            return None
+        height, width = max(1, size["map_height"] or 0), max(1, size["map_width"] or 0)
+        return read_maps(self._unit_arrays, places, (height, width))
+
+    def _clip_table(self) -> pa.Table:
+        results = pa.table(self._columns, schema=_RESULT_SCHEMA).sort_by("row")
+        manifest = self._manifest.take(results.column("row"))
+        table = pa.table({name: manifest.column(name) for name in _LEADING})
+        for name in _RESULT_SCHEMA.names[1:-1]:
+            table = table.append_column(_RESULT_SCHEMA.field(name), results.column(name))
+        last = _RESULT_SCHEMA.names[-1]
+        for name in manifest.column_names:
+            if name not in (*table.column_names, last):
+                table = table.append_column(manifest.schema.field(name), manifest.column(name))
+        return table.append_column(_RESULT_SCHEMA.field(last), results.column(last))
+
+
+_LEADING = ("clip_id", "video_id", "start_seconds", "stop_seconds")
+_SIZE_COLUMNS = ("width", "height", "fps", "map_width", "map_height")
+_RESULT_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("x1", pa.int16()),
+        ("y1", pa.int16()),
+        ("x2", pa.int16()),
+        ("y2", pa.int16()),
+        ("first_row", pa.int64()),
+        ("map_width", pa.int32()),
+        ("map_height", pa.int32()),
+        ("first_clip_block", pa.int64()),
+        ("num_clip_blocks", pa.int32()),
+        ("confidence", pa.float32()),
+    ]
+)
+
+
+def _clips_by_video(manifest: pa.Table) -> dict[str, list[_Clip]]:
+    columns = (manifest.column(name).to_pylist() for name in ("video_id", "clip_id", "start_seconds", "stop_seconds"))
+    clips: dict[str, list[_Clip]] = {}
+    for row, (video_id, clip_id, start, stop) in enumerate(zip(*columns, strict=True)):
+        clips.setdefault(video_id, []).append(_Clip(row, clip_id, start, stop))
+    return clips
+
+
+def _merged(video: _Video) -> VideoPart:
+    """Join a video's pieces, once."""
+    if len(video.parts) != 1:
+        video.parts = [join_parts(video.parts)]
+    return video.parts[0]
+
+
+def _clip_block_range(video: _Video, times: npt.NDArray[np.float64]) -> dict[str, int]:
+    """Return where the clip blocks of a clip's frames are; none where one of them could not be coded."""
+    if not video.clip_blocks:
+        return {}
+    wanted = set(np.unique(times // BLOCK_SECONDS).astype(int).tolist())
+    found = [i for i, (block, *_, num_bytes) in enumerate(video.clip_blocks) if block in wanted and num_bytes]
+    if len(found) < len(wanted):
+        return {}
+    return {"first_clip_block": video.first_clip_block + found[0], "num_clip_blocks": len(found)}
+
+
+def _status(clip: _Clip, video: _Video, raw: npt.NDArray[np.int16]) -> tuple[str, str]:
+    """Return status and reason of a clip from its raw boxes and its video's errors."""
+    first = None if clip.start_seconds is None else block_of(clip.start_seconds)
+    stop = None if clip.stop_seconds is None else stop_block_of(clip.stop_seconds)
+    before = [error for error in video.errors if stop is None or error[0] < stop]
+    if len(raw) == 0:
+        if before:
+            return "failed", f"{before[0][1]}: {before[0][2]}"
+        return "failed", f"{Reason.EMPTY_SPAN}: no frame lies in the clip's time range"
+    inside = [error for error in before if first is None or error[0] >= first]
+    if inside:
+        return "partial", f"{inside[0][1]}: {inside[0][2]}"
+    if not has_box(raw).any():
+        if len(raw) == 1:
+            return "no_motion", f"{Reason.ONE_FRAME}: motion needs two frames; the centre half stands in"
+        return "no_motion", f"{Reason.STATIC}: nothing moves; the centre half stands in"
+    return "ok", ""

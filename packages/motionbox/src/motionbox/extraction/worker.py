@@ -1,0 +1,206 @@
+"""What runs in a worker: one unit, from its videos to its commit record, answered by a small acknowledgement."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from motionbox.config import ExtractConfig
+from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
+from motionbox.extraction.plan import Unit
+from motionbox.store.layout import RunPaths
+from motionbox.store.writing.commit import commit_unit
+from motionbox.store.writing.durable import make_directory
+from motionbox.store.writing.failpoints import failpoint
+from motionbox.store.writing.failures import Fault
+
+if TYPE_CHECKING:
+    from motionbox.extraction.work_unit import FrameSource
+    from motionbox.flow import FlowEstimator
+    from motionbox.store.writing.flow_writer import FlowWriter
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at a unit.
+
+    Attributes:
+        run_root: The run's directory.
+        data_root: Directory of the inputs.
+        unit: What to process.
+        config: Every number of the extraction.
+        backend: Flow backend.
+        token: Names this attempt's sign of life.
+        skip: Quarantined videos with reason and message.
+    """
+
+    run_root: Path
+    data_root: Path
+    unit: Unit
+    config: ExtractConfig
+    backend: str
+    token: str
+    skip: Mapping[str, tuple[Reason, str]]
+
+    @property
+    def paths(self) -> RunPaths:
+        """Return the run's directories."""
+        return RunPaths(self.run_root)
+
+    @property
+    def sign_of_life(self) -> Path:
+        """Return the file that names the video being processed and is touched with every block."""
+        return self.paths.attempts / self.unit.unit_id / f"working-{self.token}"
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """What a worker answers: a few hundred bytes, whatever the unit's size.
+
+    Attributes:
+        unit_id: The unit.
+        num_frames: Frames processed.
+        num_failed_videos: Videos with an error in this unit.
+        seconds: Wall time of the attempt.
+        fault: Why the attempt is void; None when the unit is committed.
+        store_error: Why the result could not be stored; None when it could.
+        store_full: Whether that will not go away by trying again.
+        lost: Why the attempt was lost through no fault of its videos (a node went away); None otherwise.
+        fatal: Why no attempt can work here (a library or a device is missing); None otherwise.
+    """
+
+    unit_id: str
+    num_frames: int = 0
+    num_failed_videos: int = 0
+    seconds: float = 0.0
+    fault: Fault | None = None
+    store_error: str | None = None
+    store_full: bool = False
+    lost: str | None = None
+    fatal: str | None = None
+
+
+def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowledgement:
+    """Process a unit and commit its result.
+
+    Args:
+        task: The attempt.
+        check: Called with every sign of life; may raise to abandon the attempt.
+
+    Returns:
+        What happened; faults of videos and of the store are answers, not exceptions.
+    """
+    from motionbox.extraction.work_unit import PieceFault, process_unit
+
+    started = time.perf_counter()
+    sign = _SignOfLife(task.sign_of_life, check)
+    try:
+        source, estimator = _tools(task.config, task.backend)
+        with _flow_writer(task) as flow:
+            result = process_unit(
+                task.unit,
+                task.config,
+                task.data_root,
+                source,
+                estimator,
+                skip=task.skip,
+                on_progress=sign.give,
+                flow_writer=flow,
+            )
+        seconds = time.perf_counter() - started
+        commit_unit(task.paths, task.unit.unit_id, result, seconds=round(seconds, 3), backend=estimator.name)
+        failpoint("unit.acknowledge")
+        return Acknowledgement(task.unit.unit_id, result.frames.num_rows, result.num_failed_videos, seconds)
+    except PieceFault as error:
+        return Acknowledgement(task.unit.unit_id, fault=Fault(error.reason, error.message, error.video_id))
+    except MemoryError:
+        fault = Fault(Reason.OUT_OF_MEMORY, "the worker ran out of memory", sign.video_id)
+        return Acknowledgement(task.unit.unit_id, fault=fault)
+    except (OSError, StoreError) as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        return Acknowledgement(task.unit.unit_id, store_error=str(error), store_full=full)
+    except Interrupted:
+        raise
+    except Exception as error:  # a bug, or a machine that lacks something: told apart by whether a video was begun
+        what = f"{type(error).__name__}: {error}"
+        if sign.video_id is None or isinstance(error, ImportError | MotionBoxError):
+            return Acknowledgement(task.unit.unit_id, fatal=what)
+        return Acknowledgement(task.unit.unit_id, fault=Fault(Reason.INTERNAL, what, sign.video_id))
+    finally:
+        sign.remove()
+
+
+@contextlib.contextmanager
+def _flow_writer(task: Task) -> Iterator[FlowWriter | None]:
+    """Give what takes the flows of an attempt, None where none are kept; what it wrote is removed after an error."""
+    from motionbox.store.writing.flow_writer import FlowWriter
+
+    if task.config.store.flow == "none":
+        yield None
+        return
+    writer = FlowWriter(task.paths.attempt(task.unit.unit_id, uuid.uuid4().hex), task.config.store.flow)
+    try:
+        yield writer
+    except BaseException:
+        writer.discard()
+        raise
+
+
+@lru_cache(maxsize=1)
+def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstimator]:
+    """Return the worker's decoder and flow estimator, kept from unit to unit."""
+    import cv2
+
+    from motionbox.extraction.memory import keep_freed_memory
+    from motionbox.flow import create_flow_estimator
+    from motionbox.store.clip_blocks import SHORT_SIDE_PX
+    from motionbox.video.sources import ChildSource
+
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    colour_px = None if config.store.clips == "none" else SHORT_SIDE_PX
+    source = ChildSource(config.frames.short_side_px, colour_short_side_px=colour_px)
+    return source, create_flow_estimator(config.flow, backend=backend)
+
+
+class _SignOfLife:
+    """Says on disk which video is being processed, so that a crash or hang is laid at the right door."""
+
+    def __init__(self, path: Path, check: Callable[[], None] | None) -> None:
+        self._path = path
+        self._check = check
+        self.video_id: str | None = None
+
+    def give(self, video_id: str, num_frames: int) -> None:
+        """Note the video, and how many frames of the unit are done."""
+        if self._check is not None:
+            self._check()
+        if self.video_id is None:
+            make_directory(self._path.parent)
+        self.video_id = video_id
+        self._path.write_text(json.dumps([video_id, num_frames, socket.gethostname(), os.getpid()]))
+
+    def remove(self) -> None:
+        """Remove the note."""
+        self._path.unlink(missing_ok=True)
+
+
+def last_heard(task: Task) -> tuple[str | None, int]:
+    """Return the video that an attempt was processing when it was last heard of, and the frames done by then."""
+    try:
+        video_id, num_frames, *_ = json.loads(task.sign_of_life.read_text())
+        return str(video_id), int(num_frames)
+    except (OSError, ValueError, TypeError):
+        return None, 0

@@ -1,0 +1,6 @@
+"""Flow -> motion map -> contours -> boxes: MOFO section 3.1, and ours.
+
+`maps` (equation 1 and its variants), `photometric` (which motion the frames themselves bear out), `contours`
+(smoothed map -> frame box), `clip_boxes` (boxes of a clip from the maps of all its frames), `boxes` (xyxy algebra;
+NumPy only, trainers import it).
+"""

@@ -1,0 +1,211 @@
+"""How well the boxes of several configs find hands and objects: clips with annotated boxes -> one table.
+
+Each clip's flow is computed once per flow setting; every config then runs the real pipeline on it (`pipeline` for the
+frames, `evidence` for the clip), so the table says what a store would hold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.config import ExtractConfig, FlowConfig, load_config
+from motionbox.errors import InputError
+from motionbox.extraction.blocks import Block
+from motionbox.extraction.work_unit import BlockProcessor
+from motionbox.flow import FlowEstimator, create_flow_estimator
+from motionbox.inputs.folder import find_media
+from motionbox.motion import boxes as bx
+from motionbox.motion.clip_boxes import clip_boxes
+from motionbox.scoring.box_metrics import (
+    FPS_SOMETHING_ELSE,
+    AnnotatedClip,
+    boxes_at,
+    read_boxes,
+    score_clip,
+    trivial_boxes,
+)
+from motionbox.scoring.score_tables import ScoreRow
+from motionbox.synthetic import SyntheticConfig, write_dataset
+from motionbox.video import is_frame_folder, probe, read_frames
+from motionbox.video.frames import VideoInfo
+
+ABLATION: dict[str, dict[str, Any]] = {
+    "tuned": {},
+    "motion boundaries, eq. (1), as the cue": {
+        "motion.cue": "boundaries",
+        "motion.explained_weight": 1.0,
+        "contours.min_peak": 0.02,
+    },
+    "motion not compared with the frames": {"motion.explained_weight": 1.0},
+    "no evidence over the clip (one frame's regions, nearest valid)": {"boxes.stabilise": "nearest"},
+    "no clip memory (0.01 s)": {"boxes.evidence.memory_seconds": 0.01},
+    "whole clip alike (memory 100 s)": {"boxes.evidence.memory_seconds": 100.0},
+    "all regions, weak ones too": {"boxes.evidence.min_region": 0.0, "boxes.evidence.min_moving": 0.0},
+    "regions that do not last, too": {"boxes.evidence.persist_seconds": 0.0},
+    "one region": {"boxes.evidence.num_regions": 1},
+    "threshold by noise alone": {"boxes.evidence.peak_ratio": 0.0},
+    "no growth of close-ups": {"boxes.evidence.close_up": 1e3},
+}
+"""Name -> what is changed in `tuned`; one step each."""
+
+
+@dataclass(frozen=True)
+class BenchClip:
+    """One clip with annotated boxes.
+
+    Attributes:
+        truth: Its annotated boxes, in display pixels.
+        path: Video file or folder of frames.
+        frame_fps: Rate of a folder of frames, None for a video.
+    """
+
+    truth: AnnotatedClip
+    path: Path
+    frame_fps: float | None
+
+
+class _RememberingEstimator:
+    """Computes each flow of the clip at hand once, and knows the time it took (of this thread, not of the clock)."""
+
+    def __init__(self, estimator: FlowEstimator) -> None:
+        self.seconds = 0.0
+        self._estimator = estimator
+        self._flows: dict[tuple[bytes, bytes], npt.NDArray[np.float32]] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the engine beneath."""
+        return self._estimator.name
+
+    def __call__(
+        self,
+        frame0: npt.NDArray[Any],
+        frame1: npt.NDArray[Any],
+        *,
+        initial: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return the flow; a first guess is passed on and its result not remembered."""
+        begin = time.thread_time()
+        try:
+            if initial is not None:
+                return self._estimator(frame0, frame1, initial=initial)
+            key = (frame0.tobytes(), frame1.tobytes())
+            if key not in self._flows:
+                self._flows[key] = np.array(self._estimator(frame0, frame1), np.float32)
+            return self._flows[key]
+        finally:
+            self.seconds += time.thread_time() - begin
+
+
+def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOMETHING_ELSE) -> list[BenchClip]:
+    """Return the annotated clips of a folder: clip ids are paths below `data_root`, as in the data set `folder`.
+
+    Args:
+        data_root: Folder of videos or of folders of frames.
+        boxes_file: Annotated boxes, see `evaluate.read_boxes`.
+        frame_fps: Rate of folders of frames.
+
+    Raises:
+        InputError: The folder or a clip is missing, or nothing is annotated.
+    """
+    if not data_root.is_dir():
+        raise InputError(f"data root {data_root} is not a folder; give the folder that holds the annotated clips")
+    media = {str(Path(path).with_suffix("")): data_root / path for path in find_media(data_root)}
+    clips = []
+    for clip_id, truth in sorted(read_boxes(boxes_file).items()):
+        path = media.get(clip_id)
+        if path is None:
+            raise InputError(
+                f"clip {clip_id!r} of {boxes_file} is not below {data_root}; get the clip or remove its boxes"
+            )
+        if bx.has_box(truth.boxes).any():
+            clips.append(BenchClip(truth, path, frame_fps if is_frame_folder(path) else None))
+    if not clips:
+        raise InputError(f"boxes file {boxes_file} must annotate at least one box, got none")
+    return clips
+
+
+def generate_clips(folder: Path, num_clips: int, seed: int, *, camera_motion: bool) -> list[BenchClip]:
+    """Generate annotated clips below an empty folder; see `datasets.synthetic`."""
+    write_dataset(folder, SyntheticConfig(num_clips, seed, camera_motion))
+    return find_clips(folder, folder / "boxes.json")
+
+
+def run_bench(
+    clips: Sequence[BenchClip],
+    configs: Mapping[str, ExtractConfig],
+    make_estimator: Callable[[FlowConfig], FlowEstimator] = create_flow_estimator,
+) -> list[ScoreRow]:
+    """Score configs on clips, beside boxes that do not look at the video.
+
+    Args:
+        clips: Annotated clips.
+        configs: Name -> config.
+        make_estimator: Makes what computes the flow of a config.
+
+    Returns:
+        One row per trivial method, then one per config.
+
+    Raises:
+        ClipError: A clip cannot be decoded.
+    """
+    estimators = {flow: make_estimator(flow) for flow in dict.fromkeys(config.flow for config in configs.values())}
+    rows: dict[str, ScoreRow] = {}
+    for clip in clips:
+        _bench_clip(clip, configs, estimators, rows)
+    return list(rows.values())
+
+
+def _bench_clip(
+    clip: BenchClip,
+    configs: Mapping[str, ExtractConfig],
+    estimators: Mapping[FlowConfig, FlowEstimator],
+    rows: dict[str, ScoreRow],
+) -> None:
+    info = probe(clip.path, fps=clip.frame_fps)
+    truth = clip.truth
+    remembering = {flow: _RememberingEstimator(estimator) for flow, estimator in estimators.items()}
+    for name, boxes in trivial_boxes(truth.boxes, info.width, info.height).items():
+        row = rows.setdefault(name, ScoreRow(name))
+        row.add(truth.clip_id, score_clip(boxes, truth.boxes, info.width, info.height))
+    for name, config in configs.items():
+        times, found, milliseconds = _compute_boxes(clip, info, config, remembering[config.flow])
+        wanted = times[0] + (truth.numbers - 1) / info.fps
+        row = rows.setdefault(name, ScoreRow(name))
+        predicted = boxes_at(times, found.boxes, wanted)
+        row.add(truth.clip_id, score_clip(predicted, truth.boxes, info.width, info.height))
+        row.confidences.append(found.clip_confidence)
+        row.milliseconds.append(milliseconds)
+
+
+def _compute_boxes(
+    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _RememberingEstimator
+) -> tuple[npt.NDArray[np.float64], bx.StabilisedBoxes, float]:
+    """Return a clip's times, its stabilised boxes and the milliseconds of CPU per frame of all steps after flow."""
+    frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
+    block = Block(0, frames, 0, len(frames))
+    begin = time.thread_time() - estimator.seconds
+    result = BlockProcessor(info, config, estimator).process(block)
+    maps = None
+    if result.maps:
+        index = np.where(result.map_index < 0, len(result.maps), result.map_index)
+        maps = np.stack([*result.maps, np.zeros_like(result.maps[0])])[index]
+    found = clip_boxes(result.boxes, maps, result.times, info.width, info.height, config, result.confidence)
+    return result.times, found, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
+
+
+def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:
+    """Return the configs of presets, each with the same overrides (dotted keys)."""
+    return {preset: load_config(preset, overrides=dict(overrides)) for preset in presets}
+
+
+def ablation_configs(overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:
+    """Return the configs of `ABLATION`, each with further overrides (dotted keys)."""
+    return {name: load_config("tuned", overrides={**overrides, **change}) for name, change in ABLATION.items()}

@@ -1,0 +1,184 @@
+"""Tables of box scores: rows of methods over the same clips, and the row of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.errors import InputError
+from motionbox.inputs.epic100 import official_rate
+from motionbox.motion import boxes as bx
+from motionbox.scoring.annotations import AnnotatedVideo
+from motionbox.scoring.box_metrics import (
+    METRICS,
+    AnnotatedClip,
+    ClipScore,
+    Interval,
+    boxes_at,
+    frame_ious,
+    score_clip,
+    summarise,
+    trivial_boxes,
+)
+from motionbox.store import Store, open_store
+from motionbox.store.export import mofo_stem
+
+_TITLES = {
+    "frame_iou": "frame IoU",
+    "iou_over_half": "IoU > .5",
+    "coverage": "coverage",
+    "area_share": "area",
+    "clip_iou": "clip IoU",
+    "jitter": "jitter",
+}
+
+
+@dataclass
+class ScoreRow:
+    """The scores of one method.
+
+    Attributes:
+        name: Of the method.
+        clip_ids: The clips.
+        scores: One per clip.
+        confidences: Clip confidence, one per clip; empty where the method knows none.
+        milliseconds: Time per frame of all steps after flow, one per clip; empty where it was not measured.
+        frame_ious: IoU of every annotated frame, float64 (T,) per clip; empty where it is not kept.
+    """
+
+    name: str
+    clip_ids: list[str] = field(default_factory=list)
+    scores: list[ClipScore] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+    frame_ious: list[npt.NDArray[np.float64]] = field(default_factory=list)
+
+    def add(self, clip_id: str, score: ClipScore) -> None:
+        """Add one clip."""
+        self.clip_ids.append(clip_id)
+        self.scores.append(score)
+
+    def summary(self) -> dict[str, Interval]:
+        """Return per metric the mean over clips with its 95 % bootstrap interval."""
+        return summarise(self.scores)
+
+
+def score_store(
+    path: Path,
+    truths: Iterable[AnnotatedClip | AnnotatedVideo],
+    *,
+    fps: float | None = None,
+    run: str | None = None,
+) -> tuple[list[ScoreRow], int]:
+    """Score a store's boxes, and boxes that do not look at the video beside them.
+
+    Args:
+        path: The store.
+        truths: Annotated clips, in display pixels; frame number n stands at (n - 1) / fps seconds. Or annotated videos:
+            each of their clips is scored on the annotated frames within it, frame number n at n / fps seconds.
+        fps: Rate of the annotated frames, None: each clip's own, and EPIC's official rate for videos.
+        run: Run id or preset, where the store has several runs; None: the newest.
+
+    Returns:
+        One row per trivial method and one for the store; how many annotated clips and videos could not be scored,
+        because the store lacks them, they failed or they have no box.
+
+    Raises:
+        InputError: Not one annotated clip can be scored.
+        StoreError: It is not a store.
+    """
+    rows: dict[str, ScoreRow] = {}
+    missing = 0
+    with open_store(path, run=run) as store:
+        clips = {row["clip_id"]: row for row in store.clips().to_pylist()}
+        by_video: dict[str, list[dict[str, Any]]] = {}
+        for row in clips.values():
+            by_video.setdefault(mofo_stem(row["video_id"]), []).append(row)
+        for truth in truths:
+            if isinstance(truth, AnnotatedClip):
+                scenes = [_clip_scene(store, clips.get(truth.clip_id), truth, fps)]
+            else:
+                scenes = [_video_scene(store, clip, truth, fps) for clip in by_video.get(truth.video_id, [])]
+            known = [scene for scene in scenes if scene is not None]
+            missing += not known
+            for scene in known:
+                _score_scene(rows, scene)
+    if not rows:
+        raise InputError(
+            f"store {path} must hold at least one clip that the boxes file annotates, got none; clip ids of the store "
+            f"begin with {', '.join(sorted(clips)[:3]) or 'nothing'}"
+        )
+    return list(rows.values()), missing
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A clip's row, its boxes in the annotated frames, (T, 4), and the true ones, (T, 4), both in display pixels."""
+
+    clip: dict[str, Any]
+    predicted: npt.NDArray[Any]
+    truth: npt.NDArray[Any]
+
+
+def _clip_scene(store: Store, clip: dict[str, Any] | None, truth: AnnotatedClip, fps: float | None) -> _Scene | None:
+    if clip is None or not clip["num_frames"] or not bx.has_box(truth.boxes).any():
+        return None
+    times = store.frame_times(truth.clip_id)
+    wanted = times[0] + (truth.numbers - 1) / (fps or clip["fps"])
+    return _Scene(clip, boxes_at(times, store.frame_boxes(truth.clip_id), wanted), truth.boxes)
+
+
+def _video_scene(store: Store, clip: dict[str, Any], truth: AnnotatedVideo, fps: float | None) -> _Scene | None:
+    """Take the annotated frames within a clip, half a frame step of the annotation beyond its ends included."""
+    if not clip["num_frames"]:
+        return None
+    rate = fps or official_rate(truth.video_id)
+    times, wanted = store.frame_times(clip["clip_id"]), truth.numbers / rate
+    within = (wanted >= times[0] - 0.5 / rate) & (wanted <= times[-1] + 0.5 / rate)
+    true_boxes = truth.boxes_px(clip["width"], clip["height"])[within]
+    if not bx.has_box(true_boxes).any():
+        return None
+    return _Scene(clip, boxes_at(times, store.frame_boxes(clip["clip_id"]), wanted[within]), true_boxes)
+
+
+def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:
+    size = (scene.clip["width"], scene.clip["height"])
+    for name, boxes in {**trivial_boxes(scene.truth, *size), "store": scene.predicted}.items():
+        row = rows.setdefault(name, ScoreRow(name))
+        row.add(scene.clip["clip_id"], score_clip(boxes, scene.truth, *size))
+        row.frame_ious.append(frame_ious(boxes, scene.truth))
+    rows["store"].confidences.append(scene.clip["confidence"])
+
+
+def markdown_table(rows: Sequence[ScoreRow]) -> str:
+    """Return the rows as a Markdown table: means over clips, with 95 % intervals for the two IoUs."""
+    timed = any(row.milliseconds for row in rows)
+    titles = ["boxes", *(_TITLES[metric] for metric in METRICS), *(["ms/frame"] if timed else [])]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for row in rows:
+        cells = [row.name, *(_cell(metric, value) for metric, value in row.summary().items())]
+        if timed:
+            mean = sum(row.milliseconds) / max(1, len(row.milliseconds))
+            cells.append(f"{mean:.1f}" if row.milliseconds else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(metric: str, value: Interval) -> str:
+    if metric in ("frame_iou", "clip_iou"):
+        return f"{value.mean:.3f} ({value.low:.2f} to {value.high:.2f})"
+    return f"{value.mean:.4f}" if metric == "jitter" else f"{value.mean:.2f}"
+
+
+def clip_table(rows: Sequence[ScoreRow]) -> str:
+    """Return a Markdown table with one line per clip: frame IoU / clip IoU of every row."""
+    lines = ["| clip | " + " | ".join(row.name for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    for position, clip_id in enumerate(rows[0].clip_ids):
+        scores = [row.scores[position] for row in rows]
+        lines.append(f"| {clip_id} | " + " | ".join(f"{s.frame_iou:.2f} / {s.clip_iou:.2f}" for s in scores) + " |")
+    return "\n".join(lines)

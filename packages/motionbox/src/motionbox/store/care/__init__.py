@@ -1,0 +1,1 @@
+"""Looking after a store: `verify` reads everything again, `garbage` removes what nothing refers to."""

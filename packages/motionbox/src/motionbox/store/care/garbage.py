@@ -1,0 +1,107 @@
+"""What nothing in a store refers to: attempts that lost or died, half-written files, superseded snapshots."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, run_paths
+from motionbox.store.writing.commit import read_commit
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or directory that nothing refers to.
+
+    Attributes:
+        path: What.
+        why: Why nothing needs it.
+        num_bytes: Its size.
+    """
+
+    path: Path
+    why: str
+    num_bytes: int
+
+
+def find_garbage(store: Path, *, keep_snapshots: int = 1) -> list[Garbage]:
+    """Return what may be removed from a store that no process is writing to.
+
+    Args:
+        store: The store's directory.
+        keep_snapshots: Snapshots of each run that stay, the newest ones; those that a reader holds open stay too.
+
+    Raises:
+        StoreError: It is no store, or a commit record is damaged (its attempts are then not told apart).
+    """
+    check_store(store)
+    found = [(path, "half-made run") for path in _private(store / "runs")]
+    for paths in run_paths(store):
+        numbers = paths.snapshot_numbers()
+        old = [n for n in numbers[: -max(keep_snapshots, 1)] if not is_pinned(paths.snapshot(n))]
+        kept = _shown_attempts(paths, [number for number in numbers if number not in old])
+        found += [(paths.snapshot(number), "superseded snapshot") for number in old]
+        found += [(path, "attempt that was not committed") for path in _lost_attempts(paths, kept)]
+        found += [(path, "half-written file") for path in _half_written(paths)]
+    return [Garbage(path, why, _size(path)) for path, why in found]
+
+
+def remove(garbage: list[Garbage]) -> None:
+    """Remove what `find_garbage` found; what is gone already is no error."""
+    for entry in garbage:
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            entry.path.unlink(missing_ok=True)
+
+
+def is_pinned(snapshot: Path) -> bool:
+    """Return whether a reader holds a snapshot open (on this host, or wherever the file system shares locks)."""
+    try:
+        descriptor = os.open(snapshot / SNAPSHOT_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _shown_attempts(paths: RunPaths, numbers: list[int]) -> set[Path]:
+    """Return the attempts whose maps, flow and clips the given snapshots show."""
+    shown = (entry for number in numbers for entry in paths.snapshot_info(number)["units"])
+    return {paths.attempt(unit, attempt) for unit, attempt in shown}
+
+
+def _lost_attempts(paths: RunPaths, kept: set[Path]) -> Iterator[Path]:
+    kept = kept | {paths.attempt(unit, str(read_commit(paths, unit)["attempt"])) for unit in paths.committed_units()}
+    for unit in sorted(paths.attempts.iterdir()) if paths.attempts.is_dir() else []:
+        yield from (entry for entry in sorted(unit.iterdir()) if entry not in kept)
+
+
+def _half_written(paths: RunPaths) -> Iterator[Path]:
+    for directory in (paths.root, paths.commits, paths.snapshots):
+        yield from _private(directory)
+    if paths.failures.is_dir():
+        for unit in sorted(paths.failures.iterdir()):
+            yield from _private(unit)
+
+
+def _private(directory: Path) -> list[Path]:
+    return sorted(directory.glob(".*")) if directory.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        with contextlib.suppress(OSError):
+            total += entry.stat().st_size if entry.is_file() else 0
+    return total

@@ -1,0 +1,214 @@
+"""The write path of a unit: a private attempt directory, verification, and the one commit record that makes it visible.
+
+Execution is at least once, visibility exactly once: whatever number of attempts at a unit run, one commit record names
+one attempt, and that attempt was complete, on disk and read back before the record appeared.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from motionbox.errors import StoreError
+from motionbox.store.layout import BLOCKS_FILE, CLIPS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
+from motionbox.store.writing.durable import (
+    fsync_directory,
+    make_directory,
+    parquet_bytes,
+    publish_file,
+    sha256_file,
+    sha256_hex,
+    to_json,
+    write_file,
+)
+from motionbox.store.writing.failpoints import failpoint
+from motionbox.store.writing.flow_writer import FlowWriter
+
+FRAMES_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.dictionary(pa.int32(), pa.string())),
+        ("time_seconds", pa.float64()),
+        ("x1", pa.int16()),
+        ("y1", pa.int16()),
+        ("x2", pa.int16()),
+        ("y2", pa.int16()),
+        ("energy", pa.float32()),
+        ("confidence", pa.float32()),
+        ("origin", pa.uint8()),
+        ("map_index", pa.int32()),
+    ]
+)
+
+BLOCKS_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("block", pa.int64()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("map_width", pa.int32()),
+        ("map_height", pa.int32()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("digest", pa.binary(16)),
+        ("clip_offset", pa.int64()),
+        ("clip_bytes", pa.int64()),
+        ("clip_error", pa.string()),
+    ]
+)
+
+_MAPS_PER_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What processing one unit gives.
+
+    Attributes:
+        frames: `FRAMES_SCHEMA`, one row per decoded frame, raw boxes.
+        blocks: `BLOCKS_SCHEMA`, one row per block of a video, with the digest of its content or what went wrong.
+        maps: uint8 (N, h, w) motion maps, each in the upper left corner; None when the config keeps none.
+        clips: Clip blocks (see `clip_blocks`) of the rows of `blocks`, whose `clip_offset` and `clip_bytes` say where;
+            None when the config keeps none.
+        flow: Holds the unit's flows, most of them on disk already; None when the config keeps none.
+    """
+
+    frames: pa.Table
+    blocks: pa.Table
+    maps: npt.NDArray[np.uint8] | None
+    clips: bytes | None = None
+    flow: FlowWriter | None = None
+
+    @property
+    def num_failed_videos(self) -> int:
+        """Return the number of videos with an error in this unit."""
+        rows = zip(self.blocks.column("video_id").to_pylist(), self.blocks.column("reason").to_pylist(), strict=True)
+        return len({video for video, reason in rows if reason})
+
+
+def commit_unit(run: RunPaths, unit_id: str, result: UnitResult, **facts: Any) -> bool:
+    """Write a unit's result and make it visible, unless another attempt already is.
+
+    Args:
+        run: The run's directories.
+        unit_id: The unit.
+        result: What to write.
+        **facts: Further JSON values of the commit record (seconds, backend).
+
+    Returns:
+        True if this attempt was published, False if the unit was committed before; its files are then removed.
+
+    Raises:
+        OSError: The disk is full or broken; nothing was published.
+        StoreError: What was read back is not what was written; nothing was published.
+    """
+    attempt_id = uuid.uuid4().hex if result.flow is None else result.flow.attempt.name
+    directory = run.attempt(unit_id, attempt_id)
+    published = False
+    try:
+        failpoint("attempt.create")
+        make_directory(directory)
+        digests = write_attempt(directory, result)
+        verify_files(directory, digests)
+        record = {
+            "unit_id": unit_id,
+            "attempt": attempt_id,
+            "num_frames": result.frames.num_rows,
+            "num_failed_videos": result.num_failed_videos,
+            "committed_unix": time.time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            **facts,
+            "files": digests,
+        }
+        published = publish_file(run.commit(unit_id), to_json(record), point="commit")
+    finally:
+        if not published and not _is_committed(run, unit_id, attempt_id):
+            shutil.rmtree(directory, ignore_errors=True)
+    return published
+
+
+def _is_committed(run: RunPaths, unit_id: str, attempt_id: str) -> bool:
+    """Return whether the commit record names this attempt; an unreadable record counts as naming it."""
+    try:
+        return bool(read_json(run.commit(unit_id)).get("attempt") == attempt_id)
+    except StoreError:
+        return run.commit(unit_id).exists()
+
+
+def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, Any]]:
+    """Write a unit's files into its attempt directory and force them to disk.
+
+    Returns:
+        Relative path -> {bytes, sha256}, of what was meant to be written.
+    """
+    files = {FRAMES_FILE: parquet_bytes(result.frames), BLOCKS_FILE: parquet_bytes(result.blocks)}
+    if result.maps is not None:
+        files.update(_maps_files(result.maps))
+    if result.clips is not None:
+        files[CLIPS_FILE] = result.clips
+    flow_entries = {} if result.flow is None else result.flow.finish()
+    directories = {directory}
+    for name, data in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        directories.update(parent for parent in path.parents if parent.is_relative_to(directory))
+        write_file(path, data)
+    failpoint("attempt.fsync_directory")
+    for path in sorted(directories, key=lambda p: len(p.parts), reverse=True):
+        fsync_directory(path)
+    return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()} | flow_entries
+
+
+def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:
+    """Return the files of a Zarr 3 group with one array `maps`, chunked, compressed and whole in one shard."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+    from zarr.storage import MemoryStore
+
+    memory: dict[str, Any] = {}
+    group = zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3)
+    count, height, width = maps.shape
+    chunks = (_MAPS_PER_CHUNK, max(height, 1), max(width, 1))
+    shards = (-(-max(count, 1) // _MAPS_PER_CHUNK) * _MAPS_PER_CHUNK, chunks[1], chunks[2])
+    array = group.create_array(
+        MAPS_ARRAY, shape=maps.shape, dtype="uint8", chunks=chunks, shards=shards, compressors=ZstdCodec()
+    )
+    if maps.size:
+        array[...] = maps
+    return {f"{MAPS_DIRECTORY}/{key}": buffer.to_bytes() for key, buffer in sorted(memory.items())}
+
+
+def verify_files(directory: Path, digests: dict[str, dict[str, Any]]) -> None:
+    """Read files again and compare them with their digests.
+
+    Raises:
+        StoreError: One is missing or differs; the first is named.
+    """
+    failpoint("attempt.verify")
+    for name, expected in digests.items():
+        path = directory / name
+        if not path.is_file():
+            raise StoreError(f"{path} is missing")
+        if path.stat().st_size != expected["bytes"] or sha256_file(path) != expected["sha256"]:
+            raise StoreError(f"{path} is damaged: its digest is not the one recorded when it was written")
+
+
+def read_commit(run: RunPaths, unit_id: str) -> dict[str, Any]:
+    """Read a unit's commit record.
+
+    Raises:
+        StoreError: There is none or it is unreadable.
+    """
+    return read_json(run.commit(unit_id))

@@ -1,0 +1,120 @@
+"""Files that survive a power cut and are never seen half-written: the few file operations that the store is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from motionbox.store.writing.failpoints import failpoint
+
+
+def write_file(path: Path, data: bytes, *, point: str = "attempt") -> None:
+    """Create a new file and force it to disk.
+
+    Args:
+        path: Must not exist; its directory must.
+        data: The whole content.
+        point: Prefix of the failpoints `<point>.write`, and for attempts `attempt.torn` and `attempt.fsync`.
+
+    Raises:
+        FileExistsError: `path` exists.
+        OSError: The disk is full or broken.
+    """
+    failpoint(f"{point}.write")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        half = len(data) // 2
+        _write_all(descriptor, memoryview(data)[:half])
+        if point == "attempt":
+            failpoint("attempt.torn")
+        _write_all(descriptor, memoryview(data)[half:])
+        if point == "attempt":
+            failpoint("attempt.fsync")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def fsync_directory(path: Path) -> None:
+    """Force a directory's entries to disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents where absent and force the new entries to disk."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        fsync_directory(directory.parent)
+
+
+def publish_file(path: Path, data: bytes, *, point: str) -> bool:
+    """Publish a file under a name that only one writer can get.
+
+    The content is complete and on disk before the name appears (`os.link` of a finished file).
+
+    Args:
+        path: The name to get.
+        data: The whole content.
+        point: Prefix of the failpoints `<point>.write`, `<point>.before_link` and `<point>.after_link`.
+
+    Returns:
+        True if this call published it, False if the name was taken.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write_file(temporary, data, point=point)
+        failpoint(f"{point}.before_link")
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    failpoint(f"{point}.after_link")
+    fsync_directory(path.parent)
+    return True
+
+
+def to_json(value: Any) -> bytes:
+    """Return the bytes of a JSON file as the store writes them: indented, keys in the given order."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a zstd-compressed Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,237 @@
+"""Flow in the store: how a unit's flows are coded and written, one by one, so that memory holds one block of them.
+
+`flow.zarr` in a unit's attempt is a Zarr 3 group with one array for each frame size, named `<height>x<width>`, of shape
+(N, 2, height, width): number n is the flow of the frames whose `map_index` is n, u before v. Each flow is a chunk, all
+chunks of an array are one shard. Shards are put together here, because Zarr itself writes a shard at once or again and
+again; `zarr.open_group` reads them as any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.store.layout import FLOW_DIRECTORY
+from motionbox.store.writing.durable import fsync_directory, make_directory, sha256_hex, write_file
+from motionbox.store.writing.failpoints import failpoint
+
+if TYPE_CHECKING:
+    import zarr
+
+FlowForm = Literal["float16", "uint8"]
+
+_ZERO = 128
+_STEPS = 127
+_ABSENT = np.iinfo(np.uint64).max
+
+
+def quantise_flow(flow: npt.NDArray[np.float32], form: FlowForm, bound_px: float) -> npt.NDArray[Any]:
+    """Return a flow as the store keeps it.
+
+    Args:
+        flow: float32 (H, W, 2), pixels.
+        form: `float16`, or `uint8`: 128 + round(127 * v / bound), so that no motion stays exactly zero.
+        bound_px: Larger displacements saturate in `uint8`; smaller ones are off by at most bound / 254.
+
+    Returns:
+        float16 or uint8 (2, H, W), u before v.
+    """
+    planes = np.moveaxis(flow, 2, 0)
+    if form == "float16":
+        return np.ascontiguousarray(planes, np.float16)
+    scaled = np.clip(planes, -bound_px, bound_px) * np.float32(_STEPS / bound_px)
+    return np.ascontiguousarray(np.rint(scaled) + _ZERO, np.uint8)
+
+
+def dequantise_flow(stored: npt.NDArray[Any], form: FlowForm, bound_px: float) -> npt.NDArray[np.float32]:
+    """Return stored flows (..., 2, H, W) as float32 (..., H, W, 2) in pixels."""
+    flow = np.moveaxis(stored, -3, -1).astype(np.float32)
+    return flow if form == "float16" else (flow - _ZERO) * np.float32(bound_px / _STEPS)
+
+
+@dataclass(frozen=True)
+class CodedFlow:
+    """One flow, ready to be written.
+
+    Attributes:
+        size_hw: Height and width.
+        data: The chunk's bytes; empty where nothing moves.
+        digest: 16-byte BLAKE2 digest of the values, whatever the compression.
+    """
+
+    size_hw: tuple[int, int]
+    data: bytes
+    digest: bytes
+
+
+class FlowCoder:
+    """Codes flows one at a time, as chunks of the arrays of `FlowWriter`."""
+
+    def __init__(self, form: FlowForm, bound_px: float) -> None:
+        """Take the form and the bound of `quantise_flow`."""
+        self._form: FlowForm = form
+        self._bound_px = bound_px
+        self._chunks: dict[tuple[int, int], tuple[zarr.Array[Any], dict[str, Any]]] = {}
+
+    def code(self, flow: npt.NDArray[np.float32]) -> CodedFlow:
+        """Code a float32 (H, W, 2) flow in pixels."""
+        stored = quantise_flow(flow, self._form, self._bound_px)
+        height, width = flow.shape[:2]
+        array, memory = self._chunk(height, width)
+        array[0] = stored
+        chunk = memory.get("chunk/c/0/0/0/0")
+        digest = hashlib.blake2b(stored.tobytes(), digest_size=16).digest()
+        return CodedFlow((height, width), b"" if chunk is None else chunk.to_bytes(), digest)
+
+    def _chunk(self, height: int, width: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
+        """Return an array of one chunk in memory, and that memory: what Zarr writes there is a chunk's bytes."""
+        if (height, width) not in self._chunks:
+            import zarr
+            from zarr.storage import MemoryStore
+
+            memory: dict[str, Any] = {}
+            group = zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3)
+            shape = (1, 2, height, width)
+            array = group.create_array(
+                "chunk",
+                shape=shape,
+                chunks=shape,
+                dtype=self._form,
+                compressors=_compressor(self._form),
+                fill_value=_fill_value(self._form),
+            )
+            self._chunks = {(height, width): (array, memory)}
+        return self._chunks[height, width]
+
+
+def _compressor(form: FlowForm) -> Any:
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(typesize=np.dtype(form).itemsize, cname="zstd", clevel=3, shuffle="shuffle")
+
+
+def _fill_value(form: FlowForm) -> int:
+    return 0 if form == "float16" else _ZERO
+
+
+@dataclass
+class _Shard:
+    """An array's shard while it grows: (offset, bytes) of each chunk by number, and the digest of all bytes so far."""
+
+    ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
+    num_bytes: int = 0
+    sha256: Any = field(default_factory=hashlib.sha256)
+
+
+class FlowWriter:
+    """Writes a unit's flows into its attempt directory as they come.
+
+    Attributes:
+        attempt: The attempt directory; made with the first flow.
+    """
+
+    def __init__(self, attempt: Path, form: FlowForm) -> None:
+        self.attempt = attempt
+        self._form: FlowForm = form
+        self._shards: dict[tuple[int, int], _Shard] = {}
+
+    def add(self, first: int, flows: Sequence[CodedFlow]) -> None:
+        """Append flows, numbered from `first` on; numbers must rise from call to call.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        for size_hw in dict.fromkeys(flow.size_hw for flow in flows):
+            shard = self._shards.setdefault(size_hw, _Shard())
+            begin, parts = shard.num_bytes, []
+            for number, flow in enumerate(flows, first):
+                if flow.size_hw == size_hw:
+                    shard.ranges[number] = (shard.num_bytes, len(flow.data))
+                    shard.num_bytes += len(flow.data)
+                    parts.append(flow.data)
+            self._append(size_hw, b"".join(parts), begin)
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Complete the shards and force everything to disk.
+
+        Returns:
+            Path relative to the attempt -> {bytes, sha256}, of what was meant to be written.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        files = self._metadata()
+        for (height, width), shard in self._shards.items():
+            index = np.full((max(shard.ranges) + 1, 2), _ABSENT, "<u8")
+            for number, (offset, length) in shard.ranges.items():
+                if length:
+                    index[number] = offset, length
+            data_end = shard.num_bytes
+            shard.num_bytes += index.nbytes
+            self._append((height, width), index.tobytes(), data_end, sync=True)
+        entries = {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
+        for name, data in files.items():
+            make_directory((self.attempt / name).parent)
+            write_file(self.attempt / name, data)
+        for size_hw, shard in self._shards.items():
+            path = _shard_path(size_hw)
+            entries[path] = {"bytes": shard.num_bytes, "sha256": shard.sha256.hexdigest()}
+            fsync_directory((self.attempt / path).parent)
+        return entries
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self.attempt, ignore_errors=True)
+
+    def _append(self, size_hw: tuple[int, int], data: bytes, offset: int, *, sync: bool = False) -> None:
+        path = self.attempt / _shard_path(size_hw)
+        if offset == 0 and not path.parent.is_dir():
+            make_directory(path.parent)
+        failpoint("flow.write")
+        half = len(data) // 2
+        with path.open("ab") as file:
+            file.write(data[:half])
+            file.flush()
+            failpoint("flow.torn")
+            file.write(data[half:])
+            if sync:
+                file.flush()
+                failpoint("flow.fsync")
+                os.fsync(file.fileno())
+        self._shards[size_hw].sha256.update(data)
+
+    def _metadata(self) -> dict[str, bytes]:
+        """Return the files in which Zarr describes the group and its arrays."""
+        import zarr
+        from zarr.codecs import BytesCodec, ShardingCodec
+        from zarr.storage import MemoryStore
+
+        memory: dict[str, Any] = {}
+        group = zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3)
+        for (height, width), shard in self._shards.items():
+            shape = (max(shard.ranges) + 1, 2, height, width)
+            chunk = (1, 2, height, width)
+            codecs = [BytesCodec(), _compressor(self._form)]
+            sharding = ShardingCodec(chunk_shape=chunk, codecs=codecs, index_codecs=[BytesCodec()])
+            group.create_array(
+                f"{height}x{width}",
+                shape=shape,
+                chunks=shape,
+                dtype=self._form,
+                serializer=sharding,
+                compressors=None,
+                fill_value=_fill_value(self._form),
+            )
+        return {f"{FLOW_DIRECTORY}/{key}": buffer.to_bytes() for key, buffer in sorted(memory.items())}
+
+
+def _shard_path(size_hw: tuple[int, int]) -> str:
+    return f"{FLOW_DIRECTORY}/{size_hw[0]}x{size_hw[1]}/c/0/0/0/0"

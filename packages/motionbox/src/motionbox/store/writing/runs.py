@@ -1,0 +1,280 @@
+"""Creating a run in a store, finding it again, and saying what changed when it is not the same run any more."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from motionbox.config import ExtractConfig
+from motionbox.errors import StoreError
+from motionbox.extraction.plan import InputFile, inputs_table
+from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths, check_store, read_json, run_paths
+from motionbox.store.writing.durable import (
+    fsync_directory,
+    make_directory,
+    parquet_bytes,
+    publish_file,
+    to_json,
+    write_file,
+)
+
+# Raised by every change of the code that changes numbers under the same config.
+ALGORITHM_VERSION = 3
+
+_SHAPING_LIBRARIES = ("motionbox", "numpy", "scipy", "opencv-contrib-python-headless", "numba", "av", "pyarrow", "zarr")
+_NUM_NAMED = 5
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is made from.
+
+    Attributes:
+        dataset: Name of the data set.
+        data_root: Directory of its files.
+        manifest: The clips, with label columns.
+        inputs: The files behind them.
+        config: Every number of the extraction.
+    """
+
+    dataset: str
+    data_root: Path
+    manifest: pa.Table
+    inputs: Sequence[InputFile]
+    config: ExtractConfig
+
+    def dataset_digest(self) -> str:
+        """Return the SHA-256 of the manifest and of path, size and time of change of every input."""
+        digest = hashlib.sha256()
+        for table in (self.manifest, inputs_table(self.inputs)):
+            for name in table.column_names:
+                values = table.column(name).to_pylist()
+                digest.update(json.dumps([name, values], default=str).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as found in a store.
+
+    Attributes:
+        paths: Where its files are.
+        config: Its resolved configuration.
+        info: The content of `run.json`.
+    """
+
+    paths: RunPaths
+    config: ExtractConfig
+    info: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """Return the run's name in the store."""
+        return self.paths.root.name
+
+    @property
+    def data_root(self) -> Path:
+        """Return the directory that the inputs are relative to."""
+        return Path(self.info["data_root"])
+
+    def manifest(self) -> pa.Table:
+        """Read the clips of the data set, with label columns."""
+        return pq.read_table(self.paths.manifest)
+
+    def plan(self) -> pa.Table:
+        """Read the pieces of all units, `plan.PLAN_SCHEMA`."""
+        return pq.read_table(self.paths.plan)
+
+
+def load_run(paths: RunPaths) -> Run:
+    """Read a run's `run.json`.
+
+    Raises:
+        StoreError: It is unreadable.
+    """
+    info = read_json(paths.run_json)
+    return Run(paths, ExtractConfig.model_validate(info["config"]), info)
+
+
+def prepare_store(store: Path) -> None:
+    """Create a store, or check that an existing one is ours and can be written.
+
+    Raises:
+        StoreError: Another program's store, a newer version, a directory with other things in it, or no permission.
+    """
+    try:
+        if (store / "store.json").exists():
+            check_store(store)
+        elif store.is_dir() and any(not entry.name.startswith(".") for entry in store.iterdir()):
+            raise StoreError(f"store {store} is a directory with other files in it; give --store another path")
+        make_directory(store)
+        content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
+        if not (store / "store.json").exists():
+            publish_file(store / "store.json", to_json(content), point="run")
+        make_directory(store / "runs")
+        _check_links(store)
+    except OSError as error:
+        raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
+
+
+def _check_links(store: Path) -> None:
+    probe = store / f".probe-{uuid.uuid4().hex}"
+    probe.touch()
+    linked = probe.with_suffix(".linked")
+    try:
+        os.link(probe, linked)
+        linked.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"store {store} lies on a file system without hard links ({error.strerror}), which commits need; "
+            "give --store a path on another one"
+        ) from None
+    finally:
+        probe.unlink()
+
+
+def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], pa.Table], *, new_run: bool) -> Run:
+    """Return the run of a store that these inputs and parameters belong to, creating it where the store has none.
+
+    Args:
+        store: A store that `prepare_store` has seen.
+        inputs: Data set and config.
+        make_plan: Returns `plan.PLAN_SCHEMA`; called only for a new run.
+        new_run: Create a further run where the inputs differ from the store's last one.
+
+    Raises:
+        StoreError: They differ and `new_run` is False; says what changed.
+    """
+    parts = {
+        "config_digest": inputs.config.digest(),
+        "algorithm_version": ALGORITHM_VERSION,
+        "dataset_digest": inputs.dataset_digest(),
+    }
+    run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    runs = run_paths(store)
+    for paths in runs:
+        if paths.root.name == run_id:
+            return load_run(paths)
+    if runs and not new_run:
+        changes = describe_changes(load_run(runs[-1]), inputs)
+        raise StoreError(
+            f"store {store} holds a run of other inputs or parameters:\n  "
+            + "\n  ".join(changes)
+            + "\nrestore them to resume it, or add --new-run to start another run in this store"
+        )
+    try:
+        return _create_run(store, run_id, inputs, make_plan(), parts)
+    except OSError as error:
+        raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
+
+
+def _create_run(store: Path, run_id: str, inputs: RunInputs, plan: pa.Table, parts: dict[str, Any]) -> Run:
+    info = {
+        "format": FORMAT_NAME,
+        "run_id": run_id,
+        **parts,
+        "created_unix": time.time(),
+        "dataset": inputs.dataset,
+        "data_root": str(inputs.data_root.resolve()),
+        "num_clips": inputs.manifest.num_rows,
+        "num_videos": len(set(inputs.manifest.column("video_id").to_pylist())),
+        "num_units": len(set(plan.column("unit_id").to_pylist())),
+        "versions": library_versions(),
+        "config": inputs.config.model_dump(mode="json"),
+    }
+    private = store / "runs" / f".{run_id}.{uuid.uuid4().hex}"
+    private.mkdir()
+    try:
+        paths = RunPaths(private)
+        for path, table in (
+            (paths.manifest, inputs.manifest),
+            (paths.inputs, inputs_table(inputs.inputs)),
+            (paths.plan, plan),
+        ):
+            write_file(path, parquet_bytes(table), point="run")
+        for directory in (paths.attempts, paths.commits, paths.failures, paths.snapshots):
+            directory.mkdir()
+        write_file(paths.run_json, to_json(info), point="run")
+        fsync_directory(private)
+        with contextlib.suppress(FileExistsError):
+            _rename_new(private, store / "runs" / run_id)
+        fsync_directory(store / "runs")
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    return load_run(RunPaths(store / "runs" / run_id))
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename a directory to a name that nothing has, raising FileExistsError otherwise."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise FileExistsError(str(target)) from None
+        raise
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of everything that shapes the numbers; what is not installed is left out."""
+    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for name in _SHAPING_LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def describe_changes(run: Run, inputs: RunInputs) -> list[str]:
+    """Say line by line how inputs and parameters differ from a run's."""
+    lines = _config_changes(run.info["config"], inputs.config.model_dump(mode="json"), "")
+    if run.info.get("algorithm_version") != ALGORITHM_VERSION:
+        lines.append(f"algorithm version: {run.info.get('algorithm_version')} -> {ALGORITHM_VERSION}")
+    lines += _row_changes("clip", run.manifest(), inputs.manifest, "clip_id")
+    lines += _row_changes("input file", pq.read_table(run.paths.inputs), inputs_table(inputs.inputs), "path")
+    return lines or ["the order of the clips"]
+
+
+def _config_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += _config_changes(before, after, f"{prefix}{key}.")
+        elif before != after and key != "preset":
+            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return lines
+
+
+def _row_changes(noun: str, old: pa.Table, new: pa.Table, key: str) -> list[str]:
+    before = {row[key]: row for row in old.to_pylist()}
+    after = {row[key]: row for row in new.to_pylist()}
+    groups = {
+        "removed": [name for name in before if name not in after],
+        "added": [name for name in after if name not in before],
+        "changed": [name for name, row in after.items() if name in before and before[name] != row],
+    }
+    return [
+        f"{len(names):,} {noun}{'s' if len(names) != 1 else ''} {what}: {_first_few(names)}"
+        for what, names in groups.items()
+        if names
+    ]
+
+
+def _first_few(names: list[str]) -> str:
+    named = ", ".join(name if len(name) <= 80 else name[:77] + "..." for name in names[:_NUM_NAMED])
+    return named + (", ..." if len(names) > _NUM_NAMED else "")

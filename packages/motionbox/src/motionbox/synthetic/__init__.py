@@ -1,0 +1,24 @@
+"""The generated data set: small kitchen videos that this package draws itself, with exact boxes.
+
+A hand comes into a shaky first-person view of a table and moves, lifts, turns, shakes or opens one of the objects. The
+verb is told by motion alone, the noun by appearance alone. Everything follows from a seed.
+"""
+
+from motionbox.synthetic.actions import VERBS
+from motionbox.synthetic.plan import ClipPlan, SyntheticConfig, plan_clips
+from motionbox.synthetic.props import NOUNS
+from motionbox.synthetic.scene import RenderedClip, render_clip
+from motionbox.synthetic.writer import SyntheticSet, draw_clip, write_dataset
+
+__all__ = [
+    "NOUNS",
+    "VERBS",
+    "ClipPlan",
+    "RenderedClip",
+    "SyntheticConfig",
+    "SyntheticSet",
+    "draw_clip",
+    "plan_clips",
+    "render_clip",
+    "write_dataset",
+]

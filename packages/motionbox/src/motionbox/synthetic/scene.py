@@ -1,0 +1,325 @@
+"""One clip: table, clutter, the object and the hand, seen by a moving camera; pixels and their true boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from motionbox.synthetic.actions import ActionTracks, action_tracks, smooth_walk
+from motionbox.synthetic.background import draw_table
+from motionbox.synthetic.hand import draw_hand
+from motionbox.synthetic.props import CLUTTER, NOUNS, Prop, draw_clutter, draw_prop
+from motionbox.synthetic.shapes import Plane, Sprite
+
+Matrix = NDArray[np.float64]
+Boxes = NDArray[np.int16]
+
+_MARGIN = 0.3  # of the width: table drawn beyond the frame, for the camera to move over
+_SUPERSAMPLE = 1.4  # texture pixels per frame pixel
+_LIFT_SHARE = 0.24  # of the height: how far up the picture a lifted object goes
+_SHADOW = np.array([0.045, 0.06])  # of the width, per unit of height above the table
+_ABSENT = (-1, -1, -1, -1)
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    """A clip before encoding.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB.
+        hand_boxes: (T, 4) int16 xyxy, half-open pixels, clipped to the frame; -1 where no hand is in the picture.
+        object_boxes: The same for the moved object with its lid, whether or not the hand covers part of it.
+    """
+
+    frames: NDArray[np.uint8]
+    hand_boxes: Boxes
+    object_boxes: Boxes
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A sprite and its soft shadows, near (resting) and far (lifted)."""
+
+    sprite: Sprite
+    near: Sprite
+    far: Sprite
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Everything of a clip that does not change over time."""
+
+    table: Plane
+    prop: Prop
+    body: _Layer
+    lid: _Layer
+    hand: _Layer
+    unit_px: float
+    hand_unit_px: float
+    angle: float
+    arm_angle: float
+    exit_px: float
+
+
+def render_clip(
+    verb: str,
+    noun: str,
+    width: int,
+    height: int,
+    num_frames: int,
+    rng: np.random.Generator,
+    *,
+    camera_motion: bool = True,
+) -> RenderedClip:
+    """Draw one clip.
+
+    Args:
+        verb: One of `actions.VERBS`.
+        noun: One of `props.NOUNS`.
+        width: Pixels, at least 64.
+        height: Pixels, at least 64.
+        num_frames: At least 2.
+        rng: Source of everything random; the same state gives the same pixels.
+        camera_motion: Shake, pan, zoom and rotate the camera; otherwise it stands still.
+
+    Raises:
+        ValueError: An unknown verb or noun, or a size that is too small.
+    """
+    if min(width, height) < 64:
+        raise ValueError(f"width and height must be at least 64, got {width} x {height}")
+    tracks = action_tracks(verb, num_frames, rng)
+    stage = _set_stage(noun, width, height, tracks, rng)
+    cameras = _camera_path(width, height, num_frames, rng, moving=camera_motion)
+    finish = _Finish(width, height, num_frames, rng)
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    hand_boxes, object_boxes = np.empty((2, num_frames, 4), np.int16)
+    for index in range(num_frames):
+        picture, hand_boxes[index], object_boxes[index] = _draw_frame(
+            stage, tracks, cameras[index], index, width, height
+        )
+        frames[index] = finish(picture, index)
+    return RenderedClip(frames, hand_boxes, object_boxes)
+
+
+def _set_stage(noun: str, width: int, height: int, tracks: ActionTracks, rng: np.random.Generator) -> _Stage:
+    unit_px = width * rng.uniform(0.105, 0.14)
+    prop = draw_prop(noun, unit_px * _SUPERSAMPLE, rng)
+    hand_unit_px = width * rng.uniform(0.12, 0.15)
+    arm_length = 1.3 * np.hypot(width, height) / hand_unit_px
+    arm_angle = rng.uniform(-1.2, 1.2)
+    grip_angle = np.arctan2(prop.grip[1], prop.grip[0])
+    angle = arm_angle + np.pi / 2 - grip_angle + rng.uniform(-1.2, 1.2)
+    table = _set_table(noun, width, height, unit_px, tracks, rng)
+    face = prop.lid_face(float(tracks.lid[0]))
+    return _Stage(
+        table=table,
+        prop=prop,
+        body=_with_shadows(prop.body),
+        lid=_with_shadows(face),
+        hand=_with_shadows(draw_hand(hand_unit_px * _SUPERSAMPLE, float(arm_length), rng)),
+        unit_px=unit_px * prop.size,
+        hand_unit_px=hand_unit_px,
+        angle=float(angle),
+        arm_angle=float(arm_angle),
+        exit_px=width * rng.uniform(0.5, 0.8),
+    )
+
+
+def _with_shadows(sprite: Sprite) -> _Layer:
+    return _Layer(sprite, _shadow(sprite, 0.1), _shadow(sprite, 0.3))
+
+
+def _shadow(sprite: Sprite, blur_units: float) -> Sprite:
+    """Return a sprite's silhouette, blurred; drawn at half resolution because it is soft anyway."""
+    pad = round(3 * blur_units * sprite.px_per_unit)
+    alpha = cv2.copyMakeBorder(sprite.rgba[..., 3], pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    blurred = cv2.GaussianBlur(alpha, (0, 0), blur_units * sprite.px_per_unit)
+    return Sprite(np.asarray(blurred, np.float32), (sprite.origin[0] + pad, sprite.origin[1] + pad), sprite.px_per_unit)
+
+
+def _set_table(
+    noun: str, width: int, height: int, unit_px: float, tracks: ActionTracks, rng: np.random.Generator
+) -> Plane:
+    """Draw the table with clutter and, often, a second object that nobody touches; in texture pixels."""
+    margin = _MARGIN * width
+    shape = (round((width + 2 * margin) * _SUPERSAMPLE), round((height + 2 * margin) * _SUPERSAMPLE))
+    table = draw_table(*shape, width * _SUPERSAMPLE, rng)
+    to_table = _scale(_SUPERSAMPLE) @ _shift(margin, margin)
+    path = np.stack([tracks.x * width, tracks.y * height - _LIFT_SHARE * height * tracks.height], axis=1)
+    extras: list[str] = [CLUTTER[kind] for kind in rng.integers(len(CLUTTER), size=rng.integers(2, 6))]
+    others = [other for other in NOUNS if other != noun]
+    if rng.uniform() < 0.6:
+        extras.append(others[rng.integers(len(others))])
+    for kind in extras:
+        spot = rng.uniform((-0.15, -0.15), (1.15, 1.15)) * (width, height)
+        if np.hypot(*(path - spot).T).min() < 2.3 * unit_px:
+            continue
+        pose = to_table @ _shift(*spot) @ _turn(rng.uniform(0, 2 * np.pi)) @ _scale(unit_px * rng.uniform(0.8, 1.0))
+        if kind in CLUTTER:
+            _lay(table, _with_shadows(draw_clutter(kind, unit_px * _SUPERSAMPLE, rng)), pose, width)
+        else:
+            prop, opening = draw_prop(kind, unit_px * _SUPERSAMPLE, rng), float(rng.uniform(0, 0.8))
+            _lay(table, _with_shadows(prop.body), pose, width)
+            _lay(table, _with_shadows(prop.lid_face(opening)), pose @ prop.lid_transform(opening), width)
+    return table
+
+
+def _lay(table: Plane, layer: _Layer, pose: Matrix, width: int) -> None:
+    offset = _SHADOW * width * _SUPERSAMPLE * 0.25
+    _darken(table, layer.near, _shift(*offset) @ pose, 0.4)
+    _composite(table, layer.sprite, pose)
+
+
+def _draw_frame(
+    stage: _Stage, tracks: ActionTracks, camera: Matrix, index: int, width: int, height: int
+) -> tuple[Plane, tuple[int, ...], tuple[int, ...]]:
+    """Draw one frame; returns the picture (H, W, 3) float32 and the boxes of hand and object."""
+    margin = _MARGIN * width
+    from_table = camera @ _shift(-margin, -margin) @ _scale(1 / _SUPERSAMPLE)
+    picture = np.asarray(
+        cv2.warpAffine(stage.table, from_table[:2], (width, height), borderMode=cv2.BORDER_REFLECT), np.float32
+    )
+    lift, opening, turn = float(tracks.height[index]), float(tracks.lid[index]), float(tracks.turn[index])
+    spot = _shift(tracks.x[index] * width, tracks.y[index] * height)
+    shaky = tracks.tremor[index] * width * min(1.0, 5 * lift)
+    raised = _shift(shaky[0], shaky[1] - _LIFT_SHARE * height * lift)
+    own = _turn(stage.angle + turn) @ _scale(stage.unit_px * (1 + 0.16 * lift))
+    pose = camera @ raised @ spot @ own
+    cast = camera @ _shift(*(_SHADOW * width * (0.2 + lift))) @ spot @ own
+    lid_move = stage.prop.lid_transform(opening)
+    lid = _Layer(stage.prop.lid_face(opening), stage.lid.near, stage.lid.far)
+    _cast_shadow(picture, stage.body, cast, lift)
+    _cast_shadow(picture, lid, cast @ lid_move, lift)
+    body_mask = _composite(picture, stage.body.sprite, pose)
+    if opening > 0:
+        _darken(picture, lid.near, camera @ _shift(*(_SHADOW * width * 0.2)) @ raised @ spot @ own @ lid_move, 0.25)
+    lid_mask = _composite(picture, lid.sprite, pose @ lid_move)
+    hand_mask = _draw_hand_on(picture, stage, tracks, camera, raised @ spot @ own @ lid_move, index)
+    return picture, _box_of(hand_mask), _box_of(body_mask, lid_mask)
+
+
+def _draw_hand_on(
+    picture: Plane, stage: _Stage, tracks: ActionTracks, camera: Matrix, grip_pose: Matrix, index: int
+) -> tuple[int, int, NDArray[np.bool_]] | None:
+    """Draw the hand that holds the lid's grip, or comes towards it; returns its mask."""
+    lift = float(tracks.height[index])
+    contact = grip_pose @ np.array([*stage.prop.grip, 1.0])
+    arm_angle = stage.arm_angle + 0.45 * float(tracks.turn[index])
+    away = stage.exit_px * float(tracks.reach[index])
+    shaky = tracks.tremor[index] * picture.shape[1] * max(0.0, 1 - 5 * lift)  # in the air the grip shakes already
+    spot = _shift(shaky[0] - away * np.sin(arm_angle), shaky[1] + away * np.cos(arm_angle)) @ _shift(*contact[:2])
+    own = _turn(arm_angle) @ _scale(stage.hand_unit_px * (1 + 0.16 * lift))
+    shadow = _SHADOW * picture.shape[1] * (0.35 + lift) + (0, _LIFT_SHARE * picture.shape[0] * lift)
+    _cast_shadow(picture, stage.hand, camera @ _shift(*shadow) @ spot @ own, 0.4 + 0.6 * lift)
+    return _composite(picture, stage.hand.sprite, camera @ spot @ own)
+
+
+def _cast_shadow(picture: Plane, layer: _Layer, pose: Matrix, lift: float) -> None:
+    soft = min(1.0, lift)
+    if soft < 1:
+        _darken(picture, layer.near, pose, 0.42 * (1 - soft))
+    if soft > 0:
+        _darken(picture, layer.far, pose, 0.34 * soft)
+
+
+def _warp(sprite: Sprite, pose: Matrix, shape: tuple[int, int]) -> tuple[int, int, Plane] | None:
+    """Warp a sprite into the part of the picture that it covers; None where it is outside."""
+    height, width = sprite.rgba.shape[:2]
+    matrix = pose @ _scale(1 / sprite.px_per_unit) @ _shift(-sprite.origin[0], -sprite.origin[1])
+    corners = matrix[:2] @ np.array([[-1, width, -1, width], [-1, -1, height, height], [1, 1, 1, 1]])
+    left, top = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, (shape[1], shape[0]))
+    if left >= right or top >= bottom:
+        return None
+    local = (_shift(-left, -top) @ matrix)[:2]
+    patch = cv2.warpAffine(sprite.rgba, local, (int(right - left), int(bottom - top)))
+    return int(left), int(top), np.asarray(patch, np.float32)
+
+
+def _composite(picture: Plane, sprite: Sprite, pose: Matrix) -> tuple[int, int, NDArray[np.bool_]] | None:
+    """Draw a sprite; returns the position and mask of its pixels that are at least half covered."""
+    warped = _warp(sprite, pose, picture.shape[:2])
+    if warped is None:
+        return None
+    left, top, patch = warped
+    region = picture[top : top + patch.shape[0], left : left + patch.shape[1]]
+    region *= 1 - patch[..., 3:]
+    region += patch[..., :3]
+    return left, top, patch[..., 3] >= 0.5
+
+
+def _darken(picture: Plane, shadow: Sprite, pose: Matrix, strength: float) -> None:
+    warped = _warp(shadow, pose, picture.shape[:2])
+    if warped is not None:
+        left, top, patch = warped
+        picture[top : top + patch.shape[0], left : left + patch.shape[1]] *= (1 - strength * patch)[..., None]
+
+
+def _box_of(*masks: tuple[int, int, NDArray[np.bool_]] | None) -> tuple[int, ...]:
+    """Return the bounding box of masks, xyxy half-open; -1 four times where nothing is in the picture."""
+    boxes = []
+    for mask in masks:
+        if mask is not None and mask[2].any():
+            left, top, inside = mask
+            columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
+            boxes.append((left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1))
+    if not boxes:
+        return _ABSENT
+    stacked = np.array(boxes)
+    return (*map(int, stacked[:, :2].min(axis=0)), *map(int, stacked[:, 2:].max(axis=0)))
+
+
+def _shift(x: float, y: float) -> Matrix:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
+
+
+def _scale(factor: float) -> Matrix:
+    return np.diag([factor, factor, 1.0])
+
+
+def _turn(radians: float) -> Matrix:
+    cosine, sine = np.cos(radians), np.sin(radians)
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
+
+
+def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Generator, *, moving: bool) -> list[Matrix]:
+    """Draw the matrices that take the table (in pixels) to the frame, one per frame."""
+    time = np.linspace(-0.5, 0.5, num_frames)
+    reach = np.array([0.13, 0.09, 0.11, 0.10]) * [width, width, 1, 1]  # pan x, pan y, roll (radians), zoom
+    slope = rng.uniform(-1, 1, 4) * reach
+    sway = rng.uniform(0, 0.3, 4) * reach
+    phase, rate = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.7, 1.6, 4)
+    jitter = smooth_walk(num_frames, rng, (4,)) * rng.uniform(0.3, 1.0) * [0.003 * width, 0.003 * width, 0.003, 0.002]
+    path = time[:, None] * slope + sway * np.sin(phase + 2 * np.pi * rate * time[:, None]) + jitter
+    if not moving:
+        path = np.zeros_like(path)
+    centre = _shift(width / 2, height / 2)
+    back = _shift(-width / 2, -height / 2)
+    return [
+        centre @ _shift(pan_x, pan_y) @ _turn(roll) @ _scale(1.04 + zoom) @ back for pan_x, pan_y, roll, zoom in path
+    ]
+
+
+class _Finish:
+    """The camera's rendering: white balance, vignette, slight exposure flicker and sensor noise."""
+
+    def __init__(self, width: int, height: int, num_frames: int, rng: np.random.Generator) -> None:
+        x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
+        warm = rng.uniform(-0.07, 0.07)
+        gain = rng.uniform(0.82, 1.1) * np.array([1 + warm, 1.0, 1 - warm])
+        self._light = ((1 - rng.uniform(0.04, 0.14) * (x**2 + y**2))[..., None] * gain).astype(np.float32)
+        self._exposure = (1 + 0.008 * smooth_walk(num_frames, rng)).astype(np.float32)
+        grain = rng.standard_normal((height + 64, width + 64, 3)).astype(np.float32)
+        self._grain = cv2.GaussianBlur(grain, (0, 0), 0.6) * np.float32(rng.uniform(2.0, 5.0))
+        self._corners = rng.integers(0, 64, (num_frames, 2))
+
+    def __call__(self, picture: Plane, index: int) -> NDArray[np.uint8]:
+        """Return the frame as a camera would record it, (H, W, 3) uint8."""
+        height, width = picture.shape[:2]
+        top, left = self._corners[index]
+        lit = picture * (self._light * self._exposure[index]) + self._grain[top : top + height, left : left + width]
+        recorded: NDArray[np.uint8] = np.clip(lit + 0.5, 0, 255).astype(np.uint8)
+        return recorded

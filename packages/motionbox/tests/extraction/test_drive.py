@@ -1,0 +1,293 @@
+import errno
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from motionbox.errors import InputError, Interrupted, Reason
+from motionbox.extraction import worker
+from motionbox.extraction.drive import EngineOptions, Stop, drive
+from motionbox.extraction.executors import SerialExecutor
+from motionbox.extraction.plan import units_of
+from motionbox.extraction.progress import Counts, PlainReporter, format_seconds
+from motionbox.extraction.snapshot import make_snapshot
+from motionbox.extraction.worker import Acknowledgement, Task
+from motionbox.store import open_store
+from motionbox.store.layout import read_json
+from motionbox.store.writing.commit import commit_unit
+from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
+from motionbox.store.writing.runs import Run
+from store_support import DifferenceFlow, NumberSource, make_run, number_videos
+
+VIDEOS = {"a": "60@25", "b": "30@25", "c": "300@25", "d": "10@25"}
+
+
+@pytest.fixture(autouse=True)
+def number_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), DifferenceFlow()))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    manifest = number_videos(tmp_path / "videos", VIDEOS)
+    return make_run(tmp_path / "store", tmp_path / "videos", manifest, max_frames=100)
+
+
+def drive_serially(run: Run, **options) -> str:
+    stream = io.StringIO()
+    drive(run, SerialExecutor(), EngineOptions(**options), PlainReporter(stream))
+    return stream.getvalue()
+
+
+def statuses(run: Run) -> dict[str, tuple[str, str]]:
+    make_snapshot(run)
+    rows = open_store(run.paths.root.parent.parent).clips().to_pylist()
+    return {row["clip_id"]: (row["status"], row["reason"].split(":")[0]) for row in rows}
+
+
+def test_a_run_commits_every_unit_and_a_second_does_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = drive_serially(run)
+    assert "4/4 clips" in text
+    assert run.paths.committed_units() == [unit.unit_id for unit in units_of(run.plan())]
+    assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
+    assert not list(run.paths.attempts.rglob("working-*"))
+    monkeypatch.setattr(worker, "_tools", None)  # would fail if it were used
+    drive_serially(run)
+
+
+def test_a_deterministic_error_is_a_result_of_the_first_attempt(tmp_path: Path) -> None:
+    manifest = number_videos(tmp_path / "videos", {**VIDEOS, "x": "error not_a_video"})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    drive_serially(run)
+    assert statuses(run)["x"] == ("failed", "not_a_video")
+    assert not any(run.paths.failures.iterdir())
+
+
+def test_a_video_that_crashes_three_times_is_quarantined_alone(tmp_path: Path) -> None:
+    manifest = number_videos(tmp_path / "videos", {**VIDEOS, "x": "error crashed", "y": "error timeout"})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    text = drive_serially(run)
+    assert statuses(run) == {
+        **dict.fromkeys(VIDEOS, ("ok", "")),
+        "x": ("failed", "crashed"),
+        "y": ("failed", "timeout"),
+    }
+    faults = [f for unit in units_of(run.plan()) for f in recorded_faults(run.paths, unit.unit_id)]
+    assert sorted(f.video_id for f in faults) == ["x"] * MAX_FAULTS + ["y"] * MAX_FAULTS
+    assert f"{2 * MAX_FAULTS} faults" in text
+
+
+def test_faults_are_counted_over_sessions(run: Run) -> None:
+    for number in range(MAX_FAULTS):
+        assert quarantined(run.paths, "u000000", ["a", "b"]) == {}
+        record_fault(run.paths, "u000000", Fault(Reason.CRASHED, f"crash {number}", "a"))
+    found = quarantined(run.paths, "u000000", ["a", "b"])
+    assert list(found) == ["a"]
+    assert found["a"][0] is Reason.CRASHED
+    assert quarantined(run.paths, "u000001", ["a"]) == {}
+
+
+def test_faults_without_a_culprit_quarantine_the_unit(run: Run) -> None:
+    for _ in range(MAX_FAULTS):
+        record_fault(run.paths, "u000000", Fault(Reason.OUT_OF_MEMORY, "killed", None))
+    assert set(quarantined(run.paths, "u000000", ["a", "b"])) == {"a", "b"}
+
+
+class Failing(SerialExecutor):
+    """Answers the first attempts itself."""
+
+    def __init__(self, answers: list[Acknowledgement]) -> None:
+        super().__init__()
+        self.answers = answers
+        self.attempts: list[str] = []
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:
+        self.attempts.append(self._waiting[0][0].unit.unit_id)
+        if self.answers and self.answers[0].unit_id == self.attempts[-1]:
+            self._waiting.pop()
+            return [self.answers.pop(0)]
+        return super().wait(timeout_seconds)
+
+
+def test_a_store_fault_is_tried_again_and_never_blamed_on_a_video(run: Run) -> None:
+    executor = Failing([Acknowledgement("u000000", store_error="EIO")] * 2)
+    drive(run, executor, EngineOptions(), PlainReporter(io.StringIO()))
+    assert executor.attempts.count("u000000") == 3
+    assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
+    assert not any(run.paths.failures.iterdir())
+
+
+def test_a_unit_that_cannot_be_stored_leaves_the_run_resumable(run: Run) -> None:
+    executor = Failing([Acknowledgement("u000001", store_error="EIO")] * 3)
+    with pytest.raises(Interrupted, match="1 units could not be stored, the first is u000001: EIO"):
+        drive(run, executor, EngineOptions(), PlainReporter(io.StringIO()))
+    assert "u000001" not in run.paths.committed_units()
+    drive_serially(run)
+    assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
+
+
+def test_a_full_disk_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **facts: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(worker, "commit_unit", full)
+    with pytest.raises(Interrupted, match=r"No space left on device.*units left; the same command resumes"):
+        drive_serially(run)
+    assert run.paths.committed_units() == []
+    monkeypatch.setattr(worker, "commit_unit", commit_unit)
+    drive_serially(run)
+    assert len(run.paths.committed_units()) == len(units_of(run.plan()))
+
+
+def test_a_machine_that_lacks_something_ends_the_run_and_blames_no_video(run: Run, monkeypatch) -> None:
+    def tools(*_arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'numba'")
+
+    monkeypatch.setattr(worker, "_tools", tools)
+    with pytest.raises(InputError, match="No module named 'numba'"):
+        drive_serially(run)
+    assert not any(run.paths.failures.iterdir())
+
+
+def test_a_bug_on_one_video_costs_that_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Buggy(DifferenceFlow):
+        def __call__(self, frame0, frame1, *, initial=None):
+            if int(frame0[0, 0]) == int(bad[0, 0]) and (frame0[24:] == bad[24:]).all():
+                raise ZeroDivisionError("planted")
+            return super().__call__(frame0, frame1, initial=initial)
+
+    manifest = number_videos(tmp_path / "videos", VIDEOS)
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    path = tmp_path / "videos" / "d.num"
+    bad = next(NumberSource().open(path, start_seconds=None, stop_seconds=None, frame_fps=None)[1]).grey
+    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), Buggy()))
+    drive_serially(run)
+    assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "d": ("failed", "internal")}
+
+
+def test_a_lost_node_costs_an_attempt_and_no_blame(run: Run) -> None:
+    executor = Failing([Acknowledgement("u000000", lost="node died")] * 5)
+    drive(run, executor, EngineOptions(), PlainReporter(io.StringIO()))
+    assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_and_the_same_command_resumes(run: Run, monkeypatch, number: signal.Signals) -> None:
+    real = worker.commit_unit
+
+    def signalling(*args, **facts) -> bool:
+        os.kill(os.getpid(), number)
+        return real(*args, **facts)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(worker, "commit_unit", signalling)
+    with pytest.raises(Interrupted, match=f"stopped by {number.name} with .* units left"):
+        drive_serially(run)
+    assert len(run.paths.committed_units()) == 1  # the unit under way was finished
+    assert signal.getsignal(number) is before
+    monkeypatch.setattr(worker, "commit_unit", real)
+    drive_serially(run)
+    assert len(run.paths.committed_units()) == len(units_of(run.plan()))
+
+
+def test_a_signal_at_the_last_unit_leaves_only_the_snapshot(run: Run, monkeypatch) -> None:
+    real, num_units = worker.commit_unit, len(units_of(run.plan()))
+
+    def signalling(*args, **facts) -> bool:
+        if len(run.paths.committed_units()) == num_units - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **facts)
+
+    monkeypatch.setattr(worker, "commit_unit", signalling)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM with only the snapshot left"):
+        drive_serially(run)
+
+
+def test_work_under_way_is_abandoned_when_the_drain_is_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopping(self, name, count, fps, start, stop, breaks):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, name, count, fps, start, stop, breaks)
+
+    real = NumberSource._frames
+    monkeypatch.setattr(NumberSource, "_frames", stopping)
+    with pytest.raises(Interrupted):
+        drive_serially(run, drain_seconds=0.0)
+    assert run.paths.committed_units() == []
+    assert not list(run.paths.attempts.rglob("working-*"))
+
+
+class Deaf(SerialExecutor):
+    """Works for ever; SIGTERM comes while it does."""
+
+    num_slots = 2
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:  # noqa: ARG002
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    def cancel(self, task: Task) -> None:  # noqa: ARG002
+        self._waiting.clear()
+
+
+def test_abandoned_units_are_among_those_left(run: Run) -> None:
+    with pytest.raises(Interrupted, match=f"with {len(units_of(run.plan()))} units left"):
+        drive(run, Deaf(), EngineOptions(drain_seconds=0.0), PlainReporter(io.StringIO()))
+
+
+def test_a_second_signal_ends_the_drain() -> None:
+    stop = Stop()
+    stop.request("first", 30.0)
+    assert not stop.overdue()
+    stop.request("second", 30.0)
+    assert stop.overdue()
+    assert stop.reason == "first"
+
+
+class Stalling(SerialExecutor):
+    """Gives a sign of life long ago and never an answer, until the engine kills the attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_cancelled = 0
+
+    def submit(self, task, check) -> None:
+        super().submit(task, check)
+        if self.num_cancelled < MAX_FAULTS:
+            task.sign_of_life.parent.mkdir(parents=True, exist_ok=True)
+            task.sign_of_life.write_text('["a", 7]')
+
+    def wait(self, timeout_seconds: float) -> list[Acknowledgement]:
+        task = self._waiting[0][0]
+        if task.unit.unit_id != "u000000" or "a" in task.skip:
+            return super().wait(timeout_seconds)
+        if task.token != getattr(self, "killed", None):
+            return []
+        self._waiting.pop()
+        return [Acknowledgement("u000000", fault=Fault(Reason.TIMEOUT, "no sign of life", "a"))]
+
+    def cancel(self, task: Task) -> None:
+        self.killed = task.token
+        self.num_cancelled += 1
+
+
+def test_a_worker_without_a_sign_of_life_is_killed(run: Run) -> None:
+    executor = Stalling()
+    drive(run, executor, EngineOptions(stall_seconds=0.0), PlainReporter(io.StringIO()))
+    assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "a": ("failed", "timeout")}
+
+
+def test_progress_is_left_for_status(run: Run) -> None:
+    drive_serially(run)
+    progress = read_json(run.paths.progress)
+    assert (progress["done_units"], progress["done_clips"]) == (progress["num_units"], 4)
+
+
+def test_progress_line() -> None:
+    counts = Counts(num_units=10, num_clips=2000, num_frames_estimated=3000, done_units=4, done_clips=1200)
+    assert counts.line().endswith("ETA -")
+    counts.started -= 10
+    counts.num_frames, counts.num_frames_under_way, counts.num_failed_videos = 900, 100, 3
+    assert counts.line().startswith("1,200/2,000 clips · 4/10 units · 3 with errors · 100.0 frames/s · ETA 0:20")
+    assert [format_seconds(s) for s in (None, 3.2, 75, 3725)] == ["-", "0:03", "1:15", "1:02:05"]

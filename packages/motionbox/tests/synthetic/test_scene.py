@@ -1,0 +1,135 @@
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from motionbox.synthetic import NOUNS, VERBS, render_clip, scene
+from motionbox.synthetic.shapes import Canvas, rounded_box
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
+def small_clip(verb="push right", noun="mug", seed=0, num_frames=8, **options):
+    return render_clip(verb, noun, 96, 72, num_frames, np.random.default_rng(seed), **options)
+
+
+def test_the_same_seed_gives_the_same_pixels():
+    first, again, other = small_clip(seed=3), small_clip(seed=3), small_clip(seed=4)
+    np.testing.assert_array_equal(first.frames, again.frames)
+    np.testing.assert_array_equal(first.hand_boxes, again.hand_boxes)
+    assert (first.frames != other.frames).any()
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_every_noun_is_drawn_with_boxes_inside_the_frame(noun):
+    for index, verb in enumerate(VERBS):
+        clip = small_clip(verb, noun, seed=index, num_frames=4)
+        assert clip.frames.shape == (4, 72, 96, 3)
+        assert clip.frames.std() > 10
+        for boxes in (clip.hand_boxes, clip.object_boxes):
+            assert boxes.dtype == np.int16
+            present = boxes[boxes[:, 0] >= 0]
+            assert (boxes[boxes[:, 0] < 0] == -1).all()
+            assert (present[:, :2] < present[:, 2:]).all()
+            assert (present <= (96, 72, 96, 72)).all()
+            assert (present >= 0).all()
+
+
+@pytest.mark.parametrize(("verb", "axis", "sign"), [("push left", 0, -1), ("push right", 0, 1), ("lift", 1, -1)])
+def test_the_object_box_follows_the_verb(verb, axis, sign):
+    for seed in range(4):
+        boxes = small_clip(verb, "bowl", seed=seed, num_frames=6, camera_motion=False).object_boxes.astype(float)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        assert sign * (centres[-1] - centres[0])[axis] > 4
+        assert sign * (centres[-1] - centres[0])[axis] > abs(centres[-1] - centres[0])[1 - axis]
+
+
+def test_all_change_lies_in_the_boxes_when_the_camera_stands_still():
+    """Beyond sensor noise and the objects' shadows, pixels only change where a box says that hand or object is."""
+    for seed, verb in enumerate(("push left", "lift", "rotate clockwise", "open")):
+        clip = small_clip(verb, "box", seed=seed, num_frames=10, camera_motion=False)
+        inside = np.zeros((72, 96), bool)
+        for x1, y1, x2, y2 in np.concatenate([clip.hand_boxes, clip.object_boxes]):
+            if x1 >= 0:
+                inside[y1:y2, x1:x2] = True
+        grey = clip.frames.mean(axis=3)
+        swing = np.ptp(cv2.GaussianBlur(grey.transpose(1, 2, 0), (0, 0), 1.5), axis=2)
+        strong = swing > 60  # shadows are softer than that
+        assert strong.any()
+        assert inside[strong].mean() > 0.97
+
+
+def test_a_still_camera_keeps_the_table_still_and_a_moving_one_does_not():
+    still = small_clip("open", seed=2, camera_motion=False).frames[:, :8, :8].astype(float).mean(axis=3)
+    moving = small_clip("open", seed=2).frames[:, :8, :8].astype(float).mean(axis=3)
+    assert still.std(axis=0).mean() < 6
+    assert moving.std(axis=0).mean() > 1.5 * still.std(axis=0).mean()
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.4, 2.0])
+def test_the_box_of_a_sprite_is_that_of_its_pixels(turn):
+    """Known answer: a red card on black; its box is the extent of the pixels that are at least half red."""
+    card = Canvas(-1.2, -0.7, 1.2, 0.7, 20)
+    card.fill(rounded_box(card.x, card.y, (-1, -0.5, 1, 0.5), 0.01), (200.0, 0.0, 0.0))
+    picture = np.zeros((80, 100, 3), np.float32)
+    # Poses count from the centre of the first pixel, so this card covers x 25..65 and y 20..40 of the pixel grid.
+    pose = scene._shift(44.5, 29.5) @ scene._turn(turn) @ scene._scale(20)
+    box = scene._box_of(scene._composite(picture, card.sprite(), pose))
+    rows, columns = np.nonzero(picture[..., 0] >= 100)
+    assert box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    if turn == 0:
+        assert box == (25, 20, 65, 40)
+
+
+def test_a_sprite_at_the_edge_is_clipped_and_one_outside_has_no_box():
+    card = Canvas(-1, -1, 1, 1, 10)
+    card.fill(rounded_box(card.x, card.y, (-1, -1, 1, 1), 0.01), (255.0, 255.0, 255.0))
+    picture = np.zeros((50, 50, 3), np.float32)
+    half_out = scene._composite(picture, card.sprite(), scene._shift(0, 25) @ scene._scale(10))
+    assert scene._box_of(half_out) == (0, 15, 10, 35)
+    outside = scene._composite(picture, card.sprite(), scene._shift(-30, 25) @ scene._scale(10))
+    assert scene._box_of(outside) == (-1, -1, -1, -1)
+
+
+def test_a_positive_turn_is_clockwise_on_screen():
+    up = np.array([0.0, -1.0, 1.0])
+    np.testing.assert_allclose(scene._turn(np.pi / 2) @ up, [1, 0, 1], atol=1e-12)
+
+
+def test_misuse_is_named():
+    with pytest.raises(ValueError, match=r"noun must be one of mug.*got 'whale'"):
+        small_clip(noun="whale")
+    with pytest.raises(ValueError, match="width and height must be at least 64, got 32 x 72"):
+        render_clip("open", "mug", 32, 72, 4, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_pixels_of_one_frame_do_not_tell_the_verb_but_their_motion_does():
+    """A forest on a thumbnail of one random frame stays near chance; on summed flow it is far above."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    stills, motions, verbs = [], [], np.arange(540) % len(VERBS)
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    for index, verb in enumerate(verbs):
+        rng = np.random.default_rng([7, index])
+        clip = render_clip(VERBS[verb], NOUNS[index % 6], 96, 72, 16, rng, camera_motion=False)
+        stills.append(cv2.resize(clip.frames[rng.integers(16)], (16, 12), interpolation=cv2.INTER_AREA).ravel())
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames]
+        flows = np.stack([estimator.calc(a, b, None) for a, b in itertools.pairwise(grey)])
+        curl = np.gradient(flows[..., 1], axis=2) - np.gradient(flows[..., 0], axis=1)
+        divergence = np.gradient(flows[..., 0], axis=2) + np.gradient(flows[..., 1], axis=1)
+        steps = np.stack([flows[..., 0], flows[..., 1], curl, divergence]).mean(axis=(2, 3))
+        motions.append(np.concatenate([steps.sum(axis=1), np.abs(steps).sum(axis=1), np.ptp(steps, axis=1)]))
+    scores = []
+    for features in (np.stack(stills), np.stack(motions)):
+        forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0, n_jobs=1)
+        scores.append(forest.fit(features[:360], verbs[:360]).score(features[360:], verbs[360:]))
+    assert scores[0] < 0.2
+    assert scores[1] > 0.4
