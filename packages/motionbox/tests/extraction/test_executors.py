@@ -89,7 +89,7 @@ def test_a_signal_while_ray_starts_waits_until_it_has(monkeypatch: pytest.Monkey
 def test_a_signal_after_the_work_meets_no_handler_of_ray(data: Path, tmp_path: Path) -> None:
     """The whole command in a process of its own, stopped while the snapshot is made."""
     script = (
-        "import os, signal, sys; from motionbox.cli import main; from motionbox.store import snapshot;"
+        "import os, signal, sys; from motionbox.cli import main; from motionbox.extraction import snapshot;"
         "snapshot.read_parts = lambda *_: os.kill(os.getpid(), signal.SIGTERM); main(sys.argv[1:])"
     )
     arguments = ["extract", "--data-root", data, "--store", tmp_path / "s", "--flow", "dis", "--workers", "1"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from motionbox.flow import TVL1Params, compute_flow
-from motionbox.flow.cpu import compiling as _compile
+from motionbox.flow.cpu import compiling
 from motionbox.flow.cpu.compiling import kernel
 from motionbox.flow.cpu.engine import NumbaTVL1Estimator
 from motionbox.flow.cpu.simd import load, store
@@ -79,21 +79,21 @@ def test_pyramid_sizes_are_those_of_opencv() -> None:
 CALL_ONCE = """
 import numpy as np
 from motionbox.flow import compute_flow
-from motionbox.flow.cpu import kernels as _tvl1_kernels
-from motionbox.flow.cpu import warp as _tvl1_warp
+from motionbox.flow.cpu import kernels
+from motionbox.flow.cpu import warp
 frames = np.random.default_rng(0).integers(0, 256, (2, 120, 160), dtype=np.uint8)
 flow = compute_flow(*frames)
-kernels = (_tvl1_warp.resize, _tvl1_warp.make_taps, _tvl1_kernels.solve_level)
+kernels = (warp.resize, warp.make_taps, kernels.solve_level)
 print(*(sum(kernel.stats.cache_hits.values()) for kernel in kernels), hash(flow.tobytes()))
 """
 
 
 def run_once(cache: Path, *, edited: str = "") -> list[str]:
-    """Run `CALL_ONCE` in a process of its own: cache hits and a hash of the flow; `edited` is added to `_simd.py`."""
+    """Run `CALL_ONCE` in a process of its own: cache hits and a hash of the flow; `edited` is added to `simd.py`."""
     package = cache / "src" / "motionbox"
     if not package.is_dir():
-        shutil.copytree(Path(_compile.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (package / "flow" / "_simd.py").open("a") as source:
+        shutil.copytree(Path(compiling.__file__).parents[2], package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "flow" / "cpu" / "simd.py").open("a") as source:
         source.write(edited)
     paths = [str(package.parent), *sys.path]
     environment = os.environ | {
@@ -205,13 +205,13 @@ def test_fixed_iterations_are_all_done() -> None:
 
 
 def test_cache_key_depends_on_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("_simd.py", "_median.py"):
+    for name in ("simd.py", "_median.py"):
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr(_compile, "files", lambda _: tmp_path)
-    digest = _compile.sources_digest.__wrapped__
+    monkeypatch.setattr(compiling, "files", lambda _: tmp_path)
+    digest = compiling.sources_digest.__wrapped__
     before = digest()
     assert digest() == before
-    (tmp_path / "_simd.py").write_text("2")
+    (tmp_path / "simd.py").write_text("2")
     changed = digest()
     (tmp_path / "_median.py").rename(tmp_path / "_other.py")
     assert len({before, changed, digest()}) == 3

@@ -46,12 +46,12 @@ class Interpreted:
 def interpreted() -> Interpreted:
     """Load fresh engine modules whose kernels are interpreted; the process keeps its own, and its environment."""
     names = [
-        "flow._median_triton",
-        "flow._tile_triton",
-        "flow._tvl1_triton",
-        "flow._tvl1_level",
-        "flow._tvl1_gpu",
-        "bench_gpu",
+        "flow.gpu.median",
+        "flow.gpu.tile",
+        "flow.gpu.kernels",
+        "flow.gpu.level",
+        "flow.gpu.engine",
+        "scoring.gpu_bench",
     ]
     kept = {name: sys.modules.pop(f"motionbox.{name}", None) for name in names}
     with pytest.MonkeyPatch.context() as patch:

@@ -20,7 +20,7 @@ _OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": T
 def sources_digest() -> str:
     """Return the SHA-256 of every source file of this package, by name and content."""
     digest = hashlib.sha256()
-    sources = (entry for entry in files("motionbox.flow").iterdir() if entry.name.endswith(".py"))
+    sources = (entry for entry in files("motionbox.flow.cpu").iterdir() if entry.name.endswith(".py"))
     for entry in sorted(sources, key=lambda entry: entry.name):
         content = entry.read_bytes()
         digest.update(f"{entry.name} {len(content)} ".encode() + content)

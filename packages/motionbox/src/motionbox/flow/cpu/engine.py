@@ -152,7 +152,7 @@ class _Workspace:
 
 
 class _Level:
-    """Size and solver state of one pyramid level; the layout is that of `_tvl1_kernels`."""
+    """Size and solver state of one pyramid level; the layout is that of `kernels`."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height

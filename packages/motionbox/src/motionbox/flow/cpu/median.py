@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from motionbox.flow.cpu import simd as _simd
+from motionbox.flow.cpu import simd
 from motionbox.flow.cpu.compiling import part
 from motionbox.flow.cpu.simd import emitter, keep_lanes, load, maximum, minimum, store
 from motionbox.flow.cpu.warp import PAD
@@ -81,15 +81,15 @@ MIDDLE = (3, 0)
 
 
 def _compare(builder: Any, wires: dict[Any, Any], a: Any, b: Any) -> None:
-    low = _simd.emit_minimum(builder, wires[a], wires[b])
-    wires[b] = _simd.emit_maximum(builder, wires[a], wires[b])
+    low = simd.emit_minimum(builder, wires[a], wires[b])
+    wires[b] = simd.emit_maximum(builder, wires[a], wires[b])
     wires[a] = low
 
 
 @emitter
 def _sort5(_typing: Any, _v0: Any, _v1: Any, _v2: Any, _v3: Any, _v4: Any) -> Any:
     """Sort five vectors lane by lane."""
-    vectors = [_simd.f32x16] * 5
+    vectors = [simd.f32x16] * 5
 
     def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         wires = dict(enumerate(args))
@@ -97,7 +97,7 @@ def _sort5(_typing: Any, _v0: Any, _v1: Any, _v2: Any, _v3: Any, _v4: Any) -> An
             _compare(builder, wires, a, b)
         return context.make_tuple(builder, sig.return_type, [wires[k] for k in range(5)])
 
-    return types.UniTuple(_simd.f32x16, 5)(*vectors), code
+    return types.UniTuple(simd.f32x16, 5)(*vectors), code
 
 
 @emitter
@@ -111,12 +111,12 @@ def _median_of_sorted_columns(_typing: Any, lines: Any, _x: Any, _stride: Any) -
             for column in range(5):
                 at = builder.add(x, builder.mul(stride, ir.Constant(x.type, row)))
                 at = builder.add(at, ir.Constant(x.type, column - 2))
-                wires[row, column] = _simd.emit_load(context, builder, sig.args[0], args[0], at)
+                wires[row, column] = simd.emit_load(context, builder, sig.args[0], args[0], at)
         for a, b in CHOOSE_MIDDLE:
             _compare(builder, wires, a, b)
         return wires[MIDDLE]
 
-    return _simd.f32x16(lines, types.intp, types.intp), code
+    return simd.f32x16(lines, types.intp, types.intp), code
 
 
 @part

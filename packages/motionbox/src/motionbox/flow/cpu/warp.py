@@ -1,6 +1,6 @@
 """The kernels of TV-L1 on the CPU that resample: resizing between pyramid levels, and warping.
 
-The layout of a level's state is that of `_tvl1_kernels`.
+The layout of a level's state is that of `kernels`.
 """
 
 from __future__ import annotations

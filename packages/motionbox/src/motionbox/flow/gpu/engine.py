@@ -1,7 +1,7 @@
 """TV-L1 of whole batches of pairs on a GPU: from 8-bit frames to flow without leaving the device.
 
 `TVL1BatchEngine` builds each frame's pyramid once, then solves all pairs of a sub-batch together, level by level, with
-the kernels of `_tvl1_triton`. The host only enqueues: which pairs go on is decided on the device, and the host looks
+the kernels of `kernels`. The host only enqueues: which pairs go on is decided on the device, and the host looks
 at a flag that is several launches old to stop enqueuing once every pair has converged.
 
 Counted cost of `iterate_kernel`, where nearly all the time goes (docs/gpu.md has the whole calculation). None of it is

@@ -68,7 +68,7 @@ class LevelState:
     """State of all pairs at one pyramid level and the launches that change it.
 
     Attributes:
-        control: int32 (pairs, 4) on the device, what each pair does next; see `_tvl1_triton`.
+        control: int32 (pairs, 4) on the device, what each pair does next; see `kernels`.
     """
 
     def __init__(

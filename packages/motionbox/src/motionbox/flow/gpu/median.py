@@ -1,6 +1,6 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call,assignment,misc"
 # ruff: noqa: N803, RUF005  (compile-time parameters are written in capitals; Triton has no unpacking)
-"""Triton functions for the medians of 3x3 and 5x5 windows by sorting networks; parts of `_tvl1_triton.median_kernel`.
+"""Triton functions for the medians of 3x3 and 5x5 windows by sorting networks; parts of `kernels.median_kernel`.
 
 A thread filters ROWS pixels below each other: a row of a window is read and sorted once and serves every window that
 it is part of. Arguments of all: a plane's pointer, the x and the first y of the pixels (int32 vectors), the plane's
