@@ -66,9 +66,10 @@ dist: $(VENV)/all.stamp  ## Build wheels and sdists of both packages into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist packages/motionbox
 	$(BIN)/python -m build --no-isolation --outdir dist packages/mofo_train
 
-lint: $(VENV)/all.stamp  ## Check style and formatting (ruff), and the Dockerfile (hadolint)
+lint: $(VENV)/all.stamp  ## Check style (ruff), the order of the rooms (import-linter), and the Dockerfile (hadolint)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)

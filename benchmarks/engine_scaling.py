@@ -23,9 +23,10 @@ from motionbox.config import load_config
 from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
 from motionbox.extraction.executors import RayExecutor, SerialExecutor
-from motionbox.extraction.plan import plan_units, scan_inputs, units_of
+from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.progress import PlainReporter
 from motionbox.inputs.manifest import load_manifest
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from motionbox.video.sources import HintProber

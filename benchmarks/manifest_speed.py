@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from motionbox.inputs.epic100 import SPLIT_FILES
-from motionbox.inputs.manifest import load_manifest, merge_spans
+from motionbox.inputs.manifest import load_manifest
+from motionbox.inputs.schema import merge_spans
 
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"

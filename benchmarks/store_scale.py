@@ -22,11 +22,13 @@ import numpy as np
 import pyarrow as pa
 
 from motionbox.config import load_config
-from motionbox.extraction.plan import BLOCK_SECONDS, InputFile, Unit, VideoHint, plan_units, scan_inputs, units_of
+from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.snapshot import make_snapshot
-from motionbox.inputs.manifest import build_table
+from motionbox.inputs.schema import build_table
+from motionbox.store.units import BLOCK_SECONDS, InputFile, Unit, units_of
 from motionbox.store.writing.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult, commit_unit
 from motionbox.store.writing.runs import RunInputs, open_or_create_run, prepare_store
+from motionbox.video.frames import VideoHint
 
 SIZES = {"ssv2": (220_847, 220_847, 45.3), "epic": (700, 90_000, 28_571.0)}
 _READER = """

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from motionbox.extraction.plan import units_of
 from motionbox.store import Store, open_store
 from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.runs import load_run
 from store_support import green_of

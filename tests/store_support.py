@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from motionbox.config import ExtractConfig, load_config
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction.plan import VideoHint, plan_units, scan_inputs
-from motionbox.inputs.manifest import build_table
+from motionbox.extraction.plan import plan_units, scan_inputs
+from motionbox.inputs.schema import build_table
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
-from motionbox.video.frames import Frame, VideoInfo
+from motionbox.video.frames import Frame, VideoHint, VideoInfo
 
 SIDE = 48
 

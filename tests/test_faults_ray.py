@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from motionbox.extraction.executors import RayExecutor, SerialExecutor, import_ray
-from motionbox.extraction.plan import units_of
+from motionbox.store.units import units_of
 from motionbox.store.writing.failures import recorded_faults
 from motionbox.store.writing.runs import Run
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from motionbox import __version__
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos
 

@@ -12,19 +12,20 @@ from motionbox import __version__
 from motionbox.errors import ExitCode, MotionBoxError
 from motionbox.signals import interrupted_by_signals
 
-# Command name -> (module under motionbox.commands, one-line help). The help stands here so that `--help` stays fast.
+# Command -> (module of motionbox.commands, one-line help); its function there has its name. The help stands here so that
+# `--help` stays fast.
 COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),
-    "verify": ("verify", "Read a whole store again and compare it with its digests."),
-    "gc": ("gc", "List, or with --delete remove, what nothing in a store refers to."),
+    "verify": ("upkeep", "Read a whole store again and compare it with its digests."),
+    "gc": ("upkeep", "List, or with --delete remove, what nothing in a store refers to."),
     "show": ("show", "Draw a clip's boxes beside its flow and motion map."),
     "report": ("report", "Write a page about a store: failures, distributions, gallery."),
-    "export": ("export", "Write a store's boxes as the authors' JSON, CSV or COCO."),
-    "import-list": ("import_list", "Turn lists of other tools into a clip list of the folder data set."),
+    "export": ("exchange", "Write a store's boxes as the authors' JSON, CSV or COCO."),
+    "import-list": ("exchange", "Turn lists of other tools into a clip list of the folder data set."),
     "flow": ("flow", "Write optical flow to files, in place of denseflow."),
     "evaluate": ("evaluate", "Score a store's boxes against annotated hand and object boxes."),
-    "bench-boxes": ("bench_boxes", "Compare presets on clips with annotated boxes."),
+    "bench-boxes": ("bench", "Compare presets on clips with annotated boxes."),
     "synth": ("synth", "Generate the synthetic kitchen data set."),
     "demo": ("demo", "Run the whole pipeline on generated videos."),
     "bench": ("bench", "Measure the flow engines: time and accuracy beside OpenCV's."),
@@ -50,7 +51,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"motionbox.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -108,18 +108,8 @@ class TVL1Params(_Section):
         return self
 
 
-FLOW_METHODS: dict[str, dict[str, str]] = {
-    "tvl1": {
-        "numba": "motionbox.flow.cpu.engine:NumbaTVL1Estimator",
-        "opencv": "motionbox.flow.opencv:OpenCVTVL1Estimator",
-        "cuda": "motionbox.flow.gpu.engine:CudaTVL1Estimator",
-    },
-    "dis": {"opencv": "motionbox.flow.opencv:DISEstimator"},
-}
-"""Method -> backend -> `module:class` of its `FlowEstimator`; the first backend is what `auto` takes.
-
-The class is made from the section of `FlowConfig` that bears the method's name, or from nothing where there is none.
-"""
+FLOW_METHODS: dict[str, tuple[str, ...]] = {"tvl1": ("numba", "opencv", "cuda"), "dis": ("opencv",)}
+"""Method -> backends that offer it, see `motionbox.flow.ENGINES`; the first backend is what `auto` takes."""
 
 
 class FlowConfig(_Section):

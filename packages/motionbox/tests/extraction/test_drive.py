@@ -10,12 +10,12 @@ from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, Stop, drive
 from motionbox.extraction.executors import SerialExecutor
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.progress import Counts, PlainReporter, format_seconds
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.worker import Acknowledgement, Task
 from motionbox.store import open_store
 from motionbox.store.layout import read_json
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit
 from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
 from motionbox.store.writing.runs import Run

@@ -12,9 +12,9 @@ import pytest
 
 from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.extraction.executors import RayExecutor, SerialExecutor, _start_ray
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.worker import Acknowledgement
 from motionbox.signals import interrupted_by_signals
+from motionbox.store.units import units_of
 from motionbox.store.writing.failures import recorded_faults
 from ray_support import WhenStarted, finish, frame_folders, make_folder_run
 

@@ -6,17 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motionbox.extraction.plan import (
-    BLOCK_SECONDS,
-    MAX_UNIT_FRAMES,
-    InputFile,
-    VideoHint,
-    inputs_table,
-    plan_units,
-    scan_inputs,
-    units_of,
-)
-from motionbox.inputs.manifest import build_table
+from motionbox.extraction.plan import MAX_UNIT_FRAMES, plan_units, scan_inputs
+from motionbox.inputs.schema import build_table
+from motionbox.store.units import BLOCK_SECONDS, InputFile, inputs_table, units_of
+from motionbox.video.frames import VideoHint
 
 LARGE = 3 << 20
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
 from motionbox.motion.clip_boxes import clip_boxes
 from motionbox.store import Store, open_store
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
 from motionbox.extraction.blocks import iter_blocks
-from motionbox.extraction.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit
 from motionbox.extraction.unit_rows import FLOW, LAST, REPEATED
 from motionbox.extraction.work_unit import PieceFault, process_unit
+from motionbox.store.units import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, Unit
 from motionbox.video.frames import Frame
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
 

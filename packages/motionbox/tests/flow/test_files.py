@@ -8,7 +8,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 
-from motionbox.commands.flow import command
+from motionbox.commands.flow import flow as command
 from motionbox.errors import ClipError, InputError, Reason
 from motionbox.flow import files as flow_files
 from motionbox.flow.files import (

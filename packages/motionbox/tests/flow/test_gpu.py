@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motionbox.config import MotionConfig, TVL1Params
+from motionbox.config import TVL1Params
 from motionbox.errors import FlowError
 from motionbox.flow import BatchFlowEstimator, compute_flow, iter_flows
-from motionbox.motion.maps import MotionAccumulator
 from motionbox.scoring.flow_bench import warped_pair
 from reference_tvl1 import reference_flow, stopping_iteration
 
@@ -246,17 +245,6 @@ def test_estimator_takes_pairs_in_batches(interpreted: Interpreted) -> None:
     for flow, pair in zip(together, [(a, b), (b, c), (c, a)], strict=True):
         np.testing.assert_array_equal(flow, estimator(*pair))
     assert list(iter_flows(estimator, [])) == []
-
-
-@pytest.mark.parametrize("max_pairs", [None, 2])
-def test_motion_maps_are_those_of_the_cpu(interpreted: Interpreted, max_pairs: int | None) -> None:
-    frames, config = make_frames(6, amount=0.1), MotionConfig(window=3)
-    engine = interpreted.engine(FEW, max_pairs=max_pairs)
-    accumulator = MotionAccumulator(config)
-    expected = np.stack([accumulator.push(flow) for flow in engine.flows(frames).numpy()])
-    maps = engine.motion_maps(frames, config)
-    assert expected.max() > 0.01
-    np.testing.assert_allclose(maps.numpy(), expected, atol=1e-6)
 
 
 def test_wrong_input_is_named(interpreted: Interpreted) -> None:

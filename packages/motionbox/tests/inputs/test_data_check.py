@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from motionbox.commands.extract import command as extract
+from motionbox.commands.extract import extract
 from motionbox.errors import InputError
 from motionbox.inputs import epic100, ssv2
 from motionbox.inputs.data_check import check_data, load_data_manifest

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
 
-from motionbox.commands.extract import command as extract
+from motionbox.commands.extract import extract
 from motionbox.errors import InputError
 from motionbox.inputs.epic100 import find_videos, official_rate
 from motionbox.inputs.manifest import load_manifest

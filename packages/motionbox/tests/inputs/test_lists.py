@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motionbox.commands.import_list import command
+from motionbox.commands.exchange import import_list as command
 from motionbox.errors import InputError
 from motionbox.inputs.lists import ListedClip, read_clip_list, relative_path
 from motionbox.inputs.manifest import load_manifest

@@ -9,16 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motionbox.errors import InputError
-from motionbox.inputs.manifest import (
-    MAX_ID_CHARS,
-    SCHEMA,
-    build_table,
-    describe_missing,
-    find_missing_media,
-    load_manifest,
-    merge_spans,
-    validate_manifest,
-)
+from motionbox.inputs.manifest import load_manifest
+from motionbox.inputs.missing_media import describe_missing, find_missing_media
+from motionbox.inputs.schema import MAX_ID_CHARS, SCHEMA, build_table, merge_spans, validate_manifest
 
 
 def table(**columns) -> pa.Table:

@@ -11,7 +11,7 @@ from motionbox.commands import demo
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "out"
     arguments = ["--out", str(out), "--num-clips", "2", "--flow", "dis", "--workers", "0", "--preset", "paper"]
-    result = CliRunner().invoke(demo.command, arguments)
+    result = CliRunner().invoke(demo.demo, arguments)
     assert result.exit_code == 0, result.output
     return out, arguments, result.output
 
@@ -37,6 +37,6 @@ def test_the_demo_draws_what_it_extracted(finished):
 
 def test_a_second_demo_uses_what_is_there(finished):
     _, arguments, _ = finished
-    result = CliRunner().invoke(demo.command, arguments)
+    result = CliRunner().invoke(demo.demo, arguments)
     assert result.exit_code == 0, result.output
     assert result.output.count("there already") == 2

@@ -220,14 +220,14 @@ def test_the_still_shows_the_strongest_motion(clip, words):
 def test_the_command_writes_each_kind(store_path, data, tmp_path, name):
     arguments = [str(store_path), "videos/00000", "videos/00001", "-o", str(tmp_path / name), "--height", "96"]
     arguments += ["--boxes", str(data / "boxes.json"), "--max-seconds", "0.3", "--panels", "boxes,map"]
-    result = CliRunner().invoke(show_command.command, arguments)
+    result = CliRunner().invoke(show_command.show, arguments)
     assert result.exit_code == 0, result.output
     assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_the_command_compares_runs(store_path, mapless_path, tmp_path):
     arguments = [str(store_path), "--random", "2", "--still", "-o", str(tmp_path / "a.png"), "--height", "96"]
-    result = CliRunner().invoke(show_command.command, [*arguments, "--against", str(mapless_path)])
+    result = CliRunner().invoke(show_command.show, [*arguments, "--against", str(mapless_path)])
     assert result.exit_code == 0, result.output
 
 

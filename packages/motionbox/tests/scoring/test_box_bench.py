@@ -5,14 +5,8 @@ import pytest
 
 from motionbox.errors import InputError
 from motionbox.flow import create_flow_estimator
-from motionbox.scoring.box_bench import (
-    ABLATION,
-    ablation_configs,
-    find_clips,
-    generate_clips,
-    preset_configs,
-    run_bench,
-)
+from motionbox.scoring.box_bench import ABLATION, ablation_configs, find_clips, preset_configs, run_bench
+from motionbox.synthetic import SyntheticConfig, write_dataset
 
 DIS = {"flow.method": "dis"}
 
@@ -77,7 +71,8 @@ def test_every_step_of_the_ablation_changes_the_config():
 
 
 def test_generated_clips_are_annotated(tmp_path):
-    clips = generate_clips(tmp_path / "set", 2, 5, camera_motion=False)
+    write_dataset(tmp_path / "set", SyntheticConfig(2, 5, camera_motion=False))
+    clips = find_clips(tmp_path / "set", tmp_path / "set" / "boxes.json")
     assert len(clips) == 2
     assert all(clip.path.is_file() and len(clip.truth.boxes) > 10 for clip in clips)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from motionbox.commands.bench import command
+from motionbox.commands.bench import bench as command
 from motionbox.errors import FlowError, InputError
 from motionbox.scoring import flow_bench as bench
 from motionbox.scoring.known_flow import truth_pairs, warped_pair

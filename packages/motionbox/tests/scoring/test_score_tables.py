@@ -135,7 +135,7 @@ def test_clip_table():
 def test_command_scores_a_store(tmp_path):
     from click.testing import CliRunner
 
-    from motionbox.commands.evaluate import command
+    from motionbox.commands.evaluate import evaluate as command
 
     frames = [
         {"name": f"a/{k + 1:04d}.jpg", "labels": [{"box2d": dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))}]}
@@ -163,7 +163,7 @@ def test_command_scores_a_store(tmp_path):
 def test_command_says_when_visors_numbers_are_not_epics(tmp_path):
     from click.testing import CliRunner
 
-    from motionbox.commands.evaluate import command
+    from motionbox.commands.evaluate import evaluate as command
 
     hand = {"id": "h", "name": "left hand", "segments": [[[0, 0], [384, 0], [384, 432]]]}
     name = "P01_01_frame_0000000300.jpg"

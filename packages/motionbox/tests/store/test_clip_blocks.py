@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction.plan import Piece
 from motionbox.store import clip_blocks
 from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_index
+from motionbox.store.units import Piece
 from motionbox.store.writing import clip_writer
 from motionbox.store.writing.clip_writer import PieceClips, write_clip
 from motionbox.video import read_colour_frames

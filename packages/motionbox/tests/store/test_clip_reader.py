@@ -11,11 +11,11 @@ import pytest
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import ClipError, Reason, StoreError
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
-from motionbox.inputs.manifest import build_table
+from motionbox.inputs.schema import build_table
 from motionbox.store import Store, open_store
+from motionbox.store.units import units_of
 from motionbox.store.writing import clip_writer
 from motionbox.store.writing.commit import commit_unit, read_commit
 from motionbox.store.writing.runs import Run

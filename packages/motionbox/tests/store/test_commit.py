@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from motionbox.errors import StoreError
-from motionbox.extraction.plan import Piece, Unit
 from motionbox.extraction.work_unit import process_unit
 from motionbox.store.layout import RunPaths
+from motionbox.store.units import Piece, Unit
 from motionbox.store.writing import commit, durable
 from motionbox.store.writing.commit import commit_unit, read_commit, verify_files
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config

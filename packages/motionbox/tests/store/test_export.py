@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from motionbox.commands.export import command
-from motionbox.commands.extract import command as extract
+from motionbox.commands.exchange import export as command
+from motionbox.commands.extract import extract
 from motionbox.errors import InputError
 from motionbox.store import Store, open_store
 from motionbox.store.export import export_store, mofo_stem

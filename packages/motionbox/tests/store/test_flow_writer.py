@@ -15,15 +15,16 @@ from motionbox.errors import StoreError
 from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
 from motionbox.extraction.executors import SerialExecutor
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.progress import create_reporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
 from motionbox.store import Store, open_store
 from motionbox.store.care.verify import verify_store
+from motionbox.store.flow_form import dequantise_flow, quantise_flow
 from motionbox.store.layout import RunPaths
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit, read_commit, verify_files
-from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter, dequantise_flow, quantise_flow
+from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter
 from motionbox.store.writing.runs import Run
 from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 

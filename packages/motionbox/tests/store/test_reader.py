@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from motionbox.errors import StoreError
-from motionbox.extraction.plan import units_of
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
-from motionbox.inputs.manifest import build_table
+from motionbox.inputs.schema import build_table
 from motionbox.motion.boxes import BoxSource
 from motionbox.store import Store, open_store
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit
 from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config

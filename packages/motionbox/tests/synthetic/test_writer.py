@@ -191,11 +191,11 @@ def test_a_set_that_lost_a_file_says_which(tmp_path):
 def test_the_command_generates_and_reuses(tmp_path):
     runner = CliRunner()
     arguments = ["-o", str(tmp_path / "set"), "--num-clips", "2", "--no-camera-motion", "--workers", "1"]
-    first = runner.invoke(synth.command, arguments)
+    first = runner.invoke(synth.synth, arguments)
     assert first.exit_code == 0, first.output
     assert "2 clips, drew 2" in first.output
     assert json.loads((tmp_path / "set" / "synthetic.json").read_text())["camera_motion"] is False
-    assert "already complete" in runner.invoke(synth.command, arguments).output
+    assert "already complete" in runner.invoke(synth.synth, arguments).output
 
 
 def test_the_command_refuses_in_one_line_with_exit_code_2(tmp_path, capsys):

@@ -30,7 +30,7 @@ Example:
               type=click.Choice(preset_names()), help="Score these; the last one is drawn.")  # fmt: skip
 @click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1", help="Flow method.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: in this process.  [all cores]")
-def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, workers: int | None) -> int:
+def demo(out: Path, num_clips: int, presets: Sequence[str], flow: str, workers: int | None) -> int:
     """Run the command; see the options."""
     import os
 
@@ -66,7 +66,7 @@ def command(out: Path, num_clips: int, presets: Sequence[str], flow: str, worker
 
 def _extract(data: Path, store: Path, preset: str, flow: str, workers: int | None) -> str:
     """Extract the boxes; returns the speed in words."""
-    from motionbox.commands.extract import command as extract
+    from motionbox.commands.extract import extract
     from motionbox.store import open_store
 
     try:

@@ -38,7 +38,7 @@ Example:
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Also draw the IoU of frames and clips into this .png.  [none]"
 )
-def command(
+def evaluate(
     store: Path,
     boxes_file: Path,
     fps: float | None,

@@ -70,7 +70,7 @@ Examples:
 @click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.  [none: this machine]")
 @click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
-def command(**options: Any) -> int:
+def extract(**options: Any) -> int:
     """Run the command; see the options."""
     return extract(**options)
 

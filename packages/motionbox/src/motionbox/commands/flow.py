@@ -36,7 +36,7 @@ Examples:
 @click.option("--short-side", type=click.IntRange(min=16), default=256, help="Shrink to this.")
 @click.option("--method", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1")
 @click.option("--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto")
-def command(**options: Any) -> int:
+def flow(**options: Any) -> int:
     """Run the command; see the options."""
     return write_all(**options)
 

@@ -53,7 +53,7 @@ Examples:
 @click.option(
     "--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.  [0]"
 )
-def command(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
+def show(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
     from motionbox.pictures.show import contact_sheet, play, still
     from motionbox.video.encode import SUFFIXES, write_file

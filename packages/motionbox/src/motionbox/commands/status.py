@@ -28,7 +28,7 @@ Example:
 )
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--failed", is_flag=True, help="List every failed and partial clip.")
-def command(store: Path, failed: bool) -> int:
+def status(store: Path, failed: bool) -> int:
     """Run the command; see the options."""
     from motionbox.store.layout import check_store, run_paths
     from motionbox.store.writing.lock import lock_holder

@@ -20,7 +20,7 @@ Example:
 @click.option("--seed", default=0, type=click.IntRange(0), help="Another seed, another data set.")
 @click.option("--camera-motion/--no-camera-motion", default=True, help="Move the camera.")
 @click.option("--workers", default=None, type=click.IntRange(1), help="Processes that draw.  [default: all cores]")
-def command(out: Path, num_clips: int, seed: int, camera_motion: bool, workers: int | None) -> None:
+def synth(out: Path, num_clips: int, seed: int, camera_motion: bool, workers: int | None) -> None:
     """Generate the data set, or say that it is there already."""
     from rich.console import Console
     from rich.progress import Progress

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction.plan import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, block_of
+from motionbox.store.units import BLOCK_SECONDS, CONTEXT_SECONDS, Piece, block_of
 from motionbox.video.frames import Frame
 
 # Frames after a block that its last flow and the duplicate finder may look at.

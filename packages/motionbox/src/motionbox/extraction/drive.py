@@ -14,10 +14,10 @@ from typing import Any
 
 from motionbox.errors import InputError, Interrupted
 from motionbox.extraction.executors import Executor
-from motionbox.extraction.plan import Unit, units_of
 from motionbox.extraction.progress import Counts, Reporter
 from motionbox.extraction.worker import Acknowledgement, Task, last_heard
 from motionbox.signals import handling
+from motionbox.store.units import Unit, units_of
 from motionbox.store.writing.failures import Fault, quarantined, record_fault
 from motionbox.store.writing.runs import Run
 

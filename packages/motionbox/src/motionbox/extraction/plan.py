@@ -1,8 +1,6 @@
 """Work units: which frames one task does. Planned from the manifest alone, whatever the number of workers.
 
-Every video is cut into **blocks** of `BLOCK_SECONDS` of its own time. A block's numbers depend on its frames, on
-`CONTEXT_SECONDS` of frames before it and on the frames shortly after it, and on nothing else; so they are the same
-however blocks are grouped. A **piece** is a run of blocks of one video, a **unit** is one or more pieces.
+What blocks, pieces and units are stands in `motionbox.store.units`.
 """
 
 from __future__ import annotations
@@ -18,10 +16,18 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from motionbox.inputs.manifest import merge_spans
+from motionbox.inputs.schema import merge_spans
+from motionbox.store.units import (
+    BLOCK_SECONDS,
+    PLAN_SCHEMA,
+    InputFile,
+    Piece,
+    Unit,
+    block_of,
+    stop_block_of,
+)
+from motionbox.video.frames import VideoHint
 
-BLOCK_SECONDS = 4.0
-CONTEXT_SECONDS = 1.0
 MAX_UNIT_FRAMES = 4096
 _MIN_UNIT_FRAMES = 256
 _MIN_UNITS = 32
@@ -34,110 +40,6 @@ _FOLDER_FPS = 30.0
 _ASSUMED_BYTES_PER_FRAME = 2048
 _MIN_FRAMES, _MAX_FRAMES = 16, 1024
 _SCAN_GROUP = 1024
-
-PLAN_SCHEMA = pa.schema(
-    [
-        ("unit_id", pa.string()),
-        ("video_id", pa.string()),
-        ("path", pa.string()),
-        ("first_block", pa.int64()),
-        ("stop_block", pa.int64()),
-        ("estimated_frames", pa.int64()),
-        ("num_clips", pa.int64()),
-        ("frame_fps", pa.float64()),
-    ]
-)
-
-INPUTS_SCHEMA = pa.schema(
-    [("path", pa.string()), ("kind", pa.string()), ("num_bytes", pa.int64()), ("modified_unix", pa.int64())]
-)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A run of blocks of one video.
-
-    Attributes:
-        video_id: The video.
-        path: Its file or folder, relative to the data root.
-        first_block: First block (time `first_block * BLOCK_SECONDS`); None: from the first frame.
-        stop_block: The block after the last; None: to the last frame.
-        estimated_frames: From header hints; may be wrong.
-        num_clips: Number of clips that end in this piece, for progress.
-        frame_fps: Rate of numbered frame files, None for videos.
-    """
-
-    video_id: str
-    path: str
-    first_block: int | None
-    stop_block: int | None
-    estimated_frames: int
-    num_clips: int = 0
-    frame_fps: float | None = None
-
-    @property
-    def start_seconds(self) -> float | None:
-        """Return the time of its first block, None for the first frame."""
-        return None if self.first_block is None else self.first_block * BLOCK_SECONDS
-
-    @property
-    def stop_seconds(self) -> float | None:
-        """Return the time of the end of its last block, None for the last frame."""
-        return None if self.stop_block is None else self.stop_block * BLOCK_SECONDS
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What one task does.
-
-    Attributes:
-        unit_id: Name in the store, `u000000` and on.
-        pieces: What to process, in order.
-    """
-
-    unit_id: str
-    pieces: tuple[Piece, ...]
-
-    @property
-    def estimated_frames(self) -> int:
-        """Return the sum over its pieces."""
-        return sum(piece.estimated_frames for piece in self.pieces)
-
-    @property
-    def num_clips(self) -> int:
-        """Return the number of clips that end in this unit."""
-        return sum(piece.num_clips for piece in self.pieces)
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """An input file or folder as found when the run was planned.
-
-    Attributes:
-        path: Relative to the data root.
-        kind: `file`, `folder` or `missing`.
-        num_bytes: Size of a file; number of entries of a folder.
-        modified_unix: Time of its last change, whole seconds.
-    """
-
-    path: str
-    kind: str
-    num_bytes: int
-    modified_unix: int
-
-
-@dataclass(frozen=True)
-class VideoHint:
-    """What a header says about a video.
-
-    Attributes:
-        num_frames: Frames, None when unknown.
-        fps: Frames per second.
-    """
-
-    num_frames: int | None
-    fps: float
-
 
 Probe = Callable[[Path], VideoHint | None]
 
@@ -165,11 +67,6 @@ def _scan(data_root: str, path: str) -> InputFile:
         return InputFile(path, "folder", sum(1 for _ in os.scandir(full)), int(found.st_mtime))
     except (OSError, ValueError):
         return InputFile(path, "missing", 0, 0)
-
-
-def inputs_table(inputs: Sequence[InputFile]) -> pa.Table:
-    """Return the inputs as a table with `INPUTS_SCHEMA`."""
-    return pa.Table.from_pylist([vars(entry) for entry in inputs], schema=INPUTS_SCHEMA)
 
 
 @dataclass
@@ -225,15 +122,6 @@ def plan_units(
     return pa.Table.from_pylist(rows, schema=PLAN_SCHEMA)
 
 
-def units_of(plan: pa.Table) -> list[Unit]:
-    """Return the units of a plan table, in its order."""
-    pieces: dict[str, list[Piece]] = {}
-    for row in plan.to_pylist():
-        unit_id = row.pop("unit_id")
-        pieces.setdefault(unit_id, []).append(Piece(**row))
-    return [Unit(unit_id, tuple(parts)) for unit_id, parts in pieces.items()]
-
-
 def _collect(manifest: pa.Table, margin_seconds: float | None) -> dict[str, _Video]:
     """Return the videos with the spans to process; whole videos where the margin is None."""
     columns = (manifest.column(name).to_pylist() for name in ("video_id", "path", "frame_fps", "stop_seconds"))
@@ -247,16 +135,6 @@ def _collect(manifest: pa.Table, margin_seconds: float | None) -> dict[str, _Vid
     for row in merge_spans(manifest, margin_seconds).to_pylist():
         videos[row["video_id"]].spans.append((row["start_seconds"], row["stop_seconds"]))
     return videos
-
-
-def block_of(time_seconds: float) -> int:
-    """Return the block that a time lies in."""
-    return math.floor(time_seconds / BLOCK_SECONDS)
-
-
-def stop_block_of(stop_seconds: float) -> int:
-    """Return the block after the last one that a half-open range ending at `stop_seconds` touches."""
-    return math.ceil(stop_seconds / BLOCK_SECONDS)
 
 
 def _ranges(video: _Video) -> list[tuple[int | None, int | None]]:

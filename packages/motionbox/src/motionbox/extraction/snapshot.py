@@ -22,11 +22,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.errors import Reason
-from motionbox.extraction.plan import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.motion.boxes import clip_box, has_box
 from motionbox.motion.clip_boxes import clip_boxes
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
 from motionbox.store.unit_arrays import UnitArrays, read_maps
+from motionbox.store.units import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.store.video_rows import VideoPart, join_parts, read_parts
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file

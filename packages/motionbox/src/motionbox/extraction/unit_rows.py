@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from motionbox.config import StoreConfig
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction.plan import Piece
+from motionbox.store.units import Piece
 from motionbox.store.writing.clip_writer import PieceClips
 from motionbox.store.writing.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult
 from motionbox.store.writing.flow_writer import CodedFlow, FlowWriter

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from motionbox.config import ExtractConfig
 from motionbox.errors import ClipError, Reason
 from motionbox.extraction.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
-from motionbox.extraction.plan import CONTEXT_SECONDS, Piece, Unit
 from motionbox.extraction.unit_rows import FLOW, LAST, REPEATED, BlockResult, UnitRows
 from motionbox.flow import FlowEstimator, iter_flows
 from motionbox.motion.boxes import NO_BOX, scale_boxes
 from motionbox.motion.contours import detect_frame
 from motionbox.motion.maps import MotionAccumulator, quantise_map, shrink_map
+from motionbox.store.units import CONTEXT_SECONDS, Piece, Unit
 from motionbox.store.writing.clip_writer import PieceClips
 from motionbox.store.writing.commit import UnitResult
 from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter

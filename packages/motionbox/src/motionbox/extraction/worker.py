@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
-from motionbox.extraction.plan import Unit
 from motionbox.store.layout import RunPaths
+from motionbox.store.units import Unit
 from motionbox.store.writing.commit import commit_unit
 from motionbox.store.writing.durable import make_directory
 from motionbox.store.writing.failpoints import failpoint

@@ -6,20 +6,20 @@ Flow is float32 (H, W, 2), (dx, dy) in pixels per frame step: `frame1[y + dy, x 
 from __future__ import annotations
 
 import importlib.util
-import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from motionbox.config import FLOW_METHODS, FlowConfig, TVL1Params
 from motionbox.errors import FlowError
-from motionbox.flow.tvl1 import MIN_SIDE_PX
+from motionbox.flow.arrays import Flow, Frame, check_frames
 
 __all__ = [
     "BatchFlowEstimator",
+    "Flow",
     "FlowEstimator",
+    "Frame",
     "TVL1Params",
     "check_frames",
     "compute_flow",
@@ -27,9 +27,6 @@ __all__ = [
     "iter_flows",
     "resolve_backend",
 ]
-
-Frame = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-Flow = npt.NDArray[np.float32]
 
 
 class FlowEstimator(Protocol):
@@ -127,10 +124,40 @@ def create_flow_estimator(config: FlowConfig, *, backend: str = "auto") -> FlowE
         FlowError: Unknown method or backend, or the backend cannot run here.
     """
     name = resolve_backend(config.method, backend)
-    create = pkgutil.resolve_name(FLOW_METHODS[config.method][name])
-    params = getattr(config, config.method, None)
-    estimator: FlowEstimator = create() if params is None else create(params)
-    return estimator
+    return ENGINES[config.method, name](config)
+
+
+def _numba_tvl1(config: FlowConfig) -> FlowEstimator:
+    from motionbox.flow.cpu.engine import NumbaTVL1Estimator
+
+    return NumbaTVL1Estimator(config.tvl1)
+
+
+def _opencv_tvl1(config: FlowConfig) -> FlowEstimator:
+    from motionbox.flow.opencv import OpenCVTVL1Estimator
+
+    return OpenCVTVL1Estimator(config.tvl1)
+
+
+def _cuda_tvl1(config: FlowConfig) -> FlowEstimator:
+    from motionbox.flow.gpu.engine import CudaTVL1Estimator
+
+    return CudaTVL1Estimator(config.tvl1)
+
+
+def _opencv_dis(_config: FlowConfig) -> FlowEstimator:
+    from motionbox.flow.opencv import DISEstimator
+
+    return DISEstimator()
+
+
+ENGINES: dict[tuple[str, str], Callable[[FlowConfig], FlowEstimator]] = {
+    ("tvl1", "numba"): _numba_tvl1,
+    ("tvl1", "opencv"): _opencv_tvl1,
+    ("tvl1", "cuda"): _cuda_tvl1,
+    ("dis", "opencv"): _opencv_dis,
+}
+"""(method, backend) of `config.FLOW_METHODS` -> what makes its estimator; engines are imported on first use."""
 
 
 def resolve_backend(method: str, backend: str = "auto") -> str:
@@ -142,7 +169,7 @@ def resolve_backend(method: str, backend: str = "auto") -> str:
     """
     if method not in FLOW_METHODS:
         raise FlowError(f"flow method must be one of {', '.join(FLOW_METHODS)}, got {method!r}")
-    names = tuple(FLOW_METHODS[method])
+    names = FLOW_METHODS[method]
     if backend == "auto":
         return names[0]
     if backend not in names:
@@ -163,40 +190,3 @@ def _missing_for_cuda() -> str | None:
     import torch
 
     return None if torch.cuda.is_available() else "PyTorch finds no CUDA device"
-
-
-def check_frames(frame0: Frame, frame1: Frame, initial: Flow | None = None) -> None:
-    """Check the input of a flow estimator.
-
-    Raises:
-        ValueError: A frame is not a uint8 or float32 (H, W) array with sides of at least 16 px, float32 values are
-            not finite or outside 0..1, the frames differ in shape or dtype, or `initial` is not finite float32
-            (H, W, 2).
-    """
-    for name, frame in (("frame0", frame0), ("frame1", frame1)):
-        if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.float32):
-            raise ValueError(f"{name} must be a uint8 or float32 array, got {getattr(frame, 'dtype', type(frame))!s}")
-        if frame.ndim != 2 or min(frame.shape) < MIN_SIDE_PX:
-            raise ValueError(
-                f"{name} must be grey (H, W) with both sides at least {MIN_SIDE_PX} px, got shape {frame.shape}"
-            )
-        if frame.dtype == np.float32 and not (frame.min() >= 0 and frame.max() <= 1):
-            raise ValueError(
-                f"{name} must be finite and within 0..1 when float32, got {frame.min()}..{frame.max()}; "
-                "divide 8-bit values by 255"
-            )
-    if frame0.shape != frame1.shape or frame0.dtype != frame1.dtype:
-        raise ValueError(
-            f"frame1 must have shape and dtype of frame0, {frame0.shape} {frame0.dtype}, "
-            f"got {frame1.shape} {frame1.dtype}"
-        )
-    if initial is not None:
-        _check_initial(initial, (*frame0.shape, 2))
-
-
-def _check_initial(initial: Flow, shape: tuple[int, ...]) -> None:
-    if not isinstance(initial, np.ndarray) or initial.dtype != np.float32 or initial.shape != shape:
-        got = f"{getattr(initial, 'dtype', type(initial))} {getattr(initial, 'shape', '')}"
-        raise ValueError(f"initial must be a float32 array of shape {shape}, got {got}")
-    if not np.isfinite(initial).all():
-        raise ValueError("initial must be finite, got NaN or infinite values")

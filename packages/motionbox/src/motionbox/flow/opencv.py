@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from motionbox.config import TVL1Params
 from motionbox.errors import FlowError
-from motionbox.flow import Flow, Frame, check_frames
+from motionbox.flow.arrays import Flow, Frame, check_frames
 
 
 class OpenCVTVL1Estimator:

@@ -5,10 +5,44 @@ In the order of the data: `media` (what is a video, a frame folder, a tar), `tab
 (what should be on disk), `manifest` (the table that everything after this room reads).
 """
 
-DATASETS: dict[str, str] = {
-    "epic100": "motionbox.inputs.epic100:load_epic100",
-    "ssv2": "motionbox.inputs.ssv2:load_ssv2",
-    "synthetic": "motionbox.inputs.folder:load_synthetic",
-    "folder": "motionbox.inputs.folder:load_folder",
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def _load_epic100(data_root: Path) -> pa.Table:
+    from motionbox.inputs.epic100 import load_epic100
+
+    return load_epic100(data_root)
+
+
+def _load_ssv2(data_root: Path) -> pa.Table:
+    from motionbox.inputs.ssv2 import load_ssv2
+
+    return load_ssv2(data_root)
+
+
+def _load_synthetic(data_root: Path) -> pa.Table:
+    from motionbox.inputs.folder import load_synthetic
+
+    return load_synthetic(data_root)
+
+
+def _load_folder(data_root: Path) -> pa.Table:
+    from motionbox.inputs.folder import load_folder
+
+    return load_folder(data_root)
+
+
+DATASETS: dict[str, Callable[[Path], pa.Table]] = {
+    "epic100": _load_epic100,
+    "ssv2": _load_ssv2,
+    "synthetic": _load_synthetic,
+    "folder": _load_folder,
 }
-"""Name -> `module:function` that reads the annotation files below a data root (a `Path`) into a manifest."""
+"""Name -> what reads the annotation files below a data root into a manifest; its module is imported on first use."""

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from motionbox.errors import InputError
-from motionbox.inputs.manifest import MissingMedia, describe_missing, find_missing_media
+from motionbox.inputs.missing_media import MissingMedia, describe_missing, find_missing_media
 from motionbox.inputs.tables import find_file
 
 _NUM_NAMED = 5

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from motionbox.errors import InputError
-from motionbox.inputs.manifest import build_table
+from motionbox.inputs.schema import build_table
 from motionbox.inputs.tables import find_file, read_csv_text, read_optional_csv, refuse_row, require_columns
 
 SPLIT_FILES = {

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from motionbox.errors import InputError
-from motionbox.inputs.manifest import SCHEMA, build_table
 from motionbox.inputs.media import is_frame_folder, is_frame_name, is_video_name, natural_key
+from motionbox.inputs.schema import SCHEMA, build_table
 from motionbox.inputs.tables import read_csv_text
 
 ANNOTATIONS_NAME = "annotations.csv"

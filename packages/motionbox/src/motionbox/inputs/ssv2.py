@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from motionbox.errors import InputError
-from motionbox.inputs.manifest import build_table
+from motionbox.inputs.schema import build_table
 from motionbox.inputs.tables import find_file
 
 SPLITS = ("train", "validation", "test")

@@ -32,7 +32,6 @@ from motionbox.scoring.box_metrics import (
     trivial_boxes,
 )
 from motionbox.scoring.score_tables import ScoreRow
-from motionbox.synthetic import SyntheticConfig, write_dataset
 from motionbox.video import is_frame_folder, probe, read_frames
 from motionbox.video.frames import VideoInfo
 
@@ -130,12 +129,6 @@ def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOME
     if not clips:
         raise InputError(f"boxes file {boxes_file} must annotate at least one box, got none")
     return clips
-
-
-def generate_clips(folder: Path, num_clips: int, seed: int, *, camera_motion: bool) -> list[BenchClip]:
-    """Generate annotated clips below an empty folder; see `datasets.synthetic`."""
-    write_dataset(folder, SyntheticConfig(num_clips, seed, camera_motion))
-    return find_clips(folder, folder / "boxes.json")
 
 
 def run_bench(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from motionbox.config import MotionConfig, TVL1Params
+from motionbox.config import TVL1Params
 from motionbox.flow.gpu import kernels
 from motionbox.flow.gpu.engine import TVL1BatchEngine
 from motionbox.flow.gpu.level import LevelState, Tile, launch_multiply_add, on_device, with_gradient
@@ -117,11 +117,6 @@ def _measure(
         GpuBenchRow("roof: copy", copy_rate / 1e9, "GB/s"),
         GpuBenchRow("roof: multiply-add", operation_rate / 1e12, "TFLOP/s"),
         GpuBenchRow("frames to flow", num_pairs / clock.seconds(lambda: engine.flows(frames)), "pairs/s"),
-        GpuBenchRow(
-            "frames to motion maps in host memory",
-            num_pairs / clock.seconds(lambda: engine.motion_maps(frames, MotionConfig()).cpu()),
-            "pairs/s",
-        ),
     ]
     # epsilon 0: no pair stops, so the number of iterations is known.
     height, width = frames.shape[1:]

@@ -49,7 +49,7 @@ class ClipReader:
             ClipError: A block is missing or broken, or has no frame at one of the times.
             ValueError: The crop lies outside.
         """
-        from motionbox.extraction.plan import BLOCK_SECONDS  # here, so that importing the store stays fast
+        from motionbox.store.units import BLOCK_SECONDS
 
         numbers = np.floor(times_seconds / BLOCK_SECONDS).astype(np.int64)
         frames: npt.NDArray[np.uint8] | None = None

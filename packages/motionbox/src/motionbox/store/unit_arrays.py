@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.store.flow_form import FlowForm, dequantise_flow
 from motionbox.store.layout import FLOW_DIRECTORY, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths
-from motionbox.store.writing.flow_writer import FlowForm, dequantise_flow
 
 if TYPE_CHECKING:
     import zarr

@@ -11,32 +11,16 @@ import contextlib
 import ctypes
 import itertools
 import os
-import pickle
 import resource
 import signal
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from motionbox.video.messages import receive, send
 
 FRAMES_PER_ANSWER = 8
-LENGTH = struct.Struct("<q")
-
-
-def send(stream: IO[bytes], value: Any) -> None:
-    """Write one pickled message with its length."""
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(LENGTH.pack(len(data)) + data)
-    stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> Any:
-    """Read one message from the parent; EOFError when it has gone."""
-    header = stream.read(LENGTH.size)
-    if len(header) < LENGTH.size:
-        raise EOFError
-    return pickle.loads(stream.read(LENGTH.unpack(header)[0]))  # noqa: S301  (from our own parent)
 
 
 def main() -> None:
@@ -58,7 +42,7 @@ def main() -> None:
     video = _Video(short_side_px, colour_short_side_px or None)
     with contextlib.suppress(EOFError):
         while True:
-            verb, *arguments = _receive(sys.stdin.buffer)
+            verb, *arguments = receive(sys.stdin.buffer)
             answer: tuple[Any, ...]
             try:
                 answer = ("info", video.open(*arguments)) if verb == "open" else ("frames", video.next_frames())

@@ -49,6 +49,19 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
+class VideoHint:
+    """What a header says about a video.
+
+    Attributes:
+        num_frames: Frames, None when unknown.
+        fps: Frames per second.
+    """
+
+    num_frames: int | None
+    fps: float
+
+
+@dataclass(frozen=True)
 class Frame:
     """One decoded frame.
 

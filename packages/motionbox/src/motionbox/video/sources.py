@@ -18,10 +18,9 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction.plan import VideoHint
 from motionbox.video import probe, read_frames
-from motionbox.video.decode_child import LENGTH, send
-from motionbox.video.frames import DecodeLimits, Frame, VideoInfo
+from motionbox.video.frames import DecodeLimits, Frame, VideoHint, VideoInfo
+from motionbox.video.messages import LENGTH, send
 
 _QUEUED_ANSWERS = 8
 _PROBE_SIDE_PX = 16

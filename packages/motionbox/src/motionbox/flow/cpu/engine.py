@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.config import TVL1Params
-from motionbox.flow import Flow, Frame, check_frames
+from motionbox.flow.arrays import Flow, Frame, check_frames
 from motionbox.flow.cpu.kernels import NUM_FIELDS, solve_level
 from motionbox.flow.cpu.warp import PAD, make_taps, resize, taps_size_hw
 from motionbox.flow.tvl1 import TVL1Plan, make_plan

@@ -29,11 +29,10 @@ from motionbox.errors import FlowError
 from motionbox.flow.gpu import kernels
 from motionbox.flow.gpu.level import DoneWatch, LevelState, Tile, on_device, resize, with_gradient
 from motionbox.flow.tvl1 import MIN_SIDE_PX, make_plan
-from motionbox.motion.maps_gpu import BatchMotionAccumulator
 
 if TYPE_CHECKING:
-    from motionbox.config import MotionConfig, TVL1Params
-    from motionbox.flow import Flow, Frame
+    from motionbox.config import TVL1Params
+    from motionbox.flow.arrays import Flow, Frame
     from motionbox.flow.tvl1 import TVL1Plan
 
 INTERPRETED_TILE = Tile(rows=1)
@@ -124,32 +123,6 @@ class TVL1BatchEngine:
                 chosen = frames if len(wanted) == len(frames) else frames[wanted]
                 flows = self._solve(self._upload(chosen), local[:, 0], local[:, 1], None)
             yield flows
-
-    def motion_maps(
-        self,
-        frames: npt.NDArray[np.uint8] | torch.Tensor,
-        config: MotionConfig,
-        *,
-        pair_indices: npt.NDArray[np.integer] | None = None,
-    ) -> torch.Tensor:
-        """Return the motion map of every flow between the frames of one video; flow never leaves the device.
-
-        The temporal window begins with the first pair: give the pairs before the first wanted one too
-        (`motionbox.motion.maps.MotionAccumulator.context_frames` of them) and drop their maps.
-
-        Args:
-            frames: uint8 (N, H, W) grey, N >= 2, in order, in host or device memory.
-            config: Derivative, window and combination of the channels.
-            pair_indices: Integers (P, 2): positions in `frames` of each pair's two frames; None pairs neighbours.
-
-        Returns:
-            float32 (P, H, W) on the device, pixels per frame step and pixel, >= 0; P = N - 1 without `pair_indices`.
-
-        Raises:
-            ValueError: `frames` or `pair_indices` has another shape, dtype or range.
-        """
-        accumulator = BatchMotionAccumulator(config)
-        return torch.cat([accumulator.push(flows) for flows in self.iter_flows(frames, pair_indices=pair_indices)])
 
     def pairs(
         self,
@@ -273,7 +246,7 @@ class CudaTVL1Estimator:
 
     def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
         """Return the flow, see `motionbox.flow.FlowEstimator`."""
-        from motionbox.flow import check_frames
+        from motionbox.flow.arrays import check_frames
 
         check_frames(frame0, frame1, initial)
         flow = self._engine.pairs(

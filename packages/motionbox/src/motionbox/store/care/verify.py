@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionbox.errors import StoreError
-from motionbox.extraction.plan import units_of
 from motionbox.store.layout import RunPaths, check_store, run_paths
+from motionbox.store.units import units_of
 from motionbox.store.writing.commit import read_commit, verify_files
 from motionbox.store.writing.runs import load_run
 

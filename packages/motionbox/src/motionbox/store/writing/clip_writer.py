@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction.plan import Piece, block_of
 from motionbox.store.clip_blocks import FORMS, GROUP_FRAMES, NUM_CHAINS, ClipForm, pack_block
+from motionbox.store.units import Piece, block_of
 from motionbox.video.frames import ColourFrame, Frame
 
 if TYPE_CHECKING:

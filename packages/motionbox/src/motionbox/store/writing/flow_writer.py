@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.store.flow_form import ZERO, FlowForm, quantise_flow
 from motionbox.store.layout import FLOW_DIRECTORY
 from motionbox.store.writing.durable import fsync_directory, make_directory, sha256_hex, write_file
 from motionbox.store.writing.failpoints import failpoint
@@ -26,35 +27,7 @@ from motionbox.store.writing.failpoints import failpoint
 if TYPE_CHECKING:
     import zarr
 
-FlowForm = Literal["float16", "uint8"]
-
-_ZERO = 128
-_STEPS = 127
 _ABSENT = np.iinfo(np.uint64).max
-
-
-def quantise_flow(flow: npt.NDArray[np.float32], form: FlowForm, bound_px: float) -> npt.NDArray[Any]:
-    """Return a flow as the store keeps it.
-
-    Args:
-        flow: float32 (H, W, 2), pixels.
-        form: `float16`, or `uint8`: 128 + round(127 * v / bound), so that no motion stays exactly zero.
-        bound_px: Larger displacements saturate in `uint8`; smaller ones are off by at most bound / 254.
-
-    Returns:
-        float16 or uint8 (2, H, W), u before v.
-    """
-    planes = np.moveaxis(flow, 2, 0)
-    if form == "float16":
-        return np.ascontiguousarray(planes, np.float16)
-    scaled = np.clip(planes, -bound_px, bound_px) * np.float32(_STEPS / bound_px)
-    return np.ascontiguousarray(np.rint(scaled) + _ZERO, np.uint8)
-
-
-def dequantise_flow(stored: npt.NDArray[Any], form: FlowForm, bound_px: float) -> npt.NDArray[np.float32]:
-    """Return stored flows (..., 2, H, W) as float32 (..., H, W, 2) in pixels."""
-    flow = np.moveaxis(stored, -3, -1).astype(np.float32)
-    return flow if form == "float16" else (flow - _ZERO) * np.float32(bound_px / _STEPS)
 
 
 @dataclass(frozen=True)
@@ -119,7 +92,7 @@ def _compressor(form: FlowForm) -> Any:
 
 
 def _fill_value(form: FlowForm) -> int:
-    return 0 if form == "float16" else _ZERO
+    return 0 if form == "float16" else ZERO
 
 
 @dataclass

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
-from motionbox.extraction.plan import InputFile, inputs_table
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths, check_store, read_json, run_paths
+from motionbox.store.units import InputFile, inputs_table
 from motionbox.store.writing.durable import (
     fsync_directory,
     make_directory,

@@ -1,0 +1,131 @@
+"""What extraction and store both speak of: blocks, pieces and units of work, and the files they were planned from.
+
+Every video is cut into **blocks** of `BLOCK_SECONDS` of its own time. A block's numbers depend on its frames, on
+`CONTEXT_SECONDS` of frames before it and on the frames shortly after it, and on nothing else; so they are the same
+however blocks are grouped. A **piece** is a run of blocks of one video, a **unit** is one or more pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+BLOCK_SECONDS = 4.0
+CONTEXT_SECONDS = 1.0
+
+PLAN_SCHEMA = pa.schema(
+    [
+        ("unit_id", pa.string()),
+        ("video_id", pa.string()),
+        ("path", pa.string()),
+        ("first_block", pa.int64()),
+        ("stop_block", pa.int64()),
+        ("estimated_frames", pa.int64()),
+        ("num_clips", pa.int64()),
+        ("frame_fps", pa.float64()),
+    ]
+)
+
+INPUTS_SCHEMA = pa.schema(
+    [("path", pa.string()), ("kind", pa.string()), ("num_bytes", pa.int64()), ("modified_unix", pa.int64())]
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of blocks of one video.
+
+    Attributes:
+        video_id: The video.
+        path: Its file or folder, relative to the data root.
+        first_block: First block (time `first_block * BLOCK_SECONDS`); None: from the first frame.
+        stop_block: The block after the last; None: to the last frame.
+        estimated_frames: From header hints; may be wrong.
+        num_clips: Number of clips that end in this piece, for progress.
+        frame_fps: Rate of numbered frame files, None for videos.
+    """
+
+    video_id: str
+    path: str
+    first_block: int | None
+    stop_block: int | None
+    estimated_frames: int
+    num_clips: int = 0
+    frame_fps: float | None = None
+
+    @property
+    def start_seconds(self) -> float | None:
+        """Return the time of its first block, None for the first frame."""
+        return None if self.first_block is None else self.first_block * BLOCK_SECONDS
+
+    @property
+    def stop_seconds(self) -> float | None:
+        """Return the time of the end of its last block, None for the last frame."""
+        return None if self.stop_block is None else self.stop_block * BLOCK_SECONDS
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task does.
+
+    Attributes:
+        unit_id: Name in the store, `u000000` and on.
+        pieces: What to process, in order.
+    """
+
+    unit_id: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def estimated_frames(self) -> int:
+        """Return the sum over its pieces."""
+        return sum(piece.estimated_frames for piece in self.pieces)
+
+    @property
+    def num_clips(self) -> int:
+        """Return the number of clips that end in this unit."""
+        return sum(piece.num_clips for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An input file or folder as found when the run was planned.
+
+    Attributes:
+        path: Relative to the data root.
+        kind: `file`, `folder` or `missing`.
+        num_bytes: Size of a file; number of entries of a folder.
+        modified_unix: Time of its last change, whole seconds.
+    """
+
+    path: str
+    kind: str
+    num_bytes: int
+    modified_unix: int
+
+
+def inputs_table(inputs: Sequence[InputFile]) -> pa.Table:
+    """Return the inputs as a table with `INPUTS_SCHEMA`."""
+    return pa.Table.from_pylist([vars(entry) for entry in inputs], schema=INPUTS_SCHEMA)
+
+
+def units_of(plan: pa.Table) -> list[Unit]:
+    """Return the units of a plan table, in its order."""
+    pieces: dict[str, list[Piece]] = {}
+    for row in plan.to_pylist():
+        unit_id = row.pop("unit_id")
+        pieces.setdefault(unit_id, []).append(Piece(**row))
+    return [Unit(unit_id, tuple(parts)) for unit_id, parts in pieces.items()]
+
+
+def block_of(time_seconds: float) -> int:
+    """Return the block that a time lies in."""
+    return math.floor(time_seconds / BLOCK_SECONDS)
+
+
+def stop_block_of(stop_seconds: float) -> int:
+    """Return the block after the last one that a half-open range ending at `stop_seconds` touches."""
+    return math.ceil(stop_seconds / BLOCK_SECONDS)
