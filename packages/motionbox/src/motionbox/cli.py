@@ -12,8 +12,8 @@ from motionbox import __version__
 from motionbox.errors import ExitCode, MotionBoxError
 from motionbox.signals import interrupted_by_signals
 
-# Command -> (module of motionbox.commands, one-line help); its function there has its name. The help stands here so that
-# `--help` stays fast.
+# Command -> (module of motionbox.commands, one-line help); its function there has its name. The help stands here so
+# that `--help` stays fast.
 COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("extract", "Compute the motion boxes of a data set and keep them in a store."),
     "status": ("status", "Show what a store holds: clips done, failed, by reason."),

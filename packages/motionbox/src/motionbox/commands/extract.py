@@ -72,10 +72,10 @@ Examples:
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
 def extract(**options: Any) -> int:
     """Run the command; see the options."""
-    return extract(**options)
+    return run_extraction(**options)
 
 
-def extract(
+def run_extraction(
     *,
     dataset: str,
     data_root: Path | None,

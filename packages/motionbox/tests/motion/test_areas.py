@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from motionbox import boxes as bx
-from motionbox.areas import clip_areas
 from motionbox.config import load_config
-from motionbox.motion import quantise_map
+from motionbox.motion import boxes as bx
+from motionbox.motion.areas import clip_areas
+from motionbox.motion.maps import quantise_map
 
 ROWS, COLUMNS, SCALE = 30, 54, 8
 WIDTH, HEIGHT = SCALE * COLUMNS, SCALE * ROWS

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from motionbox import boxes as bx
-from motionbox.evidence import clip_evidence
+from motionbox.motion import boxes as bx
+from motionbox.motion.clip_boxes import clip_evidence
 
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig
