@@ -10,12 +10,12 @@ import torch
 
 from mofo_train import bench, bench_peers, cli, masks
 from mofo_train.data.clips import dense_frames
-from mofo_train.data.dataset import ClipReader
+from mofo_train.data.reader import ClipReader
 from mofo_train.data.transforms import crop_frames, multi_scale_crop
-from mofo_train.metrics import training_flops
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mae import hidden_targets
 from mofo_train.models.mca import MultiCrossAttention
+from mofo_train.speed import training_flops
 
 
 def test_original_schedule_predicts_and_asks_the_same() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mofo_train.data.cache import ClipCache
+from mofo_train.data.reader import ClipCache
 
 CLIP = np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
 

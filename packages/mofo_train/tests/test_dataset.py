@@ -11,11 +11,12 @@ import torch
 from clips_support import DATA, MODEL, dataset, reader, same
 from mofo_train.batches import draw_mask
 from mofo_train.config import MaskConfig
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import collate, create_loader
 from mofo_train.data.order import ResumableSampler, SampleKey
+from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
-from mofo_train.models.vit import ClipShape
+from mofo_train.tubelets import ClipShape
 from motionbox.store import open_store
 
 

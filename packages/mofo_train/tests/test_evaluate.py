@@ -18,15 +18,16 @@ import motionbox.cli
 from mofo_train.checkpoint import write_checkpoint
 from mofo_train.classifiers import create_model
 from mofo_train.commands.evaluate import command
-from mofo_train.data.dataset import ClipReader
+from mofo_train.data.reader import ClipReader
 from mofo_train.data.views import FixedBatches, ViewedClips, view_crops, view_frames
 from mofo_train.distributed import Ranks
-from mofo_train.evaluate import ClassifiedClips, classify_clips, describe
+from mofo_train.evaluate import ClassifiedClips, classify_clips
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.models import create_classifier
 from mofo_train.models.systems import OtherSystem
 from mofo_train.predictions import Predictions, merge_predictions, read_predictions, write_predictions
+from mofo_train.report import describe
 from motionbox.store import open_store
 
 CONFIG = FinetuneConfig.model_validate(
@@ -114,7 +115,7 @@ def test_logits_are_the_mean_over_views(store_path: Path) -> None:
     model = create_model(CONFIG.model, 15).eval()
     with torch.no_grad():
         model.head.weight.mul_(1000)
-        from mofo_train.batches import normalise
+        from mofo_train.data.transforms import normalise
 
         viewed = ViewedClips(clips, CONFIG.model, CONFIG.data, ViewsConfig(segments=2, crops=1))[0]
         single = [model(normalise(viewed.frames[[view]]), viewed.boxes[[view]]) for view in range(2)]

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mofo_train.classifiers import create_model
-from mofo_train.data.dataset import ClipReader
+from mofo_train.data.reader import ClipReader
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError, Interrupted
 from mofo_train.finetune import finetune
 from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig
 from mofo_train.labels import LabelSpace
-from mofo_train.metrics import read_log
 from mofo_train.models import create_classifier
+from mofo_train.run_log import read_log
 from mofo_train.selection import held_out_score
 from motionbox.store import open_store
 

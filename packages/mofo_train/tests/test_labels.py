@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import TaskConfig
-from mofo_train.labels import LabelSpace, class_weights, group_flags, hold_out
+from mofo_train.labels import LabelSpace, group_flags
+from mofo_train.selection import class_weights, hold_out
 
 
 def table(**columns: list[object]) -> pa.Table:

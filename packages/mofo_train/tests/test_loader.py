@@ -17,7 +17,7 @@ from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, creat
 from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.data.workers import create_worker_loader, shared
 from mofo_train.errors import DataError
-from mofo_train.stage import DivergedError, stop_if_diverged
+from mofo_train.safeguards import DivergedError, stop_if_diverged
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mofo_train import masks
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.models import create_pretrain_model
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD, MaskedAutoencoder, hidden_pixels, hidden_targets
-from mofo_train.models.vit import ClipShape, patchify, sinusoid_table, unpatchify
+from mofo_train.models.mae import MaskedAutoencoder, hidden_pixels, hidden_targets
+from mofo_train.models.vit import sinusoid_table
+from mofo_train.tubelets import ClipShape, patchify, unpatchify
 
 FRAMES, SIDE = 4, 48
 

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mofo_train import masks
+from mofo_train.inside import patches_inside_box, tubelets_inside_boxes, union_boxes
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -133,33 +134,33 @@ def test_patches_inside_are_those_with_a_common_pixel(
             for c in range(columns)
         ]
     )
-    inside = masks.patches_inside_box(torch.tensor(box), (rows * patch_px, columns * patch_px), patch_px)
+    inside = patches_inside_box(torch.tensor(box), (rows * patch_px, columns * patch_px), patch_px)
     assert torch.equal(inside, expected)
 
 
 def test_boxes_follow_a_flip() -> None:
     boxes = torch.rand(50, 2, 2, generator=_generator()).mul(64).sort(1).values.flatten(1)
     flipped = torch.stack([64 - boxes[:, 2], boxes[:, 1], 64 - boxes[:, 0], boxes[:, 3]], 1)
-    direct = masks.patches_inside_box(boxes, (64, 64), 16).unflatten(1, (4, 4))
-    assert torch.equal(direct.flip(2), masks.patches_inside_box(flipped, (64, 64), 16).unflatten(1, (4, 4)))
+    direct = patches_inside_box(boxes, (64, 64), 16).unflatten(1, (4, 4))
+    assert torch.equal(direct.flip(2), patches_inside_box(flipped, (64, 64), 16).unflatten(1, (4, 4)))
 
 
 def test_tubelet_membership_takes_either_frame() -> None:
     boxes = torch.tensor([[[0, 0, 16, 16], [16, 0, 17, 1], [0, 0, 0, 0], [0, 31, 32, 32]]])
-    inside = masks.tubelets_inside_boxes(boxes, (32, 32), 16, 2)
+    inside = tubelets_inside_boxes(boxes, (32, 32), 16, 2)
     assert inside.tolist() == [[True, True, False, False, False, False, True, True]]
 
 
 def test_union_ignores_empty_boxes() -> None:
     boxes = torch.tensor([[[5, 6, 9, 10], [0, 0, 0, 0], [3, 8, 4, 30]], [[7, 7, 7, 9], [0, 0, 0, 0], [9, 9, 9, 9]]])
-    assert masks.union_boxes(boxes).tolist() == [[3, 6, 9, 30], [0, 0, 0, 0]]
-    assert masks.union_boxes(boxes.double()).tolist() == [[3, 6, 9, 30], [0, 0, 0, 0]]
+    assert union_boxes(boxes).tolist() == [[3, 6, 9, 30], [0, 0, 0, 0]]
+    assert union_boxes(boxes.double()).tolist() == [[3, 6, 9, 30], [0, 0, 0, 0]]
 
 
 def test_union_of_boxes_left_of_the_crop() -> None:
     boxes = torch.tensor([[[-30, -9, -20, -4], [-25, -8, -12, -2], [0, 0, 0, 0]]])
-    assert masks.union_boxes(boxes).tolist() == [[-30, -9, -12, -2]]
-    assert not masks.patches_inside_box(masks.union_boxes(boxes), (32, 32), 16).any()
+    assert union_boxes(boxes).tolist() == [[-30, -9, -12, -2]]
+    assert not patches_inside_box(union_boxes(boxes), (32, 32), 16).any()
 
 
 def test_misuse_is_named(generator: torch.Generator) -> None:
@@ -172,8 +173,8 @@ def test_misuse_is_named(generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match="motion must be finite"):
         masks.motion_map_tube_mask(torch.full((1, 4), torch.nan), 1, generator=generator)
     with pytest.raises(ValueError, match="multiples of patch_px"):
-        masks.patches_inside_box(torch.zeros(4), (30, 32), 16)
+        patches_inside_box(torch.zeros(4), (30, 32), 16)
 
 
 def test_no_clips_have_no_tubelets() -> None:
-    assert masks.tubelets_inside_boxes(torch.zeros(0, 4, 4), (32, 48), 16, 2).shape == (0, 12)
+    assert tubelets_inside_boxes(torch.zeros(0, 4, 4), (32, 48), 16, 2).shape == (0, 12)

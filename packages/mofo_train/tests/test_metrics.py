@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mofo_train.metrics import RunLog, read_log, training_flops
 from mofo_train.models import create_pretrain_model
+from mofo_train.run_log import RunLog, read_log
+from mofo_train.speed import training_flops
 
 
 def test_operations_of_vitb_counted_by_hand() -> None:

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofo_train.masks import tubelets_inside_boxes
+from mofo_train.inside import tubelets_inside_boxes
 from mofo_train.mixing import Mix, draw_mix, mix_frames, mix_membership, mix_targets
-from mofo_train.models.vit import ClipShape
+from mofo_train.tubelets import ClipShape
 
 CLIP = ClipShape(num_frames=4, image_px=48)
 

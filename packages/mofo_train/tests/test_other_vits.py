@@ -14,7 +14,8 @@ from torch import Tensor
 from mofo_train.errors import CheckpointError
 from mofo_train.models.omnimae import load_omnimae
 from mofo_train.models.st_mae import load_st_mae
-from mofo_train.models.vit import ClipShape, VitSize
+from mofo_train.models.vit import VitSize
+from mofo_train.tubelets import ClipShape
 
 DIM, HEADS = 48, 3
 SIZE = VitSize(DIM, 2, HEADS, 24, 1, 3)

@@ -17,11 +17,11 @@ from mofo_train import pretrain as loop
 from mofo_train.config import PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.distributed import Ranks
-from mofo_train.errors import CheckpointError, DataError, ExitCode, Interrupted
-from mofo_train.metrics import read_log
+from mofo_train.errors import CheckpointError, ConfigError, DataError, ExitCode, Interrupted
 from mofo_train.models import create_pretrain_model
 from mofo_train.pretrain import pretrain
-from mofo_train.stage import DivergedError
+from mofo_train.run_log import read_log
+from mofo_train.safeguards import DivergedError
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 LOSSES = ("loss", "loss_inside", "loss_outside", "grad_norm", "lr")
@@ -164,6 +164,12 @@ def test_what_does_not_fit_is_refused(train: Trainer, tmp_path: Path) -> None:
         train(recipe(optim={"batch_size": 64}), tmp_path / "b")
     with pytest.raises(DataError, match=r"multiple of data\.crops_per_clip = 4"):
         train(recipe(data={"crops_per_clip": 4}), tmp_path / "c")
+    for ratio in (0.999, 0.001):
+        with pytest.raises(
+            ConfigError, match=rf"mask\.mask_ratio must hide some and show some of 9 tubes, got {ratio}$"
+        ):
+            train(recipe(mask={"mask_ratio": ratio}), tmp_path / "e")
+    assert not (tmp_path / "e").exists()
     train(recipe(optim={"epochs": 1}), tmp_path / "d")
     with pytest.raises(CheckpointError, match="out must be of the same recipe"):
         train(recipe(), tmp_path / "d")

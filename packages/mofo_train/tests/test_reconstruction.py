@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
-from mofo_train.batches import normalise
+from mofo_train.data.transforms import normalise
 from mofo_train.models.mae import hidden_pixels, hidden_targets
-from mofo_train.models.vit import ClipShape, patchify
 from mofo_train.reconstruction import picture, reconstruct
+from mofo_train.tubelets import ClipShape, patchify
 
 CLIP = ClipShape(4, 32)
 
@@ -25,7 +25,7 @@ def test_visible_pixels_stay_and_hidden_ones_come_from_the_prediction_alone() ->
     changed = frames.clone()
     tubelets = patchify(changed, CLIP)
     tubelets[mask] = 7
-    from mofo_train.models.vit import unpatchify
+    from mofo_train.tubelets import unpatchify
 
     again = reconstruct(normalise(unpatchify(tubelets, CLIP)), mask, torch.zeros(1, 6, 1536), CLIP)
     assert torch.equal(patchify(again, CLIP)[mask], rebuilt[mask]), "no hidden pixel leaks into the picture"

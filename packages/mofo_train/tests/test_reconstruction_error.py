@@ -18,7 +18,6 @@ from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_pixels, hidden_targets
-from mofo_train.models.vit import ClipShape
 from mofo_train.pretrain import pretrain
 from mofo_train.reconstruction_error import (
     ReconstructionErrors,
@@ -27,6 +26,7 @@ from mofo_train.reconstruction_error import (
     show_errors,
     simple_predictions,
 )
+from mofo_train.tubelets import ClipShape
 from motionbox.store import open_store
 
 ONE = Ranks(0, 1, torch.device("cpu"))

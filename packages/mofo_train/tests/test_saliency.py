@@ -13,10 +13,11 @@ from mofo_train.checkpoint import write_checkpoint
 from mofo_train.classifiers import create_model
 from mofo_train.commands.saliency import command
 from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.inside import inside_tokens
 from mofo_train.labels import LabelSpace
 from mofo_train.models import Classifier, create_classifier
-from mofo_train.models.vit import patchify
-from mofo_train.saliency import attention_of, attention_rollout, grad_cam, inside_tokens, share_inside
+from mofo_train.saliency import attention_of, attention_rollout, grad_cam, share_inside
+from mofo_train.tubelets import patchify
 from motionbox.store import open_store
 
 SPACE = LabelSpace({"label": 5}, {}, None, 0, 0)
@@ -83,7 +84,7 @@ def test_rollout_is_the_product_of_the_blocks() -> None:
         for block in model.encoder.blocks:
             total = (torch.eye(18) + attention_of(block.attn, block.norm1(x))) / 2 @ total
             x = block(x)
-    inside = inside_tokens(model, boxes)
+    inside = inside_tokens(model.clip, boxes)
     expected = torch.stack([total[0][inside[0]].mean(0), total[1].mean(0), total[2].mean(0)])
     result = attention_rollout(model, frames, boxes)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6)
@@ -147,7 +148,7 @@ def test_clips_with_an_empty_map_are_counted_apart(tmp_path: Path, monkeypatch: 
         SimpleNamespace(clip_id=name, share=share, area_share=0.25)
         for name, share in (("a", 0.5), ("b", float("nan")), ("c", 0.7))
     ]
-    monkeypatch.setattr("mofo_train.testing.saliency_of_checkpoint", lambda *_, **__: found)
+    monkeypatch.setattr("mofo_train.saliency.saliency_of_checkpoint", lambda *_, **__: found)
     monkeypatch.setattr("mofo_train.saliency.draw_saliency", lambda *_, **__: Image.new("RGB", (9, 9)))
     arguments = ["--checkpoint", str(tmp_path), "--title", "M", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(command, arguments, standalone_mode=False)

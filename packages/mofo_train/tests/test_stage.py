@@ -7,7 +7,7 @@ import pytest
 
 from mofo_train.config import PretrainConfig
 from mofo_train.errors import CheckpointError
-from mofo_train.stage import claim_folder
+from mofo_train.run_folder import claim_folder
 
 CONFIG = PretrainConfig.model_validate({"stage": "pretrain", "data": {"dataset": "synthetic"}})
 OTHER = CONFIG.model_copy(update={"seed": 1})

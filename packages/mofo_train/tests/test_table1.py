@@ -16,9 +16,12 @@ from mofo_train.config import load_recipe, recipe_names
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.generated import generated_stores
 from mofo_train.models import FUSIONS
-from mofo_train.table1 import TableConfig, generated_stores, plan_stages, run_table
+from mofo_train.stages import plan_stages
+from mofo_train.table1 import run_table
 from mofo_train.table_plan import estimate_costs, make_plan
+from mofo_train.table_recipe import TableConfig
 from mofo_train.tables import Table
 
 ONE = Ranks(0, 1, torch.device("cpu"))

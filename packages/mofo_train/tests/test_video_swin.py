@@ -19,7 +19,7 @@ from mofo_train.errors import CheckpointError
 from mofo_train.models.bevt import load_bevt
 from mofo_train.models.omnivore import load_omnivore
 from mofo_train.models.video_swin import SwinShape, VideoSwin
-from mofo_train.models.vit import ClipShape
+from mofo_train.tubelets import ClipShape
 
 WINDOW = (4, 7, 7)
 DEPTHS, HEADS, DIM, CLASSES = (2, 2), (2, 4), 16, 5

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mofo_train import masks
 from mofo_train.config import MaskConfig
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
-from mofo_train.models.vit import ClipShape
+from mofo_train.errors import ConfigError
+from mofo_train.inside import inside_patches
+from mofo_train.tubelets import ClipShape
 
 
 def draw_mask(config: MaskConfig, clip: ClipShape, boxes: Tensor, motion: Tensor, generator: torch.Generator) -> Tensor:
@@ -30,24 +31,21 @@ def draw_mask(config: MaskConfig, clip: ClipShape, boxes: Tensor, motion: Tensor
     return MASKS[config.kind].draw(config, clip, boxes, motion, generator)
 
 
-def inside_patches(clip: ClipShape, boxes: Tensor) -> Tensor:
-    """Return bool (B, P): the patches that the union of a clip's boxes (B, T, 4) touches."""
-    return masks.patches_inside_box(masks.union_boxes(boxes), (clip.image_px, clip.image_px), clip.patch_px)
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """Turn uint8 (B, 3, T, H, W) colours into the model's float32 input, on the device they are on."""
-    shape = (1, 3, 1, 1, 1)
-    mean = torch.tensor(IMAGENET_MEAN, device=frames.device).view(shape)
-    std = torch.tensor(IMAGENET_STD, device=frames.device).view(shape)
-    return (frames.contiguous().float() / 255 - mean) / std
-
-
 def num_hidden_tokens(config: MaskConfig, clip: ClipShape) -> int:
-    """Return how many tokens `draw_mask` hides in every clip."""
+    """Return how many tokens `draw_mask` hides in every clip.
+
+    Raises:
+        ConfigError: That is none, or all.
+    """
     if MASKS[config.kind].tubes:
-        return round(config.mask_ratio * clip.num_patches) * clip.num_tubelets
-    return round(config.mask_ratio * clip.num_tokens)
+        number = round(config.mask_ratio * clip.num_patches) * clip.num_tubelets
+    else:
+        number = round(config.mask_ratio * clip.num_tokens)
+    if not 0 < number < clip.num_tokens:
+        raise ConfigError(
+            f"mask.mask_ratio must hide some and show some of {clip.num_patches} tubes, got {config.mask_ratio}"
+        )
+    return number
 
 
 Draw = Callable[[MaskConfig, ClipShape, Tensor, Tensor, torch.Generator], Tensor]

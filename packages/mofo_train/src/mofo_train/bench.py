@@ -23,13 +23,16 @@ from torch import Tensor, nn
 from mofo_train import bench_peers, masks
 from mofo_train.config import DataConfig, ModelConfig, OptimConfig
 from mofo_train.data.clips import dense_frames
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.order import SampleKey
-from mofo_train.metrics import matrix_rate, training_flops
+from mofo_train.data.reader import ClipReader
+from mofo_train.inside import inside_patches
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets
 from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.optim import create_optimizer, set_learning_rate
+from mofo_train.speed import matrix_rate, training_flops
+from mofo_train.tubelets import ClipShape
 
 _HIDDEN_SHARE = 0.9
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -168,9 +171,10 @@ def bench_masks(batch_size: int, rounds: int, device: torch.device) -> dict[str,
     corners = torch.rand(batch_size, 16, 2, 2, device=device).mul(224).sort(2).values
     boxes = corners.flatten(2)
 
+    clip = ClipShape()
+
     def motion() -> Tensor:
-        inside = masks.patches_inside_box(masks.union_boxes(boxes), (224, 224), 16)
-        return masks.motion_tube_mask(inside, 8, generator=generator)
+        return masks.motion_tube_mask(inside_patches(clip, boxes), 8, generator=generator)
 
     contenders = {"motion": motion, "tube": lambda: masks.tube_mask(batch_size, 196, 8, generator=generator)}
     return interleaved(contenders, rounds, device)

@@ -16,16 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mofo_train.batches import draw_mask, normalise
+from mofo_train.batches import draw_mask
 from mofo_train.bench import training_step
 from mofo_train.config import DataConfig, MaskConfig, ModelConfig
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.order import ResumableSampler
-from mofo_train.metrics import matrix_rate, training_flops
+from mofo_train.data.reader import ClipReader
+from mofo_train.data.transforms import normalise
 from mofo_train.models import create_pretrain_model
-from mofo_train.models.vit import ClipShape
-from mofo_train.stage import DTYPES
+from mofo_train.precision import DTYPES
+from mofo_train.speed import matrix_rate, training_flops
+from mofo_train.tubelets import ClipShape
 
 _READ_AHEAD = 2  # batches per worker, torch's default
 _LEAST_TURN = 4  # of what is read ahead

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from mofo_train.data.transforms import multi_scale_crop
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD, multi_scale_crop
 from mofo_train.models import MaskedAutoencoder
 from mofo_train.models.linear import linear
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.models.vit import Attention, Block
 

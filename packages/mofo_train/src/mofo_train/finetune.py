@@ -19,37 +19,29 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofo_train.batches import normalise
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.classifiers import create_model
 from mofo_train.config import config_digest
-from mofo_train.data.augment import augment_clip
-from mofo_train.data.clips import dense_frames, segment_frames
-from mofo_train.data.dataset import ClipReader, Sample, TrainingClips
+from mofo_train.data.dataset import FinetuneClips
 from mofo_train.data.loader import Batch, BatchesAhead, create_loader
-from mofo_train.data.transforms import join_views
+from mofo_train.data.reader import ClipReader
+from mofo_train.data.transforms import normalise
 from mofo_train.distributed import Ranks
 from mofo_train.errors import Interrupted
-from mofo_train.evaluate import percent
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.labels import LabelSpace, class_weights
-from mofo_train.metrics import RunLog
+from mofo_train.labels import LabelSpace
 from mofo_train.mixing import draw_mix, mix_frames, mix_membership, mix_targets
 from mofo_train.models import Classifier, load_into
 from mofo_train.models.probe import AttentiveClassifier
 from mofo_train.optim import layer_decay_groups, learning_rate, set_learning_rate
-from mofo_train.selection import held_out_score, hold_out_clips, selection_record
-from mofo_train.stage import (
-    DTYPES,
-    BadClips,
-    StopRequest,
-    claim_folder,
-    create_sampler,
-    duration,
-    step_seed,
-    stop_if_diverged,
-    stop_requests,
-)
+from mofo_train.precision import DTYPES
+from mofo_train.report import percent
+from mofo_train.run_folder import claim_folder
+from mofo_train.run_log import RunLog, duration
+from mofo_train.safeguards import BadClips, create_sampler, stop_if_diverged
+from mofo_train.seeds import step_seed
+from mofo_train.selection import class_weights, held_out_score, hold_out_clips, selection_record
+from mofo_train.stopping import StopRequest, stop_requests
 
 
 def finetune(
@@ -80,29 +72,6 @@ def finetune(
             return run.train()
         finally:
             run.close()
-
-
-class FinetuneClips(TrainingClips):
-    """Sampled frames and augmented views, for finetuning."""
-
-    def __init__(self, reader: ClipReader, config: FinetuneConfig) -> None:
-        super().__init__(reader, seed=config.seed)
-        self._config = config
-
-    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
-        config, length = self._config, self._config.model.num_frames
-        count = self._reader.num_frames(clip)
-        if config.data.sampling == "dense":
-            chosen = dense_frames(count, length, config.data.stride_frames, rng.random())
-        else:
-            chosen = segment_frames(count, length, rng.random(length))
-        pixels, boxes = self._reader.read(clip, chosen)
-        views = [
-            augment_clip(pixels, boxes, config.augment, config.model.image_px, rng)
-            for _ in range(config.data.crops_per_clip)
-        ]
-        frames, moved = zip(*views, strict=True)
-        return Sample(join_views([view[None] for view in frames]), torch.stack(moved), torch.empty(0), clip, bad)
 
 
 @dataclass

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from mofo_train.config import ClipsConfig, NetworkConfig, OptimConfig, RunConfig, Section
 
+FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
+"""Values of `model.fusion`; what each means stands in `models.FUSIONS`."""
+
 
 class ClassifierConfig(NetworkConfig):
     """The classifier.
@@ -26,10 +29,8 @@ class ClassifierConfig(NetworkConfig):
     @field_validator("fusion")
     @classmethod
     def _fusion_is_known(cls, fusion: str) -> str:
-        from mofo_train.models.mca import FUSIONS  # brings PyTorch
-
-        if fusion not in FUSIONS:
-            raise ValueError(f"must be one of {', '.join(FUSIONS)}")
+        if fusion not in FUSION_NAMES:
+            raise ValueError(f"must be one of {', '.join(FUSION_NAMES)}")
         return fusion
 
     @model_validator(mode="after")

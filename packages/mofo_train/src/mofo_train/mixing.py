@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mofo_train.masks import tubelets_inside_boxes
-from mofo_train.models.vit import ClipShape
+from mofo_train.inside import inside_tokens
+from mofo_train.tubelets import ClipShape
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,12 @@ def mix_membership(boxes: Tensor, mix: Mix, clip: ClipShape) -> Tensor:
     Returns:
         bool (B, num_tokens).
     """
-    hw = (clip.image_px, clip.image_px)
     if mix.region is None:
-        inside = tubelets_inside_boxes(boxes, hw, clip.patch_px, clip.tubelet_frames)
+        inside = inside_tokens(clip, boxes)
         return inside if mix.share == 1 else inside | inside.flip(0)
     region = boxes.new_tensor(mix.region)
     cut = torch.cat([torch.maximum(boxes[..., :2], region[:2]), torch.minimum(boxes[..., 2:], region[2:])], dim=-1)
-    pasted = tubelets_inside_boxes(cut, hw, clip.patch_px, clip.tubelet_frames).flip(0)
+    pasted = inside_tokens(clip, cut).flip(0)
     return pasted | _inside_beyond(boxes, region, clip)
 
 

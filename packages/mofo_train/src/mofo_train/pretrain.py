@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -18,29 +18,27 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from mofo_train.batches import MASKS, draw_mask, inside_patches, normalise, num_hidden_tokens
+from mofo_train.batches import MASKS, draw_mask, num_hidden_tokens
 from mofo_train.checkpoint import read_newest_checkpoint, write_checkpoint
 from mofo_train.config import ModelConfig, PretrainConfig, config_digest
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, BatchesAhead, create_loader
+from mofo_train.data.reader import ClipReader
+from mofo_train.data.transforms import normalise
 from mofo_train.distributed import Ranks
 from mofo_train.errors import Interrupted
-from mofo_train.metrics import LossTotals, RunLog, matrix_rate, training_flops
+from mofo_train.inside import inside_patches
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
 from mofo_train.optim import create_optimizer, learning_rate, set_learning_rate
+from mofo_train.precision import DTYPES
 from mofo_train.reconstruction import picture
-from mofo_train.stage import (
-    DTYPES,
-    BadClips,
-    StopRequest,
-    claim_folder,
-    create_sampler,
-    duration,
-    step_seed,
-    stop_if_diverged,
-    stop_requests,
-)
+from mofo_train.run_folder import claim_folder
+from mofo_train.run_log import RunLog, duration
+from mofo_train.safeguards import BadClips, create_sampler, stop_if_diverged
+from mofo_train.seeds import step_seed
+from mofo_train.speed import matrix_rate, training_flops
+from mofo_train.stopping import StopRequest, stop_requests
 
 _Drawn = tuple[Batch, Tensor, Tensor, Tensor]  # What a picture is drawn from: batch, frames, mask, prediction.
 
@@ -113,9 +111,10 @@ class _Run:
         stop: StopRequest,
     ) -> _Run:
         """Build everything and take up the newest checkpoint."""
-        claim_folder(out, config, write=ranks.is_first, data=reader.content_id())
         net = config.model
         model = _create_model(net)
+        num_hidden_tokens(config.mask, model.clip)  # refuses a share that hides nothing or everything
+        claim_folder(out, config, write=ranks.is_first, data=reader.content_id())
         if net.init is not None:
             load_into(model, load_checkpoint(net.init), source=str(net.init))
         model.to(ranks.device)
@@ -324,3 +323,30 @@ def _create_model(config: ModelConfig) -> MaskedAutoencoder:
         drop_path=config.drop_path,
         recompute=config.recompute,
     )
+
+
+@dataclass
+class LossTotals:
+    """Sums since the last log row, over the micro-batches of this rank.
+
+    Attributes:
+        parts: float32 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
+        micro_batches: Micro-batches booked.
+        clips: Clips booked.
+        wait_seconds: Time spent waiting for data.
+        started: When counting began, `time.perf_counter()`.
+    """
+
+    parts: Tensor
+    micro_batches: int = 0
+    clips: int = 0
+    wait_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
+        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
+        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
+        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
+        self.parts += torch.stack(sums)
+        self.micro_batches += 1
+        self.clips += len(errors)

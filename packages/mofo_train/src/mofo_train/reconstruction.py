@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
-from mofo_train.models.vit import ClipShape, patchify, unpatchify
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from mofo_train.tubelets import ClipShape, patchify, unpatchify
 
 _HIDDEN_GREY = 0.5
 _GAP_PX = 4

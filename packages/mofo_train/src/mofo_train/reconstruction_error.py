@@ -18,22 +18,26 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from mofo_train.batches import MASKS, draw_mask, inside_patches, normalise, num_hidden_tokens
+from mofo_train.batches import MASKS, draw_mask, num_hidden_tokens
 from mofo_train.checkpoint import read_checkpoint
 from mofo_train.config import PretrainConfig, load_recipe, override_recipe
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, create_loader
 from mofo_train.data.order import SampleKey
+from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import open_clips
+from mofo_train.data.transforms import normalise
 from mofo_train.data.views import FixedBatches
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError
-from mofo_train.evaluate import check_report_folder
+from mofo_train.inside import inside_patches
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
-from mofo_train.models.vit import ClipShape, patchify
+from mofo_train.precision import DTYPES
 from mofo_train.reconstruction import picture
-from mofo_train.stage import DTYPES, step_seed
+from mofo_train.report import check_report_folder
+from mofo_train.seeds import step_seed
+from mofo_train.tubelets import ClipShape, patchify
 
 TEST_SPLIT = "validation"
 _BATCH_CLIPS = 8

@@ -18,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mofo_train.batches import normalise
+from mofo_train.data.sources import open_clips
+from mofo_train.data.transforms import normalise
 from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_view_loader
+from mofo_train.errors import CheckpointError, DataError
+from mofo_train.inside import inside_tokens
 from mofo_train.labels import LabelSpace
-from mofo_train.masks import tubelets_inside_boxes
 from mofo_train.models import FUSIONS, Classifier
 from mofo_train.models.vit import Attention, Encoder
+from mofo_train.testing import load_classifier, load_identity
 
 Method = Literal["gradcam", "rollout"]
 
@@ -89,7 +92,7 @@ def attention_rollout(model: Classifier, frames: Tensor, boxes: Tensor) -> Tenso
     Returns:
         float32 (B, num_tokens), rows summing to 1.
     """
-    inside = inside_tokens(model, boxes)
+    inside = inside_tokens(model.clip, boxes)
     everywhere = torch.ones_like(inside)
     rows = (
         everywhere if not FUSIONS[model.fusion].reads_boxes else inside.where(inside.any(1, keepdim=True), everywhere)
@@ -115,12 +118,6 @@ def _inputs_of_attention(encoder: Encoder, into: list[Tensor]) -> Iterator[None]
     finally:
         for handle in handles:
             handle.remove()
-
-
-def inside_tokens(model: Classifier, boxes: Tensor) -> Tensor:
-    """Return bool (B, num_tokens): the tokens that the boxes (B, T, 4) touch."""
-    clip = model.clip
-    return tubelets_inside_boxes(boxes, (clip.image_px, clip.image_px), clip.patch_px, clip.tubelet_frames)
 
 
 def share_inside(saliency: Tensor, inside: Tensor) -> Tensor:
@@ -187,7 +184,7 @@ def saliency_of_clips(
             maps = grad_cam(model, frames, boxes, block, space)
         else:
             maps = attention_rollout(model, frames, boxes)
-        inside = inside_tokens(model, boxes)
+        inside = inside_tokens(model.clip, boxes)
         shares = share_inside(maps, inside).tolist()
         scaled = maps / maps.amax(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
         for row, clip in enumerate(good):
@@ -239,3 +236,56 @@ def draw_saliency(columns: dict[str, ClipSaliency], path: Path, num_frames: int 
                 panel.set_title(label, fontsize=8)
     figure.suptitle(f"{first.clip_id} (box: {first.area_share:.0%} of the tokens)", fontsize=9)
     figure.savefig(path, dpi=120)
+
+
+_PAPER_BLOCK = 5
+
+
+def saliency_of_checkpoint(
+    checkpoint: Path,
+    device: torch.device,
+    *,
+    method: Method,
+    block: int | None,
+    limit: int | None,
+    store: Path | None,
+    data_root: Path | None,
+) -> Iterator[ClipSaliency]:
+    """Compute a finetuned checkpoint's saliency of its test split, the middle view of each clip.
+
+    Args:
+        checkpoint: Folder of a finetuning's checkpoint.
+        device: Where to compute.
+        method: `gradcam` or `rollout`.
+        block: Block of Grad-CAM, from 1; None = the fifth, or the last of fewer.
+        limit: Only so many clips; None = all.
+        store: As for `evaluate_checkpoint`.
+        data_root: As for `evaluate_checkpoint`.
+        clips: As for `evaluate_checkpoint`.
+
+    Raises:
+        CheckpointError: No such checkpoint, or an attentive probe, which knows no box.
+        DataError: The store is missing, of another data set or other classes, or there is no such block.
+    """
+    config, space = load_identity(checkpoint, None, ())
+    data = config.data.model_copy(update={"split": config.test.split})
+    reader = open_clips(data, store, data_root)
+    reader = reader.subset(np.arange(min(limit or len(reader), len(reader))))
+    model, known = load_classifier(checkpoint, config, space, reader)
+    if not isinstance(model, Classifier):
+        raise CheckpointError(f"checkpoint {checkpoint} must be a classifier with a fusion, got an attentive probe")
+    depth = len(model.encoder.blocks)
+    if block is not None and block > depth:
+        raise DataError(f"block must be 1 to {depth} for {config.model.name}, got {block}")
+    views = config.test.model_copy(update={"segments": 1, "crops": 1})
+    return saliency_of_clips(
+        model,
+        known,
+        ViewedClips(reader, config.model, config.data, views),
+        reader.clip_ids,
+        method=method,
+        block=block or min(_PAPER_BLOCK, depth),
+        batch_clips=views.batch_clips,
+        num_workers=config.data.num_workers,
+        device=device,
+    )

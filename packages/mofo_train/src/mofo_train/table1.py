@@ -8,175 +8,33 @@ Several processes may work on one folder: each takes a stage that no other has l
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from mofo_train.cited import CITED_ROWS
-from mofo_train.config import PretrainConfig, Section, config_digest, load_recipe
-from mofo_train.data.dataset import ClipReader
+from mofo_train.config import PretrainConfig
+from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import open_clips
 from mofo_train.distributed import Ranks
-from mofo_train.errors import CheckpointError, DataError
-from mofo_train.evaluate import describe, write_report
 from mofo_train.finetune import finetune
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
 from mofo_train.predictions import write_predictions
 from mofo_train.pretrain import pretrain
-from mofo_train.stage import duration
-from mofo_train.tables import MAX_SEEDS, MeasuredRow, Table
+from mofo_train.report import describe, write_report
+from mofo_train.results import read_result, write_json
+from mofo_train.run_log import duration
+from mofo_train.stages import Stage, plan_stages
+from mofo_train.table_recipe import TableConfig
+from mofo_train.tables import MeasuredRow, Table
 from mofo_train.testing import predict
 
 Say = Callable[[str], None]
 _WAIT_SECONDS = 1.0
-
-
-class RowConfig(Section):
-    """One row of a table.
-
-    Attributes:
-        name: Short name.
-        title: For the reader.
-        pretrain: Recipe of its pretraining; None = from scratch. Rows with equal pretraining share it.
-        pretrain_set: Changes to that recipe.
-        finetune: Recipe of its finetuning.
-        finetune_set: Changes to that recipe.
-        preset: Preset of the motion boxes (data set `synthetic`).
-    """
-
-    name: str = Field(pattern="^[a-z0-9_]+$")
-    title: str
-    pretrain: str | None = None
-    pretrain_set: tuple[str, ...] = ()
-    finetune: str
-    finetune_set: tuple[str, ...] = ()
-    preset: Literal["paper", "release", "tuned"] = "paper"
-
-
-class ProfileConfig(Section):
-    """A smaller version of a table, to see that it works.
-
-    Attributes:
-        seeds: Seeds.
-        num_clips: Clips of the generated data set.
-        pretrain_set: Changes to every pretraining recipe.
-        finetune_set: Changes to every finetuning recipe.
-    """
-
-    seeds: int = Field(2, ge=1, le=MAX_SEEDS)
-    num_clips: int = Field(24, ge=10)
-    pretrain_set: tuple[str, ...] = ()
-    finetune_set: tuple[str, ...] = ()
-
-
-class TableConfig(Section):
-    """A recipe of `mofo-train table1`.
-
-    Attributes:
-        title: Heading.
-        dataset: Data set of all rows.
-        seeds: Seeds of every row: 0, 1, ...
-        num_clips: Clips that are generated for data set `synthetic`.
-        camera_motion: Whether the camera of these clips moves.
-        baseline: Row that the others are compared with.
-        smoke: The profile `smoke`.
-        rows: The rows.
-    """
-
-    stage: Literal["table"]
-    title: str
-    dataset: str
-    seeds: int = Field(3, ge=1, le=MAX_SEEDS)
-    num_clips: int = Field(200, ge=10)
-    camera_motion: bool = True
-    baseline: str
-    smoke: ProfileConfig | None = None
-    rows: tuple[RowConfig, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _rows_fit(self) -> TableConfig:
-        names = [row.name for row in self.rows]
-        if len(set(names)) != len(names) or self.baseline not in names:
-            raise ValueError(f"rows must have different names, baseline {self.baseline!r} among them, got {names!r}")
-        return self
-
-    def at(self, profile: str) -> TableConfig:
-        """Return the table at profile `full` or `smoke`."""
-        if profile == "full":
-            return self
-        if self.smoke is None:
-            raise DataError(f"profile must be full for dataset {self.dataset}, got {profile!r}")
-        small = self.smoke
-        rows = tuple(
-            row.model_copy(
-                update={
-                    "pretrain_set": (*row.pretrain_set, *small.pretrain_set),
-                    "finetune_set": (*row.finetune_set, *small.finetune_set),
-                }
-            )
-            for row in self.rows
-        )
-        title = f"{self.title} (profile smoke: shows that every stage works, its figures mean nothing)"
-        changes = {"title": title, "rows": rows, "seeds": small.seeds, "num_clips": small.num_clips}
-        return self.model_copy(update=changes)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One piece of work of one seed.
-
-    Attributes:
-        kind: `pretrain`, `finetune` (which tests what it trained).
-        key: Folder below the table's.
-        row: Row that it is of; empty for pretraining, which rows share.
-        seed: Seed.
-        config: Its recipe.
-        preset: Preset of its motion boxes.
-        source: The pretraining that it starts from.
-    """
-
-    kind: Literal["pretrain", "finetune"]
-    key: str
-    row: str
-    seed: int
-    config: PretrainConfig | FinetuneConfig
-    preset: str
-    source: Stage | None = None
-
-    def fingerprint(self, data: str) -> str:
-        """Return the SHA-256 of all that the result depends on; `data` names the store's content."""
-        parts = [self.kind, config_digest(self.config), data]
-        parts.append("" if self.source is None else self.source.fingerprint(data))
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def plan_stages(table: TableConfig) -> list[Stage]:
-    """List the stages of a table in order: every seed's pretrainings once, then its rows."""
-    stages = []
-    for seed in range(table.seeds):
-        shared: dict[str, Stage] = {}
-        for row in table.rows:
-            source = None
-            if row.pretrain is not None:
-                config = load_recipe(PretrainConfig, row.pretrain, (*row.pretrain_set, f"seed={seed}"))
-                key = f"pretrain-{row.pretrain}-{config_digest(config)[:8]}-{row.preset}"
-                if key not in shared:
-                    shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
-                    stages.append(shared[key])
-                source = shared[key]
-            tuned = load_recipe(FinetuneConfig, row.finetune, (*row.finetune_set, f"seed={seed}"))
-            stages.append(Stage("finetune", f"row-{row.name}-seed-{seed}", row.name, seed, tuned, row.preset, source))
-    return stages
 
 
 def run_table(
@@ -247,7 +105,7 @@ class _TableRun:
                 result = self._train(stage, training, folder, say)
                 result |= {"fingerprint": fingerprint, "wall_seconds": time.perf_counter() - started}
                 if self.ranks.is_first:
-                    _write_json(folder / "result.json", result)
+                    write_json(folder / "result.json", result)
             else:
                 say(f"{stage.key}: done before")
         self.results[stage.key] = result
@@ -323,23 +181,6 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def read_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Read a stage's result; None where it is not finished.
-
-    Raises:
-        CheckpointError: It is the result of something else.
-    """
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if result["fingerprint"] != fingerprint:
-        raise CheckpointError(
-            f"{folder} must be of the same recipe and store, got the result of another run; choose another --out"
-        )
-    return result
-
-
 def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[str, Any]], ranks: Ranks) -> Table:
     rows = []
     for row in table.rows:
@@ -359,35 +200,3 @@ def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[st
     metrics = tuple(rows[0].values)
     shown = tuple(row for row in cited if any(row.figure(metric) is not None for metric in metrics))
     return Table(table.title, metrics, tuple(rows), table.baseline, shown, notes)
-
-
-def generate_data(table: TableConfig, out: Path, say: Say) -> None:
-    """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
-    data = out / "data"
-    motionbox = [sys.executable, "-m", "motionbox"]
-    fingerprint = hashlib.sha256(json.dumps([table.num_clips, table.camera_motion]).encode()).hexdigest()
-    extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
-    synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
-    jobs = [(data, synth if table.camera_motion else [*synth, "--no-camera-motion"])]
-    for preset, store in generated_stores(table, out).items():
-        jobs.append((store, [*extract, "--store", str(store), "--preset", preset]))
-    for folder, command in jobs:
-        marker = folder.with_name(f"{folder.name}.done")  # beside it: these folders are others' to fill
-        if read_result(marker, fingerprint) is None:
-            say(" ".join(command[2:]))
-            done = subprocess.run(command, check=False)
-            if done.returncode:
-                raise DataError(f"`{' '.join(command[2:])}` must succeed, it ended with exit code {done.returncode}")
-            marker.mkdir(exist_ok=True)
-            _write_json(marker / "result.json", {"fingerprint": fingerprint})
-
-
-def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
-    """Return where the boxes of each preset that a table uses are."""
-    return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    private = path.with_suffix(".writing")
-    private.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    private.replace(path)

@@ -18,8 +18,9 @@ from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.vit import size_of
-from mofo_train.stage import DTYPES
-from mofo_train.table1 import Stage, TableConfig, plan_stages
+from mofo_train.precision import DTYPES
+from mofo_train.stages import Stage, plan_stages
+from mofo_train.table_recipe import TableConfig
 
 # Training clips of the official splits, for data sets that are not there yet.
 _OFFICIAL_TRAIN_CLIPS = {"ssv2": 168_913, "epic100": 67_217}

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import nn
 
 from mofo_train.checkpoint import read_checkpoint
 from mofo_train.classifiers import create_model
 from mofo_train.config import load_recipe, override_recipe, stage_of_recipe
-from mofo_train.data.dataset import ClipReader
+from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import open_clips
-from mofo_train.data.views import ViewedClips
 from mofo_train.distributed import Ranks
 from mofo_train.errors import CheckpointError, DataError
-from mofo_train.evaluate import check_report_folder, classify_clips
+from mofo_train.evaluate import classify_clips
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.labels import LabelSpace
-from mofo_train.models import Classifier, load_checkpoint, load_into
+from mofo_train.models import load_checkpoint, load_into
 from mofo_train.models.systems import OtherSystem, load_system
 from mofo_train.models.vit import size_of
+from mofo_train.precision import DTYPES
 from mofo_train.predictions import Predictions
-from mofo_train.saliency import ClipSaliency, Method, saliency_of_clips
-from mofo_train.stage import DTYPES
+from mofo_train.report import check_report_folder
 
 System = Literal["videomae"] | OtherSystem
-_PAPER_BLOCK = 5
 
 
 def evaluate_checkpoint(
@@ -96,56 +92,6 @@ def load_identity(
         raise CheckpointError(f"checkpoint {checkpoint} must be of a finetuning, got stage {info.get('stage')!r}")
     config = override_recipe(FinetuneConfig, info["config"], overrides, str(checkpoint))
     return config, LabelSpace.from_json(info["label_space"])
-
-
-def saliency_of_checkpoint(
-    checkpoint: Path,
-    device: torch.device,
-    *,
-    method: Method,
-    block: int | None,
-    limit: int | None,
-    store: Path | None,
-    data_root: Path | None,
-) -> Iterator[ClipSaliency]:
-    """Compute a finetuned checkpoint's saliency of its test split, the middle view of each clip.
-
-    Args:
-        checkpoint: Folder of a finetuning's checkpoint.
-        device: Where to compute.
-        method: `gradcam` or `rollout`.
-        block: Block of Grad-CAM, from 1; None = the fifth, or the last of fewer.
-        limit: Only so many clips; None = all.
-        store: As for `evaluate_checkpoint`.
-        data_root: As for `evaluate_checkpoint`.
-        clips: As for `evaluate_checkpoint`.
-
-    Raises:
-        CheckpointError: No such checkpoint, or an attentive probe, which knows no box.
-        DataError: The store is missing, of another data set or other classes, or there is no such block.
-    """
-    config, space = load_identity(checkpoint, None, ())
-    data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root)
-    reader = reader.subset(np.arange(min(limit or len(reader), len(reader))))
-    model, known = load_classifier(checkpoint, config, space, reader)
-    if not isinstance(model, Classifier):
-        raise CheckpointError(f"checkpoint {checkpoint} must be a classifier with a fusion, got an attentive probe")
-    depth = len(model.encoder.blocks)
-    if block is not None and block > depth:
-        raise DataError(f"block must be 1 to {depth} for {config.model.name}, got {block}")
-    views = config.test.model_copy(update={"segments": 1, "crops": 1})
-    return saliency_of_clips(
-        model,
-        known,
-        ViewedClips(reader, config.model, config.data, views),
-        reader.clip_ids,
-        method=method,
-        block=block or min(_PAPER_BLOCK, depth),
-        batch_clips=views.batch_clips,
-        num_workers=config.data.num_workers,
-        device=device,
-    )
 
 
 def load_classifier(

@@ -70,9 +70,9 @@ def command(
     """
     from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import ConfigError, ExitCode
-    from mofo_train.evaluate import check_report_folder
     from mofo_train.predictions import SupervisionLevels, read_predictions
     from mofo_train.reconstruction_error import evaluate_pretraining, show_errors
+    from mofo_train.report import check_report_folder
     from mofo_train.testing import evaluate_checkpoint, stage_of
 
     if (checkpoint is None) == (predictions is None):
@@ -101,9 +101,9 @@ def command(
 def _write_results(answers: Predictions, out: Path, levels: SupervisionLevels | None) -> int:
     """Write predictions, report and, with supervision levels, the submission; show them."""
     from mofo_train.errors import DataError
-    from mofo_train.evaluate import describe, show_report, write_report
     from mofo_train.labels import LabelSpace
     from mofo_train.predictions import write_predictions, write_submission
+    from mofo_train.report import describe, show_report, write_report
 
     out.mkdir(parents=True, exist_ok=True)
     space, source = LabelSpace.from_json(answers.info["label_space"]), answers.info["source"]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from mofo_train.models.checkpoints import load_checkpoint, load_into
 from mofo_train.models.mae import MaskedAutoencoder
 from mofo_train.models.mca import FUSIONS, Classifier, FusionKind
-from mofo_train.models.vit import SIZES, ClipShape, size_of
+from mofo_train.models.vit import SIZES, size_of
+from mofo_train.tubelets import ClipShape
 
 __all__ = [
     "FUSIONS",

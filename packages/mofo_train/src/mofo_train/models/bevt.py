@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mofo_train.models.checkpoints import read_named_weights
 from mofo_train.models.video_swin import VideoSwin, create_from_weights
-from mofo_train.models.vit import ClipShape
+from mofo_train.tubelets import ClipShape
 
 
 def load_bevt(path: Path, clip: ClipShape, num_classes: int) -> VideoSwin:

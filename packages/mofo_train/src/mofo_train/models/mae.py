@@ -10,22 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.models.linear import Linear
-from mofo_train.models.vit import (
-    NORM_EPSILON,
-    Block,
-    ClipShape,
-    Encoder,
-    VitSize,
-    gather_tokens,
-    patchify,
-    run_blocks,
-    sinusoid_table,
-)
+from mofo_train.models.vit import NORM_EPSILON, Block, Encoder, VitSize, gather_tokens, run_blocks, sinusoid_table
+from mofo_train.tubelets import ClipShape, patchify
 
-# Frames are normalised with these before they enter a model (RGB, values in [0, 1]).
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _TARGET_EPSILON = 1e-6
 
 

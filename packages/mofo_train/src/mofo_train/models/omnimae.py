@@ -23,7 +23,8 @@ from mofo_train.models.checkpoints import (
     without_fixed_positions,
 )
 from mofo_train.models.mca import Classifier
-from mofo_train.models.vit import ClipShape, VitSize
+from mofo_train.models.vit import VitSize
+from mofo_train.tubelets import ClipShape
 
 _EMBEDDING = "trunk.patch_embed.proj.1.weight"
 _POSITIONS = "trunk.pos_embed"

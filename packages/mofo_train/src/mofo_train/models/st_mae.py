@@ -15,10 +15,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.errors import CheckpointError
 from mofo_train.models.checkpoints import load_into, read_named_weights
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
-from mofo_train.models.vit import NORM_EPSILON, Block, ClipShape, TubeletEmbedding, VitSize, patchify, run_blocks
+from mofo_train.models.vit import NORM_EPSILON, Block, TubeletEmbedding, VitSize, run_blocks
+from mofo_train.tubelets import ClipShape, patchify
 
 # What the released code normalises frames with, all channels alike.
 _MEAN, _STD = 0.45, 0.225

@@ -11,7 +11,8 @@ from mofo_train.models.bevt import load_bevt
 from mofo_train.models.omnimae import load_omnimae
 from mofo_train.models.omnivore import load_omnivore
 from mofo_train.models.st_mae import load_st_mae
-from mofo_train.models.vit import ClipShape, VitSize
+from mofo_train.models.vit import VitSize
+from mofo_train.tubelets import ClipShape
 
 OtherSystem = Literal["st_mae", "omnimae", "omnivore", "bevt"]
 
