@@ -31,7 +31,7 @@ def test_only_the_store_side_of_motionbox_is_imported() -> None:
 def test_training_loads_no_extraction_and_no_command_line() -> None:
     code = f"""
 import sys
-import mofo_train.pretrain, mofo_train.models, mofo_train.data.sources, mofo_train.masks
+import mofo_train.training.pretrain, mofo_train.models, mofo_train.data.sources, mofo_train.guidance.masks
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
-from mofo_train import masks
-from mofo_train.bench import training_step
+from mofo_train.benchmarks.bench import training_step
 from mofo_train.data.loader import Batch, BatchesAhead
-from mofo_train.inside import patches_inside_box
+from mofo_train.guidance import masks
+from mofo_train.guidance.inside import patches_inside_box
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mca import MultiCrossAttention
 

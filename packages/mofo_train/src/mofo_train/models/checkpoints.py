@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mofo_train.errors import CheckpointError
+from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models.vit import SIZES, sinusoid_table
-from mofo_train.tubelets import ClipShape
 
 State = dict[str, Tensor]
 _LOG = logging.getLogger(__name__)

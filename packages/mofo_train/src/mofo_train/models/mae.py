@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear
 from mofo_train.models.vit import NORM_EPSILON, Block, Encoder, VitSize, gather_tokens, run_blocks, sinusoid_table
-from mofo_train.tubelets import ClipShape, patchify
 
 _TARGET_EPSILON = 1e-6
 

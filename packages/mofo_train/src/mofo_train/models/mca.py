@@ -18,10 +18,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
-from mofo_train.inside import inside_tokens
+from mofo_train.guidance.inside import inside_tokens
+from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear, Mlp, linear
 from mofo_train.models.vit import NORM_EPSILON, Encoder, VitSize
-from mofo_train.tubelets import ClipShape, patchify
 
 _MCA_HEADS = 3
 # Attention runs this often whatever the batch: up to 8 clips never pad, larger batches pad among neighbours in size.

@@ -16,9 +16,9 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models.attention import attend
 from mofo_train.models.linear import Linear, Mlp, linear
-from mofo_train.tubelets import ClipShape
 
 NORM_EPSILON = 1e-6
 
