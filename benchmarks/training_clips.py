@@ -18,7 +18,7 @@ import av
 import cv2
 import torch
 
-from mofo_train.benchmarks.bench import bench_loader
+from mofo_train.benchmarks.parts import bench_loader
 from mofo_train.config import ModelConfig
 from mofo_train.data.reader import ClipReader
 from motionbox.cli import main as motionbox

@@ -7,9 +7,9 @@ import pytest
 from mofo_train.config import MASK_NAMES, PretrainConfig, config_digest, load_recipe, recipe_names
 from mofo_train.errors import ConfigError
 from mofo_train.finetune_config import FUSION_NAMES
-from mofo_train.guidance.batches import MASKS
+from mofo_train.guidance.mask_kinds import MASKS
 from mofo_train.models import FUSIONS
-from mofo_train.table.table_recipe import TableConfig
+from mofo_train.table.recipe import TableConfig
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if "_pretrain_" in name])

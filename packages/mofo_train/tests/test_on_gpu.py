@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from mofo_train.benchmarks.bench import training_step
+from mofo_train.benchmarks.parts import training_step
 from mofo_train.data.loader import Batch, BatchesAhead
 from mofo_train.guidance import masks
 from mofo_train.guidance.inside import patches_inside_box

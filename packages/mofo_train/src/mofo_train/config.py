@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mofo_train.errors import ConfigError
 
 MASK_NAMES = ["tube", "random", "motion", "motion_map"]
-"""Values of `mask.kind`; what each means stands in `batches.MASKS`."""
+"""Values of `mask.kind`; what each means stands in `guidance.mask_kinds.MASKS`."""
 
 
 class Section(BaseModel):
@@ -111,7 +111,7 @@ class MaskConfig(Section):
     """What is hidden.
 
     Attributes:
-        kind: One of `batches.MASKS`: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box) or
+        kind: One of `MASK_NAMES`: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box) or
             `motion_map`.
         mask_ratio: Share of the tokens hidden.
         inside_ratio: Share of the tubes inside the motion box hidden (`motion`).

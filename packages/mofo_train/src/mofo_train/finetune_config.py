@@ -9,14 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from mofo_train.config import ClipsConfig, NetworkConfig, OptimConfig, RunConfig, Section
 
 FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
-"""Values of `model.fusion`; what each means stands in `models.FUSIONS`."""
+"""Values of `model.fusion`; what each means stands in `mofo_train.models.FUSIONS`."""
 
 
 class ClassifierConfig(NetworkConfig):
     """The classifier.
 
     Attributes:
-        fusion: How tokens become one vector, one of `models.FUSIONS`: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO),
+        fusion: How tokens become one vector, one of `FUSION_NAMES`: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO),
             `mca_two_way`.
         probe: `none` trains everything; `linear` the fusion, norm and head on a frozen encoder; `attentive` a learned
             query that attends to all tokens of a frozen encoder, norm and head (fusion is `mean` then).

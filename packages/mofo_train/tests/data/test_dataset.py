@@ -12,10 +12,10 @@ from clips_support import DATA, MODEL, dataset, reader, same
 from mofo_train.config import MaskConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import collate, create_loader
-from mofo_train.data.order import ResumableSampler, SampleKey
 from mofo_train.data.reader import ClipReader
+from mofo_train.data.sampler import ResumableSampler, SampleKey
 from mofo_train.errors import DataError
-from mofo_train.guidance.batches import draw_mask
+from mofo_train.guidance.mask_kinds import draw_mask
 from mofo_train.guidance.tubelets import ClipShape
 from motionbox.store import open_store
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from clips_support import dataset, same
 from mofo_train.data.dataset import Sample
 from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, create_loader
-from mofo_train.data.order import ResumableSampler, SampleKey
+from mofo_train.data.sampler import ResumableSampler, SampleKey
 from mofo_train.data.workers import create_worker_loader, shared
 from mofo_train.errors import DataError
 from mofo_train.training.safeguards import DivergedError, stop_if_diverged

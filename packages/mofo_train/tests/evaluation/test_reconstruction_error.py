@@ -25,8 +25,8 @@ from mofo_train.evaluation.reconstruction_error import (
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_pixels, hidden_targets
-from mofo_train.runtime.distributed import Ranks
-from mofo_train.training.pretrain import pretrain
+from mofo_train.runtime.ranks import Ranks
+from mofo_train.training.pretraining import pretrain
 from motionbox.store import open_store
 
 ONE = Ranks(0, 1, torch.device("cpu"))

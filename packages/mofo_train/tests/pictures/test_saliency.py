@@ -15,9 +15,9 @@ from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.inside import inside_tokens
 from mofo_train.guidance.tubelets import patchify
 from mofo_train.models import Classifier, create_classifier
-from mofo_train.models.classifiers import create_model
+from mofo_train.models.from_recipe import create_model
 from mofo_train.pictures.saliency import attention_of, attention_rollout, grad_cam, share_inside
-from mofo_train.runtime.checkpoint import write_checkpoint
+from mofo_train.runtime.checkpoints import write_checkpoint
 from motionbox.store import open_store
 
 SPACE = LabelSpace({"label": 5}, {}, None, 0, 0)

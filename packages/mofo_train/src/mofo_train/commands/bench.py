@@ -66,8 +66,8 @@ def command(
     """
     import torch
 
-    from mofo_train.benchmarks import bench
-    from mofo_train.benchmarks.bench_both import bench_both
+    from mofo_train.benchmarks import parts as bench
+    from mofo_train.benchmarks.with_loader import bench_both
     from mofo_train.config import ModelConfig, override_recipe
 
     fields = {"name": model_name, "num_frames": num_frames, "image_px": image_px}

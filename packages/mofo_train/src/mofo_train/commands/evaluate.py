@@ -72,8 +72,8 @@ def command(
     from mofo_train.evaluation.predictions import SupervisionLevels, read_predictions
     from mofo_train.evaluation.reconstruction_error import evaluate_pretraining, show_errors
     from mofo_train.evaluation.report import check_report_folder
-    from mofo_train.evaluation.testing import evaluate_checkpoint, stage_of
-    from mofo_train.runtime.distributed import ranks_of_this_run
+    from mofo_train.evaluation.run import evaluate_checkpoint, stage_of
+    from mofo_train.runtime.ranks import ranks_of_this_run
 
     if (checkpoint is None) == (predictions is None):
         raise ConfigError("one of --checkpoint and --predictions must be given, got both or neither")

@@ -62,11 +62,11 @@ def command(
 
     from mofo_train.config import load_recipe
     from mofo_train.errors import DataError, ExitCode
-    from mofo_train.runtime.distributed import ranks_of_this_run
+    from mofo_train.runtime.ranks import ranks_of_this_run
     from mofo_train.table.generated import generate_data, generated_stores
-    from mofo_train.table.table1 import run_table
-    from mofo_train.table.table_plan import make_plan
-    from mofo_train.table.table_recipe import TableConfig
+    from mofo_train.table.plan import make_plan
+    from mofo_train.table.recipe import TableConfig
+    from mofo_train.table.run import run_table
 
     name = recipe or f"{dataset}_table1"
     table = load_recipe(TableConfig, name, overrides).at(profile)

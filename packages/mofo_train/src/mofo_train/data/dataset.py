@@ -1,6 +1,6 @@
 """Samples in a fixed order: what a step reads depends on (seed, epoch, position) and on nothing else.
 
-The sampler (see `order`) hands out keys, so workers live on from epoch to epoch and nothing changes with the number of
+The sampler hands out keys, so workers live on from epoch to epoch and nothing changes with the number of
 workers or ranks: a global step always takes the same clips, crops and frames. A clip that cannot be read is replaced
 by another one drawn from the same key; the others do not move.
 """
@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.augment import augment_clip
-from mofo_train.data.clips import dense_frames, segment_frames
 from mofo_train.data.decode import ClipUnreadableError
-from mofo_train.data.order import SampleKey
+from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.reader import ClipReader
+from mofo_train.data.sampler import SampleKey
 from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig

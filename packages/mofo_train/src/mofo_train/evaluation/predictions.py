@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mofo_train.errors import DataError
-from mofo_train.evaluation.accuracy import marginals, softmax
+from mofo_train.evaluation.metrics import marginals, softmax
 
 _LOGITS, _LABEL, _FLAG = "logits_", "label_", "flag_"
 _INFO_KEY = b"mofo_train"

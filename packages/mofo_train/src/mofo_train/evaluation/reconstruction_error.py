@@ -21,22 +21,22 @@ from torch.utils.data import Sampler
 from mofo_train.config import PretrainConfig, load_recipe, override_recipe
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, create_loader
-from mofo_train.data.order import SampleKey
 from mofo_train.data.reader import ClipReader
+from mofo_train.data.sampler import SampleKey
 from mofo_train.data.sources import open_clips
 from mofo_train.data.transforms import normalise
 from mofo_train.data.views import FixedBatches
 from mofo_train.errors import CheckpointError
 from mofo_train.evaluation.reconstruction import picture
 from mofo_train.evaluation.report import check_report_folder
-from mofo_train.guidance.batches import MASKS, draw_mask, num_hidden_tokens
-from mofo_train.guidance.inside import inside_patches
+from mofo_train.guidance.inside import patches_inside_clip_box
+from mofo_train.guidance.mask_kinds import MASKS, draw_mask, num_hidden_tokens
 from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
-from mofo_train.runtime.checkpoint import read_checkpoint
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.checkpoints import read_checkpoint
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.seeds import step_seed
 
 TEST_SPLIT = "validation"
@@ -238,7 +238,7 @@ def _errors_of(
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         prediction = model(frames, mask, num_hidden=num_hidden).float()
     hidden = split_tokens(mask, num_hidden)[1]
-    inside = inside_patches(clip, boxes).gather(1, hidden % clip.num_patches)
+    inside = patches_inside_clip_box(clip, boxes).gather(1, hidden % clip.num_patches)
     normalised = config.target == "normalised"
     truth = (hidden_targets if normalised else hidden_pixels)(frames, mask, clip, num_hidden=num_hidden)
     predictions = {"model": prediction, **simple_predictions(truth, frames, mask, clip, normalised=normalised)}

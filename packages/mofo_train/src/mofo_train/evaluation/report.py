@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mofo_train.data.labels import LabelSpace
 from mofo_train.errors import CheckpointError
-from mofo_train.evaluation.accuracy import (
+from mofo_train.evaluation.metrics import (
     Accuracy,
     VerbNounRanks,
     class_report,

@@ -101,6 +101,6 @@ def inside_tokens(clip: ClipShape, boxes: Tensor) -> Tensor:
     return tubelets_inside_boxes(boxes, (clip.image_px, clip.image_px), clip.patch_px, clip.tubelet_frames)
 
 
-def inside_patches(clip: ClipShape, boxes: Tensor) -> Tensor:
+def patches_inside_clip_box(clip: ClipShape, boxes: Tensor) -> Tensor:
     """Return bool (B, P): the patches that the union of a clip's boxes (B, T, 4) touches."""
     return patches_inside_box(union_boxes(boxes), (clip.image_px, clip.image_px), clip.patch_px)

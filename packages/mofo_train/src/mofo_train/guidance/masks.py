@@ -1,4 +1,4 @@
-"""Which tubelets are hidden: tube, random, motion-box and motion-map masks, and the patches a box touches.
+"""Which tubelets are hidden: tube, random, motion-box and motion-map masks, bool over tokens.
 
 A mask is bool, `True` = hidden, one row of `T*H*W` tokens (tubelets in time-major order) per clip. Everything works on
 whole batches on the generator's device, and every row of a batch hides exactly the same number of tokens.

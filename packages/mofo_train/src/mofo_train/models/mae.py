@@ -66,7 +66,7 @@ class MaskedAutoencoder(nn.Module):
         """Predict the hidden tubelets.
 
         Args:
-            frames: float (B, 3, T, H, W), normalised with `IMAGENET_MEAN` and `IMAGENET_STD`.
+            frames: float (B, 3, T, H, W), normalised with `data.transforms.normalise`.
             mask: bool (B, num_tokens), `True` = hidden, the same number in every row.
             num_hidden: That number, where the caller knows it: saves checking the mask, and with it a wait for the
                 device.

@@ -271,7 +271,7 @@ class Classifier(nn.Module):
         """Classify clips.
 
         Args:
-            frames: float (B, 3, T, H, W), normalised with `mae.IMAGENET_MEAN` and `IMAGENET_STD`.
+            frames: float (B, 3, T, H, W), normalised with `data.transforms.normalise`.
             boxes: (B, T, 4) xyxy pixels of these frames; a tubelet is inside when any of its frames' boxes touches it.
             inside: bool (B, num_tokens), the membership itself, instead of `boxes` (after cutmix, for instance).
 

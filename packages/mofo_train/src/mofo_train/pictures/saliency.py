@@ -23,7 +23,7 @@ from mofo_train.data.sources import open_clips
 from mofo_train.data.transforms import normalise
 from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_view_loader
 from mofo_train.errors import CheckpointError, DataError
-from mofo_train.evaluation.testing import load_classifier, load_identity
+from mofo_train.evaluation.run import load_classifier, load_identity
 from mofo_train.guidance.inside import inside_tokens
 from mofo_train.models import FUSIONS, Classifier
 from mofo_train.models.vit import Attention, Encoder

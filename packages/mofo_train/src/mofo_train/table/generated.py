@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mofo_train.errors import DataError
+from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
-from mofo_train.table.table_recipe import TableConfig
 
 
 def generate_data(table: TableConfig, out: Path, say: Callable[[str], None]) -> None:

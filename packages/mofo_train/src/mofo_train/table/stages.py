@@ -8,7 +8,7 @@ from typing import Literal
 
 from mofo_train.config import PretrainConfig, config_digest, load_recipe
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.table.table_recipe import TableConfig
+from mofo_train.table.recipe import TableConfig
 
 
 @dataclass(frozen=True)

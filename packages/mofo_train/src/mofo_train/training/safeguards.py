@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mofo_train.config import ClipsConfig, OptimConfig
-from mofo_train.data.order import ResumableSampler
+from mofo_train.data.sampler import ResumableSampler
 from mofo_train.errors import DataError, MofoTrainError
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.ranks import Ranks
 
 _BAD_CLIPS_SHOWN = 5
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
-from mofo_train.evaluation.evaluate import classify_clips
+from mofo_train.evaluation.classify import classify_clips
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
-from mofo_train.runtime.distributed import Ranks
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.ranks import Ranks
 
 
 def hold_out_clips(

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mofo_train.guidance.tubelets import ClipShape
-from mofo_train.models.checkpoints import read_named_weights
 from mofo_train.models.systems.video_swin import VideoSwin, create_from_weights
+from mofo_train.models.weights import read_named_weights
 
 
 def load_bevt(path: Path, clip: ClipShape, num_classes: int) -> VideoSwin:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.errors import CheckpointError
 from mofo_train.guidance.tubelets import ClipShape, patchify
-from mofo_train.models.checkpoints import load_into, read_named_weights
 from mofo_train.models.vit import NORM_EPSILON, Block, TubeletEmbedding, VitSize, run_blocks
+from mofo_train.models.weights import load_into, read_named_weights
 
 # What the released code normalises frames with, all channels alike.
 _MEAN, _STD = 0.45, 0.225

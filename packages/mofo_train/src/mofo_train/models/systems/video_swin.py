@@ -21,7 +21,7 @@ from torchvision.models.video import SwinTransformer3d
 
 from mofo_train.errors import CheckpointError
 from mofo_train.guidance.tubelets import ClipShape
-from mofo_train.models.checkpoints import clip_of_embedding, load_into
+from mofo_train.models.weights import clip_of_embedding, load_into
 
 _WINDOW_SIDE = 7
 # Biases of a step in time: one for each distance in rows and columns.

@@ -15,17 +15,17 @@ from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import CheckpointError, DataError
-from mofo_train.evaluation.evaluate import classify_clips
+from mofo_train.evaluation.classify import classify_clips
 from mofo_train.evaluation.predictions import Predictions
 from mofo_train.evaluation.report import check_report_folder
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.models import load_checkpoint, load_into
-from mofo_train.models.classifiers import create_model
+from mofo_train.models.from_recipe import create_model
 from mofo_train.models.systems import OtherSystem, load_system
 from mofo_train.models.vit import size_of
-from mofo_train.runtime.checkpoint import read_checkpoint
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.checkpoints import read_checkpoint
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.ranks import Ranks
 
 System = Literal["videomae"] | OtherSystem
 

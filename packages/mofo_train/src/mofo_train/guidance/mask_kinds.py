@@ -1,4 +1,4 @@
-"""A batch of clips on the device: colours to model input, boxes to the recipe's mask."""
+"""What a value of `mask.kind` means: boxes or motion of a batch to its mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from mofo_train.config import MaskConfig
 from mofo_train.errors import ConfigError
 from mofo_train.guidance import masks
-from mofo_train.guidance.inside import inside_patches
+from mofo_train.guidance.inside import patches_inside_clip_box
 from mofo_train.guidance.tubelets import ClipShape
 
 
@@ -79,7 +79,7 @@ def _draw_random(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, 
 
 def _draw_motion(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
     return masks.motion_tube_mask(
-        inside_patches(clip, boxes),
+        patches_inside_clip_box(clip, boxes),
         clip.num_tubelets,
         mask_ratio=config.mask_ratio,
         inside_ratio=config.inside_ratio,

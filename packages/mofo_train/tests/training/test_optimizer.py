@@ -7,7 +7,7 @@ import torch
 
 from mofo_train.config import OptimConfig
 from mofo_train.models import create_classifier, create_pretrain_model
-from mofo_train.training.optim import (
+from mofo_train.training.optimizer import (
     create_optimizer,
     layer_decay_groups,
     learning_rate,

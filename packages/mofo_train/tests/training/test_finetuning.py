@@ -16,10 +16,10 @@ from mofo_train.data.reader import ClipReader
 from mofo_train.errors import CheckpointError, DataError, Interrupted
 from mofo_train.finetune_config import ClassifierConfig, FinetuneConfig
 from mofo_train.models import create_classifier
-from mofo_train.models.classifiers import create_model
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.models.from_recipe import create_model
+from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.run_log import read_log
-from mofo_train.training.finetune import finetune
+from mofo_train.training.finetuning import finetune
 from mofo_train.training.selection import held_out_score
 from motionbox.store import open_store
 

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mofo_train.benchmarks.bench import training_step
+from mofo_train.benchmarks.parts import training_step
 from mofo_train.config import DataConfig, MaskConfig, ModelConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, BatchesAhead, create_loader
-from mofo_train.data.order import ResumableSampler
 from mofo_train.data.reader import ClipReader
+from mofo_train.data.sampler import ResumableSampler
 from mofo_train.data.transforms import normalise
-from mofo_train.guidance.batches import draw_mask
+from mofo_train.guidance.mask_kinds import draw_mask
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import create_pretrain_model
 from mofo_train.runtime.precision import DTYPES

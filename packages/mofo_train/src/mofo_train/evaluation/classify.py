@@ -17,7 +17,7 @@ from mofo_train.data.transforms import normalise
 from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_view_loader
 from mofo_train.evaluation.predictions import Predictions, merge_predictions
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.ranks import Ranks
 from motionbox.motion.boxes import BoxSource
 
 

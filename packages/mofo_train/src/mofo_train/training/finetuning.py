@@ -30,16 +30,16 @@ from mofo_train.evaluation.report import percent
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.mixing import draw_mix, mix_frames, mix_membership, mix_targets
 from mofo_train.models import Classifier, load_into
-from mofo_train.models.classifiers import create_model
+from mofo_train.models.from_recipe import create_model
 from mofo_train.models.probe import AttentiveClassifier
-from mofo_train.runtime.checkpoint import read_newest_checkpoint, write_checkpoint
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.run_folder import claim_folder
 from mofo_train.runtime.run_log import RunLog, duration
 from mofo_train.runtime.seeds import step_seed
 from mofo_train.runtime.stopping import StopRequest, stop_requests
-from mofo_train.training.optim import layer_decay_groups, learning_rate, set_learning_rate
+from mofo_train.training.optimizer import layer_decay_groups, learning_rate, set_learning_rate
 from mofo_train.training.safeguards import BadClips, create_sampler, stop_if_diverged
 from mofo_train.training.selection import class_weights, held_out_score, hold_out_clips, selection_record
 

@@ -19,15 +19,15 @@ from mofo_train.commands.evaluate import command
 from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.views import FixedBatches, ViewedClips, view_crops, view_frames
-from mofo_train.evaluation.evaluate import ClassifiedClips, classify_clips
+from mofo_train.evaluation.classify import ClassifiedClips, classify_clips
 from mofo_train.evaluation.predictions import Predictions, merge_predictions, read_predictions, write_predictions
 from mofo_train.evaluation.report import describe
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from mofo_train.models import create_classifier
-from mofo_train.models.classifiers import create_model
+from mofo_train.models.from_recipe import create_model
 from mofo_train.models.systems import OtherSystem
-from mofo_train.runtime.checkpoint import write_checkpoint
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.checkpoints import write_checkpoint
+from mofo_train.runtime.ranks import Ranks
 from motionbox.store import open_store
 
 CONFIG = FinetuneConfig.model_validate(

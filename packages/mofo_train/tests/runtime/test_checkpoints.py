@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mofo_train.errors import CheckpointError
-from mofo_train.runtime import checkpoint
-from mofo_train.runtime.checkpoint import read_newest_checkpoint, write_checkpoint
+from mofo_train.runtime import checkpoints as checkpoint
+from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
 
 
 def write(folder: Path, step: int, keep: int = 2) -> Path:

@@ -13,7 +13,8 @@ from torch import Tensor
 from mofo_train import cli
 from mofo_train.errors import CheckpointError
 from mofo_train.guidance import masks
-from mofo_train.models import checkpoints, create_classifier, create_pretrain_model, load_checkpoint, load_into
+from mofo_train.models import create_classifier, create_pretrain_model, load_checkpoint, load_into
+from mofo_train.models import weights as checkpoints
 from mofo_train.models.vit import sinusoid_table
 
 FRAMES, SIDE = 4, 32

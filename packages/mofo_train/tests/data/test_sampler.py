@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mofo_train.data.order import ResumableSampler
+from mofo_train.data.sampler import ResumableSampler
 from mofo_train.errors import DataError
 
 

@@ -110,7 +110,7 @@ def transformers_step(model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], fl
     """Return a function that takes one training step with transformers' VideoMAE of the same size and weights."""
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-    from mofo_train.models import checkpoints
+    from mofo_train.models import weights as checkpoints
 
     clip = model.clip
     state = {name: value.detach() for name, value in model.state_dict().items()}

@@ -14,13 +14,13 @@ from mofo_train.config import PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.guidance.batches import num_hidden_tokens
+from mofo_train.guidance.mask_kinds import num_hidden_tokens
 from mofo_train.models import create_pretrain_model
-from mofo_train.models.classifiers import create_model
+from mofo_train.models.from_recipe import create_model
 from mofo_train.models.vit import size_of
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.table.recipe import TableConfig
 from mofo_train.table.stages import Stage, plan_stages
-from mofo_train.table.table_recipe import TableConfig
 
 # Training clips of the official splits, for data sets that are not there yet.
 _OFFICIAL_TRAIN_CLIPS = {"ssv2": 168_913, "epic100": 67_217}
@@ -170,7 +170,7 @@ def make_plan(
     stores: Mapping[str, Path],
     data_root: Path | None,
 ) -> Plan:
-    """Find out what a table needs; arguments as of `table1.run_table`."""
+    """Find out what a table needs; arguments as of `run_table`."""
     stages = plan_stages(table)
     missing, num_clips = "", None
     try:

@@ -20,20 +20,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mofo_train.benchmarks import bench_peers
+from mofo_train.benchmarks import peers as bench_peers
 from mofo_train.config import DataConfig, ModelConfig, OptimConfig
-from mofo_train.data.clips import dense_frames
 from mofo_train.data.dataset import PretrainClips
-from mofo_train.data.order import SampleKey
+from mofo_train.data.frame_sampling import dense_frames
 from mofo_train.data.reader import ClipReader
+from mofo_train.data.sampler import SampleKey
 from mofo_train.guidance import masks
-from mofo_train.guidance.inside import inside_patches
+from mofo_train.guidance.inside import patches_inside_clip_box
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets
 from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.runtime.speed import matrix_rate, training_flops
-from mofo_train.training.optim import create_optimizer, set_learning_rate
+from mofo_train.training.optimizer import create_optimizer, set_learning_rate
 
 _HIDDEN_SHARE = 0.9
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -175,7 +175,7 @@ def bench_masks(batch_size: int, rounds: int, device: torch.device) -> dict[str,
     clip = ClipShape()
 
     def motion() -> Tensor:
-        return masks.motion_tube_mask(inside_patches(clip, boxes), 8, generator=generator)
+        return masks.motion_tube_mask(patches_inside_clip_box(clip, boxes), 8, generator=generator)
 
     contenders = {"motion": motion, "tube": lambda: masks.tube_mask(batch_size, 196, 8, generator=generator)}
     return interleaved(contenders, rounds, device)

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 
 from mofo_train.table.cited import CITED_ROWS
-from mofo_train.table.tables import MAX_SEEDS, Estimate, MeasuredRow, Table
+from mofo_train.table.layout import MAX_SEEDS, Estimate, MeasuredRow, Table
 
 
 @pytest.mark.parametrize("count", range(2, MAX_SEEDS + 1))

@@ -11,7 +11,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from mofo_train.evaluation import accuracy as acc
+from mofo_train.evaluation import metrics as acc
 
 
 def random_scores(seed: int, clips: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

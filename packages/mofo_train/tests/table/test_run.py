@@ -13,16 +13,16 @@ import torch
 from mofo_train.config import load_recipe, recipe_names
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.guidance.batches import MASKS
+from mofo_train.guidance.mask_kinds import MASKS
 from mofo_train.models import FUSIONS
-from mofo_train.runtime.distributed import Ranks
-from mofo_train.table import table1
+from mofo_train.runtime.ranks import Ranks
+from mofo_train.table import run as table1
 from mofo_train.table.generated import generated_stores
+from mofo_train.table.layout import Table
+from mofo_train.table.plan import estimate_costs, make_plan
+from mofo_train.table.recipe import TableConfig
+from mofo_train.table.run import run_table
 from mofo_train.table.stages import plan_stages
-from mofo_train.table.table1 import run_table
-from mofo_train.table.table_plan import estimate_costs, make_plan
-from mofo_train.table.table_recipe import TableConfig
-from mofo_train.table.tables import Table
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 TABLES = [name for name in recipe_names() if name.endswith("_table1") or "_ablation_" in name]
@@ -214,7 +214,7 @@ def test_a_changed_pretraining_changes_what_builds_on_it() -> None:
 
 
 def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mofo_train.table.table_plan._measure", lambda *_: (100.0, 10**6))
+    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: (100.0, 10**6))
     table = load_recipe(TableConfig, "ssv2_table1")
     plan = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None)
     text = "\n".join(plan.lines())

@@ -21,17 +21,17 @@ from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import open_clips
 from mofo_train.evaluation.predictions import write_predictions
 from mofo_train.evaluation.report import describe, write_report
-from mofo_train.evaluation.testing import predict
+from mofo_train.evaluation.run import predict
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.run_log import duration
 from mofo_train.table.cited import CITED_ROWS
+from mofo_train.table.layout import MeasuredRow, Table
+from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
 from mofo_train.table.stages import Stage, plan_stages
-from mofo_train.table.table_recipe import TableConfig
-from mofo_train.table.tables import MeasuredRow, Table
-from mofo_train.training.finetune import finetune
-from mofo_train.training.pretrain import pretrain
+from mofo_train.training.finetuning import finetune
+from mofo_train.training.pretraining import pretrain
 
 Say = Callable[[str], None]
 _WAIT_SECONDS = 1.0

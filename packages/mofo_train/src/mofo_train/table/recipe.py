@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mofo_train.config import Section
 from mofo_train.errors import DataError
-from mofo_train.table.tables import MAX_SEEDS
+from mofo_train.table.layout import MAX_SEEDS
 
 
 class RowConfig(Section):

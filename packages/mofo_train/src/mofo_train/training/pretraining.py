@@ -25,19 +25,19 @@ from mofo_train.data.reader import ClipReader
 from mofo_train.data.transforms import normalise
 from mofo_train.errors import Interrupted
 from mofo_train.evaluation.reconstruction import picture
-from mofo_train.guidance.batches import MASKS, draw_mask, num_hidden_tokens
-from mofo_train.guidance.inside import inside_patches
+from mofo_train.guidance.inside import patches_inside_clip_box
+from mofo_train.guidance.mask_kinds import MASKS, draw_mask, num_hidden_tokens
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
-from mofo_train.runtime.checkpoint import read_newest_checkpoint, write_checkpoint
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.run_folder import claim_folder
 from mofo_train.runtime.run_log import RunLog, duration
 from mofo_train.runtime.seeds import step_seed
 from mofo_train.runtime.speed import matrix_rate, training_flops
 from mofo_train.runtime.stopping import StopRequest, stop_requests
-from mofo_train.training.optim import create_optimizer, learning_rate, set_learning_rate
+from mofo_train.training.optimizer import create_optimizer, learning_rate, set_learning_rate
 from mofo_train.training.safeguards import BadClips, create_sampler, stop_if_diverged
 
 _Drawn = tuple[Batch, Tensor, Tensor, Tensor]  # What a picture is drawn from: batch, frames, mask, prediction.
@@ -225,7 +225,7 @@ class _Run:
         targets = hidden(frames, mask, clip, num_hidden=num_hidden)
         errors = (prediction.float() - targets).square().mean(2)
         loss = errors.mean()
-        totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], inside_patches(clip, boxes))
+        totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], patches_inside_clip_box(clip, boxes))
         return loss, (batch, frames, mask, prediction.detach())
 
     def _log(self, totals: LossTotals, rate: float, norm: float, total: int) -> None:

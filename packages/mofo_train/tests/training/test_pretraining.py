@@ -17,10 +17,10 @@ from mofo_train.config import PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import CheckpointError, ConfigError, DataError, ExitCode, Interrupted
 from mofo_train.models import create_pretrain_model
-from mofo_train.runtime.distributed import Ranks
+from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.run_log import read_log
-from mofo_train.training import pretrain as loop
-from mofo_train.training.pretrain import pretrain
+from mofo_train.training import pretraining as loop
+from mofo_train.training.pretraining import pretrain
 from mofo_train.training.safeguards import DivergedError
 
 CPU = Ranks(0, 1, torch.device("cpu"))
