@@ -217,7 +217,7 @@ def test_misuse_is_named() -> None:
     frames = torch.zeros(2, 3, FRAMES, SIDE, SIDE)
     with pytest.raises(ValueError, match="boxes or inside must be given"):
         model(frames)
-    with pytest.raises(ValueError, match=r"boxes must have shape \(2, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"boxes must have shape \(B, 4, 4\)"):
         model(frames, torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match="inside must be bool"):
         model(frames, inside=torch.zeros(2, TOKENS))
