@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.augment import augment_clip
-from mofo_train.data.decode import ClipUnreadableError
+from mofo_train.data.decoding.decode import ClipUnreadableError
 from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey

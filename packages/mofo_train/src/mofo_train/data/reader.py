@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mofo_train.data.decode import ClipUnreadableError, decode_frames
+from mofo_train.data.decoding.decode import ClipUnreadableError, decode_frames
 from mofo_train.errors import DataError
 from motionbox.errors import ClipError
 from motionbox.motion.boxes import clip_box

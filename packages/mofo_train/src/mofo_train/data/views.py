@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mofo_train.data.decode import ClipUnreadableError
+from mofo_train.data.decoding.decode import ClipUnreadableError
 from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.transforms import Crop, crop_boxes, crop_frames

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mofo_train.data.frame_files import _in_order, _numbers
+from mofo_train.data.decoding.frame_files import _in_order, _numbers
 from mofo_train.data.reader import ClipReader
 from motionbox.inputs.media import frame_number, is_frame_name, natural_key
 from motionbox.store import open_store

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from mofo_train.data.frame_files import TAR_SUFFIX, read_frame_files
+from mofo_train.data.decoding.frame_files import TAR_SUFFIX, read_frame_files
 from mofo_train.errors import DataError
 
 _SEEK_MARGIN_SECONDS = 0.5

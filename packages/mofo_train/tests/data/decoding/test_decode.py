@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mofo_train.data.decode import ClipUnreadableError, decode_frames
+from mofo_train.data.decoding.decode import ClipUnreadableError, decode_frames
 
 FPS, FRAMES = 25, 60
 
