@@ -66,10 +66,11 @@ dist: $(VENV)/all.stamp  ## Build wheels and sdists of both packages into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist packages/motionbox
 	$(BIN)/python -m build --no-isolation --outdir dist packages/mofo_train
 
-lint: $(VENV)/all.stamp  ## Check style (ruff), the order of the rooms (import-linter), and the Dockerfile (hadolint)
+lint: $(VENV)/all.stamp  ## Check style (ruff), the order of the rooms (import-linter), workflows and Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 typecheck: $(VENV)/all.stamp  ## Check types (mypy strict)

@@ -5,7 +5,8 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-TOP_LEVEL = {"README.md": "index.md"} | {name: name for name in ("GLOSSARY.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+_COPIED = ("GLOSSARY.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+TOP_LEVEL = {"README.md": "index.md"} | {name: name for name in _COPIED}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
