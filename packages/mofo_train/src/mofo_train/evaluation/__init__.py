@@ -1,1 +1,0 @@
-"""Test clips -> predictions -> figures; errors of a pretrained model on clips it has not seen."""

@@ -1,1 +1,0 @@
-"""Boxes -> inside tokens -> masks, and what mixing clips does to them."""

@@ -1,1 +1,0 @@
-"""The paper's table: its recipe, its stages, what they cost, their results."""
