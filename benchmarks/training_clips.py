@@ -18,9 +18,9 @@ import av
 import cv2
 import torch
 
-from mofo_train.bench import bench_loader
+from mofo_train.benchmarks.parts import bench_loader
 from mofo_train.config import ModelConfig
-from mofo_train.data.dataset import ClipReader
+from mofo_train.data.reader import ClipReader
 from motionbox.cli import main as motionbox
 from motionbox.store import Store, open_store
 

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from mofo_train.config import DataConfig, ModelConfig
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import collate
-from mofo_train.data.order import ResumableSampler
+from mofo_train.data.reader import ClipReader
+from mofo_train.data.sampler import ResumableSampler
 from mofo_train.data.workers import create_worker_loader
 from motionbox.store import open_store
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from mofo_train.config import DataConfig, ModelConfig
-from mofo_train.data.dataset import ClipReader, PretrainClips
+from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch
+from mofo_train.data.reader import ClipReader
 from motionbox.store import open_store
 
 MODEL = ModelConfig(name="videomae_tiny", num_frames=4, image_px=64)

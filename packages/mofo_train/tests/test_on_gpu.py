@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 
-from mofo_train import masks
-from mofo_train.bench import training_step
+from mofo_train.benchmarks.parts import training_step
 from mofo_train.data.loader import Batch, BatchesAhead
+from mofo_train.guidance import masks
+from mofo_train.guidance.inside import patches_inside_box
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mca import MultiCrossAttention
 
@@ -103,7 +104,7 @@ def test_batches_ahead_are_the_loaders() -> None:
 def test_motion_masks_hide_exact_shares_on_the_device() -> None:
     generator = torch.Generator(CUDA).manual_seed(0)
     boxes = torch.tensor([[0, 0, 224, 224], [0, 0, 0, 0], [10, 20, 60, 90], [100, 0, 224, 224]], device=CUDA)
-    inside = masks.patches_inside_box(boxes.float(), (224, 224), 16)
+    inside = patches_inside_box(boxes.float(), (224, 224), 16)
     mask = masks.motion_tube_mask(inside, 8, generator=generator).view(4, 8, 196)
     assert (mask == mask[:, :1]).all()
     assert mask[:, 0].sum(1).tolist() == [round(0.9 * 196)] * 4

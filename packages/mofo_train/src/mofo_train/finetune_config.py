@@ -8,12 +8,15 @@ from pydantic import Field, field_validator, model_validator
 
 from mofo_train.config import ClipsConfig, NetworkConfig, OptimConfig, RunConfig, Section
 
+FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
+"""Values of `model.fusion`; what each means stands in `mofo_train.models.FUSIONS`."""
+
 
 class ClassifierConfig(NetworkConfig):
     """The classifier.
 
     Attributes:
-        fusion: How tokens become one vector, one of `models.FUSIONS`: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO),
+        fusion: How tokens become one vector, one of `FUSION_NAMES`: `mean` (VideoMAE), `weighted_mean`, `mca` (MOFO),
             `mca_two_way`.
         probe: `none` trains everything; `linear` the fusion, norm and head on a frozen encoder; `attentive` a learned
             query that attends to all tokens of a frozen encoder, norm and head (fusion is `mean` then).
@@ -26,10 +29,8 @@ class ClassifierConfig(NetworkConfig):
     @field_validator("fusion")
     @classmethod
     def _fusion_is_known(cls, fusion: str) -> str:
-        from mofo_train.models.mca import FUSIONS  # brings PyTorch
-
-        if fusion not in FUSIONS:
-            raise ValueError(f"must be one of {', '.join(FUSIONS)}")
+        if fusion not in FUSION_NAMES:
+            raise ValueError(f"must be one of {', '.join(FUSION_NAMES)}")
         return fusion
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from motionbox.config import MotionConfig, load_config
+from motionbox.motion.contours import detect_frame
 from motionbox.motion.maps import (
     MotionAccumulator,
     dequantise_map,
@@ -206,3 +207,19 @@ def test_residual_cue_of_the_accumulator():
     flow = affine_flow(CAMERA) + noise_flow(0, 120, 160)
     found = MotionAccumulator(MotionConfig(cue="residual")).push(flow)
     np.testing.assert_array_equal(found, residual_motion(flow))
+
+
+@pytest.mark.parametrize("preset", ["paper", "release", "tuned"])
+@pytest.mark.parametrize("shape", [(67, 101), (96, 128), (191, 251)])
+def test_results_do_not_depend_on_where_the_arrays_lie_in_memory(preset, shape):
+    config = load_config(preset)
+    flow = noise_flow(3, *shape)
+    greys = np.random.default_rng(4).integers(0, 256, (2, *shape), np.uint8)
+    results, held = set(), []
+    for attempt in range(24):
+        motion = MotionAccumulator(config.motion).push(flow, (greys[0], greys[1]))
+        found = detect_frame(motion, config.contours)
+        results.add((motion.tobytes(), found))
+        # What stays allocated moves the arrays of the next round by some multiple of 16 bytes.
+        held += [np.empty(4 * (1 + (attempt * 7 + step) % 29), np.float32) for step in range(5)] + [motion]
+    assert len(results) == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mofo_train.distributed import Ranks
+    from mofo_train.runtime.ranks import Ranks
 
 
 def complete_recipe(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:

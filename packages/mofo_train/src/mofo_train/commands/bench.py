@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mofo_train.data.dataset import ClipReader
+    from mofo_train.data.reader import ClipReader
 
 PARTS = ("model", "masks", "fusion", "loader", "both")
 
@@ -66,8 +66,8 @@ def command(
     """
     import torch
 
-    from mofo_train import bench
-    from mofo_train.bench_both import bench_both
+    from mofo_train.benchmarks import parts as bench
+    from mofo_train.benchmarks.with_loader import bench_both
     from mofo_train.config import ModelConfig, override_recipe
 
     fields = {"name": model_name, "num_frames": num_frames, "image_px": image_px}
@@ -101,7 +101,7 @@ def command(
 
 def _readers(dataset: str, store: Path | None, data_root: Path | None) -> dict[str, ClipReader]:
     """Open a data set's clips, read from the source media and, where the store keeps their frames, from there."""
-    from mofo_train.data.dataset import ClipReader
+    from mofo_train.data.reader import ClipReader
     from mofo_train.data.sources import open_boxes
 
     boxes, root = open_boxes(dataset, store, data_root)

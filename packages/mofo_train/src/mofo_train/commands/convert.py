@@ -28,7 +28,7 @@ Examples:
 def command(source: Path, target: Path, layout: Any, num_frames: int, image_px: int) -> None:
     """Read the checkpoint SOURCE, whoever wrote it, and write its weights to TARGET."""
     from mofo_train.errors import CheckpointError
-    from mofo_train.models.checkpoints import load_checkpoint, save_checkpoint
+    from mofo_train.models.weights import load_checkpoint, save_checkpoint
 
     if target.exists():
         raise CheckpointError(f"TARGET must not exist, got {target}; choose another name or move it away")

@@ -10,7 +10,7 @@ import click
 from mofo_train.commands import complete_recipe
 
 if TYPE_CHECKING:
-    from mofo_train.predictions import Predictions, SupervisionLevels
+    from mofo_train.evaluation.predictions import Predictions, SupervisionLevels
 
 _CLIPS_SHOWN = 20
 
@@ -68,12 +68,12 @@ def command(
 
     Exit code 3 when clips could not be read or have no boxes: the figures are then of the others, and they are listed.
     """
-    from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import ConfigError, ExitCode
-    from mofo_train.evaluate import check_report_folder
-    from mofo_train.predictions import SupervisionLevels, read_predictions
-    from mofo_train.reconstruction_error import evaluate_pretraining, show_errors
-    from mofo_train.testing import evaluate_checkpoint, stage_of
+    from mofo_train.evaluation.predictions import SupervisionLevels, read_predictions
+    from mofo_train.evaluation.reconstruction_error import evaluate_pretraining, show_errors
+    from mofo_train.evaluation.report import check_report_folder
+    from mofo_train.evaluation.run import evaluate_checkpoint, stage_of
+    from mofo_train.runtime.ranks import ranks_of_this_run
 
     if (checkpoint is None) == (predictions is None):
         raise ConfigError("one of --checkpoint and --predictions must be given, got both or neither")
@@ -100,10 +100,10 @@ def command(
 
 def _write_results(answers: Predictions, out: Path, levels: SupervisionLevels | None) -> int:
     """Write predictions, report and, with supervision levels, the submission; show them."""
+    from mofo_train.data.labels import LabelSpace
     from mofo_train.errors import DataError
-    from mofo_train.evaluate import describe, show_report, write_report
-    from mofo_train.labels import LabelSpace
-    from mofo_train.predictions import write_predictions, write_submission
+    from mofo_train.evaluation.predictions import write_predictions, write_submission
+    from mofo_train.evaluation.report import describe, show_report, write_report
 
     out.mkdir(parents=True, exist_ok=True)
     space, source = LabelSpace.from_json(answers.info["label_space"]), answers.info["source"]

@@ -43,9 +43,9 @@ def command(
     """
     from mofo_train.config import load_recipe
     from mofo_train.data.sources import open_clips
-    from mofo_train.distributed import ranks_of_this_run
-    from mofo_train.finetune import finetune
     from mofo_train.finetune_config import FinetuneConfig
+    from mofo_train.runtime.ranks import ranks_of_this_run
+    from mofo_train.training.finetuning import finetune
 
     changes = overrides if init is None else (*overrides, f"model.init={json.dumps(str(init))}")
     config = load_recipe(FinetuneConfig, recipe, changes)

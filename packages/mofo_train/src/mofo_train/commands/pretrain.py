@@ -38,8 +38,8 @@ def command(
     """
     from mofo_train.config import PretrainConfig, load_recipe
     from mofo_train.data.sources import open_clips
-    from mofo_train.distributed import ranks_of_this_run
-    from mofo_train.pretrain import pretrain
+    from mofo_train.runtime.ranks import ranks_of_this_run
+    from mofo_train.training.pretraining import pretrain
 
     config = load_recipe(PretrainConfig, recipe, overrides)
     reader = open_clips(config.data, store, data_root)

@@ -47,8 +47,7 @@ def command(
     import torch
 
     from mofo_train.errors import ConfigError, DataError
-    from mofo_train.saliency import draw_saliency
-    from mofo_train.testing import saliency_of_checkpoint
+    from mofo_train.pictures.saliency import draw_saliency, saliency_of_checkpoint
 
     names = list(titles) or [path.resolve().parent.parent.name for path in checkpoints]
     if len(names) != len(checkpoints) or len(set(names)) != len(names):

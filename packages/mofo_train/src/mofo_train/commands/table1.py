@@ -61,10 +61,12 @@ def command(
     import torch
 
     from mofo_train.config import load_recipe
-    from mofo_train.distributed import ranks_of_this_run
     from mofo_train.errors import DataError, ExitCode
-    from mofo_train.table1 import TableConfig, generate_data, generated_stores, run_table
-    from mofo_train.table_plan import make_plan
+    from mofo_train.runtime.ranks import ranks_of_this_run
+    from mofo_train.table.generated import generate_data, generated_stores
+    from mofo_train.table.plan import make_plan
+    from mofo_train.table.recipe import TableConfig
+    from mofo_train.table.run import run_table
 
     name = recipe or f"{dataset}_table1"
     table = load_recipe(TableConfig, name, overrides).at(profile)

@@ -16,9 +16,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
-from mofo_train.data.transforms import Crop, crop_boxes, crop_frames
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Crop, crop_boxes, crop_frames
 from mofo_train.finetune_config import AugmentConfig
-from mofo_train.models.mae import IMAGENET_MEAN, IMAGENET_STD
 
 _MAX_LEVEL = 10.0
 _OP_PROBABILITY = 0.5

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from mofo_train.data.dataset import Sample, TrainingClips
-from mofo_train.data.order import SampleKey
+from mofo_train.data.sampler import SampleKey
 from mofo_train.data.workers import create_worker_loader, new_shared, shared
 
 _MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mofo_train.config import ClipsConfig
-from mofo_train.data.dataset import ClipReader
+from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store

@@ -12,6 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Frames are normalised with these before they enter a model (RGB, values in [0, 1]).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 _SNAP_PX = 3
 # Where a crop may lie, in quarters of the free space to the left and above: corners, centre, edge middles, quarters.
 _PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
@@ -53,7 +56,7 @@ def multi_scale_crop(width: int, height: int, out_px: int, scales: Sequence[floa
 def crop_frames(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
     """Cut and resize (bilinear, antialiased) uint8 (T, H, W, 3) -> uint8 (3, T, out_px, out_px).
 
-    In memory the colours of a pixel stay side by side, as decoded; `batches.normalise` sorts them on the device.
+    In memory the colours of a pixel stay side by side, as decoded; `normalise` sorts them on the device.
     """
     cut = frames[:, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width].permute(0, 3, 1, 2)
     if (crop.width, crop.height) != (out_px, out_px):
@@ -78,3 +81,11 @@ def crop_boxes(boxes: NDArray[np.float32], crop: Crop, out_px: int) -> NDArray[n
     moved = moved.clip(0, out_px)
     empty = (moved[:, 2] <= moved[:, 0]) | (moved[:, 3] <= moved[:, 1])
     return cast("NDArray[np.float32]", np.where(empty[:, None], np.float32(0), moved))
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Turn uint8 (B, 3, T, H, W) colours into the model's float32 input, on the device they are on."""
+    shape = (1, 3, 1, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN, device=frames.device).view(shape)
+    std = torch.tensor(IMAGENET_STD, device=frames.device).view(shape)
+    return (frames.contiguous().float() / 255 - mean) / std

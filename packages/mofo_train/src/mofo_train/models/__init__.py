@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mofo_train.models.checkpoints import load_checkpoint, load_into
+from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models.mae import MaskedAutoencoder
 from mofo_train.models.mca import FUSIONS, Classifier, FusionKind
-from mofo_train.models.vit import SIZES, ClipShape, size_of
+from mofo_train.models.vit import SIZES, size_of
+from mofo_train.models.weights import load_checkpoint, load_into
 
 __all__ = [
     "FUSIONS",

@@ -10,22 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear
-from mofo_train.models.vit import (
-    NORM_EPSILON,
-    Block,
-    ClipShape,
-    Encoder,
-    VitSize,
-    gather_tokens,
-    patchify,
-    run_blocks,
-    sinusoid_table,
-)
+from mofo_train.models.vit import NORM_EPSILON, Block, Encoder, VitSize, gather_tokens, run_blocks, sinusoid_table
 
-# Frames are normalised with these before they enter a model (RGB, values in [0, 1]).
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _TARGET_EPSILON = 1e-6
 
 
@@ -77,7 +66,7 @@ class MaskedAutoencoder(nn.Module):
         """Predict the hidden tubelets.
 
         Args:
-            frames: float (B, 3, T, H, W), normalised with `IMAGENET_MEAN` and `IMAGENET_STD`.
+            frames: float (B, 3, T, H, W), normalised with `data.transforms.normalise`.
             mask: bool (B, num_tokens), `True` = hidden, the same number in every row.
             num_hidden: That number, where the caller knows it: saves checking the mask, and with it a wait for the
                 device.

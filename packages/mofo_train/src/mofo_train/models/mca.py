@@ -18,9 +18,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
-from mofo_train.masks import tubelets_inside_boxes
+from mofo_train.guidance.inside import inside_tokens
+from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear, Mlp, linear
-from mofo_train.models.vit import NORM_EPSILON, ClipShape, Encoder, VitSize, patchify
+from mofo_train.models.vit import NORM_EPSILON, Encoder, VitSize
 
 _MCA_HEADS = 3
 # Attention runs this often whatever the batch: up to 8 clips never pad, larger batches pad among neighbours in size.
@@ -270,7 +271,7 @@ class Classifier(nn.Module):
         """Classify clips.
 
         Args:
-            frames: float (B, 3, T, H, W), normalised with `mae.IMAGENET_MEAN` and `IMAGENET_STD`.
+            frames: float (B, 3, T, H, W), normalised with `data.transforms.normalise`.
             boxes: (B, T, 4) xyxy pixels of these frames; a tubelet is inside when any of its frames' boxes touches it.
             inside: bool (B, num_tokens), the membership itself, instead of `boxes` (after cutmix, for instance).
 
@@ -293,11 +294,7 @@ class Classifier(nn.Module):
         if inside is None:
             if boxes is None:
                 raise ValueError(f"boxes or inside must be given for fusion {self.fusion!r}, got neither")
-            if boxes.shape != (len(frames), self.clip.num_frames, 4):
-                expected = (len(frames), self.clip.num_frames, 4)
-                raise ValueError(f"boxes must have shape {expected}, got {tuple(boxes.shape)}")
-            side = self.clip.image_px
-            inside = tubelets_inside_boxes(boxes, (side, side), self.clip.patch_px, self.clip.tubelet_frames)
+            inside = inside_tokens(self.clip, boxes)
         if inside.dtype != torch.bool or inside.shape != (len(frames), self.clip.num_tokens):
             rule = f"bool ({len(frames)}, {self.clip.num_tokens})"
             raise ValueError(f"inside must be {rule}, got {inside.dtype} {tuple(inside.shape)}")

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mofo_train.models.vit import NORM_EPSILON, ClipShape, Encoder, VitSize, patchify
+from mofo_train.guidance.tubelets import ClipShape, patchify
+from mofo_train.models.vit import NORM_EPSILON, Encoder, VitSize
 
 _INIT_STD = 0.02
 

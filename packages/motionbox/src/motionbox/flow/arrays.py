@@ -26,8 +26,9 @@ def check_frames(frame0: Frame, frame1: Frame, initial: Flow | None = None) -> N
         if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.float32):
             raise ValueError(f"{name} must be a uint8 or float32 array, got {getattr(frame, 'dtype', type(frame))!s}")
         if frame.ndim != 2 or min(frame.shape) < MIN_SIDE_PX:
+            remedy = "; convert it: cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)" if frame.shape[2:] in ((3,), (4,)) else ""
             raise ValueError(
-                f"{name} must be grey (H, W) with both sides at least {MIN_SIDE_PX} px, got shape {frame.shape}"
+                f"{name} must be grey (H, W) with both sides at least {MIN_SIDE_PX} px, got shape {frame.shape}{remedy}"
             )
         if frame.dtype == np.float32 and not (frame.min() >= 0 and frame.max() <= 1):
             raise ValueError(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.config import ContourConfig, ExtractConfig
 from motionbox.motion.maps import ROBUST_STD
-
-if TYPE_CHECKING:
-    from motionbox.config import ContourConfig
 
 Array = npt.NDArray[np.float32]
 BoxXYXY = tuple[int, int, int, int]
@@ -38,20 +36,27 @@ class FrameDetection:
     confidence: float
 
 
-def frame_box(motion_map: Array, config: ContourConfig) -> BoxXYXY | None:
+def frame_box(motion_map: Array, config: ContourConfig | ExtractConfig) -> BoxXYXY | None:
     """Return the bounding box of the kept contours of a motion map.
 
     Args:
         motion_map: float32 (H, W), >= 0.
-        config: Smoothing, thresholds and the number of contours.
+        config: Smoothing, thresholds and the number of contours; or a whole config whose maps are those of eq. (1).
 
     Returns:
         (x1, y1, x2, y2), half-open integer pixels of the map, or None where no area stands out (zero, even or
         noise-like maps).
 
     Raises:
-        ValueError: `motion_map` is not a finite 2-D array.
+        ValueError: `motion_map` is not a finite 2-D array, or the config's thresholds are made for another kind of map.
     """
+    if isinstance(config, ExtractConfig):
+        if config.motion.cue != "boundaries":
+            raise ValueError(
+                f"config must be made for maps of eq. (1) (motion.cue boundaries), got {config.motion.cue!r} of preset "
+                f"{config.preset}; use motionbox.clip_boxes(frames, fps, preset={config.preset!r}) for it"
+            )
+        config = config.contours
     return _bounding_box(motion_contours(motion_map, config))
 
 

@@ -69,7 +69,7 @@ def residual_motion(flow: Array, camera: npt.NDArray[np.float64] | None = None) 
     for channel, camera_motion in enumerate(camera.astype(np.float32).T):
         constant, by_x, by_y = camera_motion
         parts.append(flow[..., channel] - ((constant + by_x * x) + by_y * y))
-    return cast("Array", cv2.magnitude(*parts))
+    return _magnitude(*parts)
 
 
 def fit_camera(flow: Array) -> npt.NDArray[np.float64]:
@@ -158,7 +158,7 @@ class MotionAccumulator:
             for past in list(self._flows)[1:]:
                 mean += past
             mean /= len(self._flows)
-        return _magnitude(mean, config, pair)
+        return _map_of(mean, config, pair)
 
 
 def quantise_flow(flow: Array, bound_px: float) -> Array:
@@ -230,7 +230,7 @@ def _check_flow(flow: Array) -> None:
         raise ValueError(f"flow must be (H, W, 2) with H and W at least 3, got shape {flow.shape}")
 
 
-def _magnitude(flow: Array, config: MotionConfig, pair: tuple[Grey, Grey] | None) -> Array:
+def _map_of(flow: Array, config: MotionConfig, pair: tuple[Grey, Grey] | None) -> Array:
     if config.cue == "residual":
         camera = fit_camera(flow)
         motion = residual_motion(flow, camera)
@@ -242,11 +242,22 @@ def _magnitude(flow: Array, config: MotionConfig, pair: tuple[Grey, Grey] | None
     derive = _central if config.derivative == "central" else _prewitt
     vertical = derive(flow[..., 1])
     if config.channels == "vertical":
-        return cast("Array", cv2.magnitude(*vertical))
+        return _magnitude(*vertical)
     horizontal = derive(flow[..., 0])
     if config.combine == "joint":
         return _joint_magnitude(*horizontal, *vertical)
-    return cast("Array", (cv2.magnitude(*horizontal) + cv2.magnitude(*vertical)) * np.float32(0.5))
+    return (_magnitude(*horizontal) + _magnitude(*vertical)) * np.float32(0.5)
+
+
+def _magnitude(x: Array, y: Array) -> Array:
+    """Return sqrt(x^2 + y^2), each step rounded once; `x` and `y` are overwritten.
+
+    `cv2.magnitude` is quicker, but the last bit of what it returns depends on where in memory the arrays happen to lie.
+    """
+    np.multiply(x, x, out=x)
+    np.multiply(y, y, out=y)
+    x += y
+    return cast("Array", np.sqrt(x, out=x))
 
 
 def _joint_magnitude(ux: Array, uy: Array, vx: Array, vy: Array) -> Array:

@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.config import ExtractConfig, load_config
-from motionbox.extraction.blocks import Block
-from motionbox.extraction.work_unit import BlockProcessor
+from motionbox.extraction.in_memory import boxes_of_block, process_clip
 from motionbox.flow import Flow
 from motionbox.motion.boxes import clip_box, iou
-from motionbox.motion.clip_boxes import clip_boxes
 from motionbox.scoring.known_flow import WARPS, warped_pair
 from motionbox.video.frames import Frame, VideoInfo
 
@@ -120,7 +118,5 @@ def clip_box_ious(
 
 
 def _clip_box(clip: AgreementClip, function: FlowFunction, config: ExtractConfig) -> npt.NDArray[np.int16]:
-    result = BlockProcessor(clip.info, config, _Estimator(function)).process(Block(0, clip.frames, 0, len(clip.frames)))
-    size = (clip.info.width, clip.info.height)
-    stabilised = clip_boxes(result.boxes, None, result.times, *size, config, result.confidence)
-    return clip_box(stabilised.boxes)
+    result = process_clip(clip.frames, clip.info, config, _Estimator(function))
+    return clip_box(boxes_of_block(result, clip.info, config).boxes)

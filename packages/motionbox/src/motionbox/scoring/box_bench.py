@@ -1,7 +1,7 @@
 """How well the boxes of several configs find hands and objects: clips with annotated boxes -> one table.
 
-Each clip's flow is computed once per flow setting; every config then runs the real pipeline on it (`pipeline` for the
-frames, `evidence` for the clip), so the table says what a store would hold.
+Each clip's flow is computed once per flow setting; every config then runs the real pipeline on it
+(`extraction.in_memory`), so the table says what a store would hold.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.errors import InputError
-from motionbox.extraction.blocks import Block
-from motionbox.extraction.work_unit import BlockProcessor
+from motionbox.extraction.in_memory import boxes_of_block, process_clip
 from motionbox.flow import FlowEstimator, create_flow_estimator
 from motionbox.inputs.folder import find_media
 from motionbox.motion import boxes as bx
-from motionbox.motion.clip_boxes import clip_boxes
 from motionbox.scoring.box_metrics import (
     FPS_SOMETHING_ELSE,
     AnnotatedClip,
@@ -183,14 +181,9 @@ def _compute_boxes(
 ) -> tuple[npt.NDArray[np.float64], bx.StabilisedBoxes, float]:
     """Return a clip's times, its stabilised boxes and the milliseconds of CPU per frame of all steps after flow."""
     frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
-    block = Block(0, frames, 0, len(frames))
     begin = time.thread_time() - estimator.seconds
-    result = BlockProcessor(info, config, estimator).process(block)
-    maps = None
-    if result.maps:
-        index = np.where(result.map_index < 0, len(result.maps), result.map_index)
-        maps = np.stack([*result.maps, np.zeros_like(result.maps[0])])[index]
-    found = clip_boxes(result.boxes, maps, result.times, info.width, info.height, config, result.confidence)
+    result = process_clip(frames, info, config, estimator)
+    found = boxes_of_block(result, info, config)
     return result.times, found, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
 
 

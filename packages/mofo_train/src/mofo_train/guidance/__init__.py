@@ -1,0 +1,1 @@
+"""Boxes -> inside tokens -> masks, and what mixing clips does to them."""

@@ -1,0 +1,104 @@
+"""What a value of `mask.kind` means: boxes or motion of a batch to its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mofo_train.config import MaskConfig
+from mofo_train.errors import ConfigError
+from mofo_train.guidance import masks
+from mofo_train.guidance.inside import patches_inside_clip_box
+from mofo_train.guidance.tubelets import ClipShape
+
+
+def draw_mask(config: MaskConfig, clip: ClipShape, boxes: Tensor, motion: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw the mask of a micro-batch.
+
+    Args:
+        config: Kind and ratios.
+        clip: The shape of a clip.
+        boxes: (B, T, 4) xyxy pixels; their union is the motion box of the tubes.
+        motion: (B, P) mean motion of the patches, for `motion_map`.
+        generator: Source of randomness, on the device of `boxes`.
+
+    Returns:
+        bool (B, num_tokens), `True` = hidden, the same number in every row.
+    """
+    return MASKS[config.kind].draw(config, clip, boxes, motion, generator)
+
+
+def num_hidden_tokens(config: MaskConfig, clip: ClipShape) -> int:
+    """Return how many tokens `draw_mask` hides in every clip.
+
+    Raises:
+        ConfigError: That is none, or all.
+    """
+    if MASKS[config.kind].tubes:
+        number = round(config.mask_ratio * clip.num_patches) * clip.num_tubelets
+    else:
+        number = round(config.mask_ratio * clip.num_tokens)
+    if not 0 < number < clip.num_tokens:
+        raise ConfigError(
+            f"mask.mask_ratio must hide some and show some of {clip.num_patches} tubes, got {config.mask_ratio}"
+        )
+    return number
+
+
+Draw = Callable[[MaskConfig, ClipShape, Tensor, Tensor, torch.Generator], Tensor]
+"""Draws a mask; arguments and result as of `draw_mask`."""
+
+
+@dataclass(frozen=True)
+class MaskKind:
+    """What a value of `mask.kind` means.
+
+    Attributes:
+        draw: Draws the mask of a micro-batch.
+        tubes: Whole tubes are hidden, `round(mask_ratio * num_patches)` of them; else `round(mask_ratio * num_tokens)`
+            single tubelets.
+        reads_motion: It needs the stored motion maps.
+    """
+
+    draw: Draw
+    tubes: bool = True
+    reads_motion: bool = False
+
+
+def _draw_tube(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    ratio = config.mask_ratio
+    return masks.tube_mask(len(boxes), clip.num_patches, clip.num_tubelets, mask_ratio=ratio, generator=generator)
+
+
+def _draw_random(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    return masks.random_mask(len(boxes), clip.num_tokens, mask_ratio=config.mask_ratio, generator=generator)
+
+
+def _draw_motion(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    return masks.motion_tube_mask(
+        patches_inside_clip_box(clip, boxes),
+        clip.num_tubelets,
+        mask_ratio=config.mask_ratio,
+        inside_ratio=config.inside_ratio,
+        generator=generator,
+    )
+
+
+def _draw_motion_map(
+    config: MaskConfig, clip: ClipShape, _: Tensor, motion: Tensor, generator: torch.Generator
+) -> Tensor:
+    return masks.motion_map_tube_mask(
+        motion, clip.num_tubelets, mask_ratio=config.mask_ratio, floor=config.floor, generator=generator
+    )
+
+
+MASKS: dict[str, MaskKind] = {
+    "tube": MaskKind(_draw_tube),
+    "random": MaskKind(_draw_random, tubes=False),
+    "motion": MaskKind(_draw_motion),
+    "motion_map": MaskKind(_draw_motion_map, reads_motion=True),
+}
+"""`mask.kind` -> what it means."""

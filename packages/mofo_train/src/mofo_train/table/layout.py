@@ -1,0 +1,200 @@
+"""A table of measured rows over seeds, beside cited ones: means with intervals; Markdown, LaTeX, CSV and a picture."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mofo_train.table.cited import CitedRow
+
+METRIC_NAMES = {
+    "label_top1": "top-1",
+    "label_top5": "top-5",
+    "verb_top1": "verb",
+    "noun_top1": "noun",
+    "action_top1": "action",
+}
+"""Metric -> heading; all in per cent."""
+
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution).
+_T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+MAX_SEEDS = len(_T_QUANTILES) + 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean: The mean.
+        half_width: Of the 95 % interval by Student's t; None with a single seed.
+    """
+
+    mean: float
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Summarise one value per seed."""
+        count = len(values)
+        mean = math.fsum(values) / count
+        if count == 1:
+            return cls(mean, None)
+        variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+        return cls(mean, _T_QUANTILES[count - 2] * math.sqrt(variance / count))
+
+    def text(self, plus_minus: str = "±", *, signed: bool = False) -> str:
+        """Write `71.2 ± 0.4`."""
+        mean = f"{self.mean:+.1f}" if signed else f"{self.mean:.1f}"
+        return mean if self.half_width is None else f"{mean} {plus_minus} {self.half_width:.1f}"
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """One row.
+
+    Attributes:
+        name: As in the recipe.
+        title: For the reader.
+        values: Metric -> one value per seed, per cent, seeds in the same order in all rows.
+    """
+
+    name: str
+    title: str
+    values: dict[str, list[float]]
+
+    def estimate(self, metric: str) -> Estimate:
+        """Summarise a metric."""
+        return Estimate.of(self.values[metric])
+
+    def difference(self, other: MeasuredRow, metric: str) -> Estimate:
+        """Summarise the difference to another row, seed by seed."""
+        pairs = zip(self.values[metric], other.values[metric], strict=True)
+        return Estimate.of([mine - theirs for mine, theirs in pairs])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measured rows, a baseline among them, and cited rows.
+
+    Attributes:
+        title: Heading.
+        metrics: Columns, keys of `METRIC_NAMES`.
+        rows: Measured here.
+        baseline: Name of the row that the others are compared with.
+        cited: Published; empty where the data set has none.
+        notes: Lines below the table: seeds, clips, machine, wall time.
+    """
+
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[MeasuredRow, ...]
+    baseline: str
+    cited: tuple[CitedRow, ...]
+    notes: tuple[str, ...]
+
+    def write(self, out: Path, stem: str) -> list[Path]:
+        """Write `<stem>.md`, `.tex`, `.csv` and `.png` into a folder; returns their paths."""
+        paths = [out / f"{stem}{suffix}" for suffix in (".md", ".tex", ".csv", ".png")]
+        paths[0].write_text(self.markdown(), encoding="utf-8")
+        paths[1].write_text(self.latex(), encoding="utf-8")
+        self._write_csv(paths[2])
+        self._draw(paths[3])
+        return paths
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        heads = [METRIC_NAMES[metric] for metric in self.metrics]
+        lines = [f"# {self.title}", "", "Measured here (mean ± 95 % interval over seeds, per cent):", ""]
+        lines += _markdown_grid(
+            ["row", *heads], [[row.title, *(row.estimate(m).text() for m in self.metrics)] for row in self.rows]
+        )
+        base = next(row for row in self.rows if row.name == self.baseline)
+        others = [row for row in self.rows if row is not base]
+        if others:
+            lines += ["", f"Difference to {base.title}, seed by seed:", ""]
+            grid = [[r.title, *(r.difference(base, m).text(signed=True) for m in self.metrics)] for r in others]
+            lines += _markdown_grid(["row", *heads], grid)
+        if self.cited:
+            lines += ["", "Cited, not measured here:", ""]
+            cells = [[row.title, *(_figure(row.figure(m)) for m in self.metrics), row.source] for row in self.cited]
+            lines += _markdown_grid(["row", *heads, "source"], cells)
+            lines += ["", "Measured minus cited:", ""]
+            lines += _markdown_grid(["row", *heads], self._to_cited())
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+
+    def _to_cited(self) -> list[list[str]]:
+        published = {row.row: row for row in self.cited if row.row}
+        grid = []
+        for row in self.rows:
+            if row.name in published:
+                figures = [(row.estimate(m).mean, published[row.name].figure(m)) for m in self.metrics]
+                cells = ["-" if cited is None else f"{mine - cited:+.1f}" for mine, cited in figures]
+                grid.append([row.title, *cells])
+        return grid
+
+    def latex(self) -> str:
+        """Return a `tabular` with booktabs rules."""
+        heads = " & ".join(["", *(METRIC_NAMES[metric] for metric in self.metrics)])
+        lines = [f"% {self.title}", rf"\begin{{tabular}}{{l{'c' * len(self.metrics)}}}", r"\toprule", rf"{heads} \\"]
+        lines += [r"\midrule", self._latex_heading("measured here")]
+        for row in self.rows:
+            cells = [f"${row.estimate(metric).text(chr(92) + 'pm')}$" for metric in self.metrics]
+            lines.append(" & ".join([_escape(row.title), *cells]) + r" \\")
+        if self.cited:
+            lines += [r"\midrule", self._latex_heading("cited")]
+            for published in self.cited:
+                cells = [_figure(published.figure(metric)) for metric in self.metrics]
+                lines.append(" & ".join([_escape(published.title), *cells]) + rf" \\ % {published.source}")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+    def _latex_heading(self, text: str) -> str:
+        return rf"\multicolumn{{{len(self.metrics) + 1}}}{{l}}{{\emph{{{text}}}}} \\"
+
+    def _write_csv(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["kind", "row", "metric", "seed_index", "value_percent", "source"])
+            for row in self.rows:
+                for metric in self.metrics:
+                    for seed, value in enumerate(row.values[metric]):
+                        writer.writerow(["measured", row.name, metric, seed, f"{value:.4f}", ""])
+            for published in self.cited:
+                for metric in self.metrics:
+                    value_or_none = published.figure(metric)
+                    if value_or_none is not None:
+                        writer.writerow(["cited", published.title, metric, "", value_or_none, published.source])
+
+    def _draw(self, path: Path) -> None:
+        """Draw each metric's means with their intervals and the single seeds."""
+        from matplotlib.figure import Figure
+
+        height = 1.2 + 0.45 * len(self.rows)
+        figure = Figure(figsize=(2.6 + 2.6 * len(self.metrics), height), layout="constrained")
+        panels = figure.subplots(1, len(self.metrics), squeeze=False, sharey=True)[0]
+        places = list(range(len(self.rows)))[::-1]
+        for panel, metric in zip(panels, self.metrics, strict=True):
+            for place, row in zip(places, self.rows, strict=True):
+                estimate = row.estimate(metric)
+                panel.errorbar(estimate.mean, place, xerr=estimate.half_width, fmt="o", color="tab:blue", capsize=4)
+                panel.plot(row.values[metric], [place - 0.2] * len(row.values[metric]), "|", color="grey")
+            panel.set_title(f"{METRIC_NAMES[metric]} (%)")
+            panel.grid(axis="x", alpha=0.3)
+        panels[0].set_yticks(places, [row.title for row in self.rows])
+        figure.savefig(path, dpi=120)
+
+
+def _markdown_grid(heads: list[str], rows: list[list[str]]) -> list[str]:
+    aligned = [":---", *["---:"] * (len(heads) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (heads, aligned, *rows)]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")

@@ -1,0 +1,101 @@
+"""The recipe of `mofo-train table1`: rows, seeds and the smaller profile."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mofo_train.config import Section
+from mofo_train.errors import DataError
+from mofo_train.table.layout import MAX_SEEDS
+
+
+class RowConfig(Section):
+    """One row of a table.
+
+    Attributes:
+        name: Short name.
+        title: For the reader.
+        pretrain: Recipe of its pretraining; None = from scratch. Rows with equal pretraining share it.
+        pretrain_set: Changes to that recipe.
+        finetune: Recipe of its finetuning.
+        finetune_set: Changes to that recipe.
+        preset: Preset of the motion boxes (data set `synthetic`).
+    """
+
+    name: str = Field(pattern="^[a-z0-9_]+$")
+    title: str
+    pretrain: str | None = None
+    pretrain_set: tuple[str, ...] = ()
+    finetune: str
+    finetune_set: tuple[str, ...] = ()
+    preset: Literal["paper", "release", "tuned"] = "paper"
+
+
+class ProfileConfig(Section):
+    """A smaller version of a table, to see that it works.
+
+    Attributes:
+        seeds: Seeds.
+        num_clips: Clips of the generated data set.
+        pretrain_set: Changes to every pretraining recipe.
+        finetune_set: Changes to every finetuning recipe.
+    """
+
+    seeds: int = Field(2, ge=1, le=MAX_SEEDS)
+    num_clips: int = Field(24, ge=10)
+    pretrain_set: tuple[str, ...] = ()
+    finetune_set: tuple[str, ...] = ()
+
+
+class TableConfig(Section):
+    """A recipe of `mofo-train table1`.
+
+    Attributes:
+        title: Heading.
+        dataset: Data set of all rows.
+        seeds: Seeds of every row: 0, 1, ...
+        num_clips: Clips that are generated for data set `synthetic`.
+        camera_motion: Whether the camera of these clips moves.
+        baseline: Row that the others are compared with.
+        smoke: The profile `smoke`.
+        rows: The rows.
+    """
+
+    stage: Literal["table"]
+    title: str
+    dataset: str
+    seeds: int = Field(3, ge=1, le=MAX_SEEDS)
+    num_clips: int = Field(200, ge=10)
+    camera_motion: bool = True
+    baseline: str
+    smoke: ProfileConfig | None = None
+    rows: tuple[RowConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> TableConfig:
+        names = [row.name for row in self.rows]
+        if len(set(names)) != len(names) or self.baseline not in names:
+            raise ValueError(f"rows must have different names, baseline {self.baseline!r} among them, got {names!r}")
+        return self
+
+    def at(self, profile: str) -> TableConfig:
+        """Return the table at profile `full` or `smoke`."""
+        if profile == "full":
+            return self
+        if self.smoke is None:
+            raise DataError(f"profile must be full for dataset {self.dataset}, got {profile!r}")
+        small = self.smoke
+        rows = tuple(
+            row.model_copy(
+                update={
+                    "pretrain_set": (*row.pretrain_set, *small.pretrain_set),
+                    "finetune_set": (*row.finetune_set, *small.finetune_set),
+                }
+            )
+            for row in self.rows
+        )
+        title = f"{self.title} (profile smoke: shows that every stage works, its figures mean nothing)"
+        changes = {"title": title, "rows": rows, "seeds": small.seeds, "num_clips": small.num_clips}
+        return self.model_copy(update=changes)

@@ -1,0 +1,202 @@
+"""Table 1 and the ablations: every row pretrained, finetuned and tested with every seed, resumable at any point.
+
+A stage's folder holds `result.json` with the stage's fingerprint: recipe, store and the fingerprint of the stage that
+it starts from. It is skipped when that is there and the same, resumed when it is not, and refused when it differs.
+Several processes may work on one folder: each takes a stage that no other has locked and whose source is finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mofo_train.config import PretrainConfig
+from mofo_train.data.labels import LabelSpace
+from mofo_train.data.reader import ClipReader
+from mofo_train.data.sources import open_clips
+from mofo_train.evaluation.predictions import write_predictions
+from mofo_train.evaluation.report import describe, write_report
+from mofo_train.evaluation.run import predict
+from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.runtime.ranks import Ranks
+from mofo_train.runtime.run_log import duration
+from mofo_train.table.cited import CITED_ROWS
+from mofo_train.table.layout import MeasuredRow, Table
+from mofo_train.table.recipe import TableConfig
+from mofo_train.table.results import read_result, write_json
+from mofo_train.table.stages import Stage, plan_stages
+from mofo_train.training.finetuning import finetune
+from mofo_train.training.pretraining import pretrain
+
+Say = Callable[[str], None]
+_WAIT_SECONDS = 1.0
+
+
+def run_table(
+    table: TableConfig,
+    out: Path,
+    ranks: Ranks,
+    *,
+    stores: Mapping[str, Path],
+    data_root: Path | None,
+    say: Say,
+) -> Table:
+    """Run what is missing of a table and write it.
+
+    Args:
+        table: The recipe, at its profile.
+        out: Folder of all stages and of the table.
+        ranks: This process among all.
+        stores: Preset -> motion boxes; must exist, see `generate_data`.
+        data_root: Folder of the videos; None = that of the store.
+        say: Shows a line to the user.
+
+    Raises:
+        CheckpointError: `out` holds stages of other recipes or another store; nothing is overwritten.
+        Interrupted: Stopped and saved; the same command resumes.
+    """
+    stages = plan_stages(table)
+    run = _TableRun(out, ranks, stores, data_root)
+    pending = list(enumerate(stages, start=1))
+    while pending:
+        left = len(pending)
+        for entry in list(pending):
+            place, stage = entry
+            if run.work_on(stage, _numbered(say, f"[{place}/{len(stages)}]")):
+                pending.remove(entry)
+        if len(pending) == left:
+            time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
+    return _collect(table, stages, run.results, ranks)
+
+
+def _numbered(say: Say, label: str) -> Say:
+    return lambda line: say(f"{label} {line}")
+
+
+@dataclass
+class _TableRun:
+    """One process at work on a table's stages."""
+
+    out: Path
+    ranks: Ranks
+    stores: Mapping[str, Path]
+    data_root: Path | None
+    readers: dict[str, ClipReader] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def work_on(self, stage: Stage, say: Say) -> bool:
+        """Finish a stage, or find it finished; False while it has to wait for another stage or process."""
+        if stage.source is not None and stage.source.key not in self.results:
+            return False
+        training = self._reader(stage, stage.config.data.split)
+        folder, fingerprint = self.out / stage.key, stage.fingerprint(training.content_id())
+        with _lock(self.out / "locks" / stage.key, self.ranks) as mine:
+            if not mine:
+                return False
+            result = self.ranks.gather(read_result(folder, fingerprint))[0]
+            if result is None:
+                say(stage.key)
+                started = time.perf_counter()
+                result = self._train(stage, training, folder, say)
+                result |= {"fingerprint": fingerprint, "wall_seconds": time.perf_counter() - started}
+                if self.ranks.is_first:
+                    write_json(folder / "result.json", result)
+            else:
+                say(f"{stage.key}: done before")
+        self.results[stage.key] = result
+        return True
+
+    def _train(self, stage: Stage, training: ClipReader, folder: Path, say: Say) -> dict[str, Any]:
+        if isinstance(stage.config, PretrainConfig):
+            return {"checkpoint": str(pretrain(stage.config, training, folder, self.ranks, say=say))}
+        test = self._reader(stage, stage.config.test.split)
+        return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks, say)
+
+    def _reader(self, stage: Stage, split: str | None) -> ClipReader:
+        data = stage.config.data.model_copy(update={"split": split})
+        key = f"{stage.preset} {data.model_dump_json()}"
+        if key not in self.readers:
+            self.readers[key] = open_clips(data, self.stores[stage.preset], self.data_root)
+        return self.readers[key]
+
+
+@contextmanager
+def _lock(path: Path, ranks: Ranks) -> Iterator[bool]:
+    """Hold a stage; False where another process does. However this process ends, the system lets go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        mine = True
+        if ranks.is_first:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                mine = False
+        yield ranks.gather(mine)[0]
+
+
+def _finetune_and_test(
+    stage: Stage,
+    config: FinetuneConfig,
+    training: ClipReader,
+    test: ClipReader,
+    results: dict[str, dict[str, Any]],
+    folder: Path,
+    ranks: Ranks,
+    say: Say,
+) -> dict[str, Any]:
+    if stage.source is not None:
+        init = Path(results[stage.source.key]["checkpoint"]) / "model.safetensors"
+        config = config.model_copy(update={"model": config.model.model_copy(update={"init": init})})
+    best = finetune(config, training, folder, ranks, say=say)
+    predictions = predict(best, config, None, test, ranks)
+    space = LabelSpace.from_json(predictions.info["label_space"])
+    report = describe(predictions, space)
+    if ranks.is_first:
+        write_predictions(predictions, folder / "predictions.parquet")
+        write_report(predictions, space, report, folder)
+    values = headline(report)
+    say(f"{stage.key}: " + "  ".join(f"{metric} {value:.1f}" for metric, value in values.items()))
+    source = predictions.info["source"]
+    return {
+        "checkpoint": str(best),
+        "values": values,
+        "num_test_clips": report["num_clips"],
+        "num_unreadable": len(source["unreadable"]),
+        "num_without_box": source["num_without_box"],
+    }
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """Pick the table's figures from a report, per cent."""
+    if "verb_noun" in report:
+        overall = report["verb_noun"]["overall"]
+        return {f"{kind}_top1": 100 * overall[kind]["top1"] for kind in ("verb", "noun", "action")}
+    return {
+        f"{head}_{k}": 100 * values[k] for head, values in report["heads"].items() for k in ("top1", "top5") if values
+    }
+
+
+def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[str, Any]], ranks: Ranks) -> Table:
+    rows = []
+    for row in table.rows:
+        own = [results[stage.key] for stage in stages if stage.row == row.name]
+        metrics = own[0]["values"]
+        values = {metric: [result["values"][metric] for result in own] for metric in metrics}
+        rows.append(MeasuredRow(row.name, row.title, values))
+    tested = next(result for result in results.values() if "values" in result)
+    seconds = sum(result["wall_seconds"] for result in results.values())
+    notes = (
+        f"seeds {', '.join(map(str, range(table.seeds)))}; {tested['num_test_clips']} test clips, of "
+        f"{tested['num_without_box']} the centre stands in for the box, {tested['num_unreadable']} unreadable",
+        "weights chosen on clips held out of the training split; the test split has no say",
+        f"all stages together took {duration(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
+    )
+    cited = CITED_ROWS if table.dataset in ("ssv2", "epic100") else ()
+    metrics = tuple(rows[0].values)
+    shown = tuple(row for row in cited if any(row.figure(metric) is not None for metric in metrics))
+    return Table(table.title, metrics, tuple(rows), table.baseline, shown, notes)

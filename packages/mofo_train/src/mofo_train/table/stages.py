@@ -1,0 +1,59 @@
+"""The stages of a table: every pretraining and finetuning, and what its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from mofo_train.config import PretrainConfig, config_digest, load_recipe
+from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.table.recipe import TableConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work of one seed.
+
+    Attributes:
+        kind: `pretrain`, `finetune` (which tests what it trained).
+        key: Folder below the table's.
+        row: Row that it is of; empty for pretraining, which rows share.
+        seed: Seed.
+        config: Its recipe.
+        preset: Preset of its motion boxes.
+        source: The pretraining that it starts from.
+    """
+
+    kind: Literal["pretrain", "finetune"]
+    key: str
+    row: str
+    seed: int
+    config: PretrainConfig | FinetuneConfig
+    preset: str
+    source: Stage | None = None
+
+    def fingerprint(self, data: str) -> str:
+        """Return the SHA-256 of all that the result depends on; `data` names the store's content."""
+        parts = [self.kind, config_digest(self.config), data]
+        parts.append("" if self.source is None else self.source.fingerprint(data))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def plan_stages(table: TableConfig) -> list[Stage]:
+    """List the stages of a table in order: every seed's pretrainings once, then its rows."""
+    stages = []
+    for seed in range(table.seeds):
+        shared: dict[str, Stage] = {}
+        for row in table.rows:
+            source = None
+            if row.pretrain is not None:
+                config = load_recipe(PretrainConfig, row.pretrain, (*row.pretrain_set, f"seed={seed}"))
+                key = f"pretrain-{row.pretrain}-{config_digest(config)[:8]}-{row.preset}"
+                if key not in shared:
+                    shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
+                    stages.append(shared[key])
+                source = shared[key]
+            tuned = load_recipe(FinetuneConfig, row.finetune, (*row.finetune_set, f"seed={seed}"))
+            stages.append(Stage("finetune", f"row-{row.name}-seed-{seed}", row.name, seed, tuned, row.preset, source))
+    return stages

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mofo_train.data.labels import LabelSpace, group_flags
+from mofo_train.errors import DataError
+from mofo_train.finetune_config import TaskConfig
+from mofo_train.training.selection import class_weights, hold_out
+
+
+def table(**columns: list[object]) -> pa.Table:
+    base = {
+        "clip_id": ["a", "b", "c", "d"],
+        "verb_class": [0, 2, 1, None],
+        "verb": ["take", "cut", "put", None],
+        "noun_class": [1, 0, 1, None],
+        "action_id": [0, 2, 1, None],
+    }
+    return pa.table({**base, **columns})
+
+
+def test_two_heads_split_the_outputs() -> None:
+    space = LabelSpace.of(table(), TaskConfig(columns=("verb_class", "noun_class"), num_classes=(3, 5)), "store")
+    assert (space.heads, space.num_outputs, space.num_verbs, space.num_nouns) == ({"verb": 3, "noun": 5}, 8, 3, 5)
+    assert space.class_names["verb"] == ("take", "put", "cut")
+    parts = space.split(torch.arange(8.0)[None])
+    assert parts["noun"].tolist() == [[3, 4, 5, 6, 7]]
+    assert {name: values.tolist() for name, values in space.labels(table()).items()} == {
+        "verb": [0, 2, 1, -1],
+        "noun": [1, 0, 1, -1],
+        "action": [0, 2, 1, -1],
+    }
+
+
+def test_actions_know_their_verbs_and_nouns() -> None:
+    space = LabelSpace.of(table(), TaskConfig(columns=("action_id",)), "store")
+    assert space.heads == {"action": 3}
+    assert space.pairs is not None
+    assert space.pairs.tolist() == [[0, 1], [1, 1], [2, 0]]
+    again = LabelSpace.from_json(space.as_json())
+    assert again.pairs is not None
+    np.testing.assert_array_equal(again.pairs, space.pairs)
+    assert (again.heads, again.num_nouns) == (space.heads, 2)
+    with pytest.raises(DataError, match="got none for action 3"):
+        LabelSpace.of(table(), TaskConfig(columns=("action_id",), num_classes=(4,)), "store")
+
+
+def test_misfits_are_named() -> None:
+    with pytest.raises(DataError, match=r"'label_id'; labelled columns: action_id, verb_class, noun_class"):
+        LabelSpace.of(table(), TaskConfig(columns=("label_id",)), "store s")
+    with pytest.raises(DataError, match=r"at least 3 for verb_class of s, got 2"):
+        LabelSpace.of(table(), TaskConfig(columns=("verb_class",), num_classes=(2,)), "s")
+    space = LabelSpace.of(table(), TaskConfig(columns=("verb_class",)), "s")
+    with pytest.raises(DataError, match=r"verb_class must be in \[0, 3\), got 7 for clip c"):
+        space.labels(table(verb_class=[0, 1, 7, None]))
+    with pytest.raises(ValueError, match="must differ"):
+        TaskConfig(columns=("verb_class", "verb_class"))
+
+
+def test_flags_are_those_with_values() -> None:
+    flags = group_flags(table(tail_verb=[True, None, False, None], tail_noun=pa.nulls(4, pa.bool_())))
+    assert {name: values.tolist() for name, values in flags.items()} == {"tail_verb": [True, False, False, False]}
+
+
+@given(st.lists(st.integers(0, 12), min_size=20, max_size=80), st.floats(0.05, 0.5), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_hold_out_takes_whole_groups(groups: list[int], share: float, seed: int) -> None:
+    names = [f"P{group:02d}" for group in groups]
+    if len(set(names)) < 2:
+        return
+    held = hold_out(names, share, seed)
+    for name in set(names):
+        assert len({bool(h) for h, own in zip(held, names, strict=True) if own == name}) == 1
+    assert 0 < held.sum() < len(names)
+    largest = max(names.count(name) for name in set(names))
+    assert held.sum() <= max(share * len(names), largest)
+    np.testing.assert_array_equal(held, hold_out(names, share, seed))
+
+
+def test_hold_out_by_clip_meets_its_share_and_follows_the_seed() -> None:
+    names = [f"v{index}" for index in range(1000)]
+    assert hold_out(names, 0.1, 0).sum() == 100
+    assert (hold_out(names, 0.1, 0) != hold_out(names, 0.1, 1)).any()
+    assert not hold_out(names, 0, 0).any()
+    with pytest.raises(DataError, match="at least two groups"):
+        hold_out(["P01", "P01"], 0.5, 0)
+
+
+def test_class_weights_balance_the_classes() -> None:
+    labels = np.array([0, 0, 0, 1, -1])
+    assert class_weights(labels, 3, 1.0).tolist() == pytest.approx([2 / 3, 2, 0])
+    assert class_weights(labels, 3, 0.0).tolist() == pytest.approx([1, 1, 0])
+    counts = torch.tensor([3.0, 1, 0])
+    assert (class_weights(labels, 3, 0.5) * counts).sum() == pytest.approx(4)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mofo_train.data.reader import ClipCache
+
+CLIP = np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
+
+
+class Decoder:
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def __call__(self, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        self.asked.append(frames.tolist())
+        return CLIP[frames]
+
+
+def test_a_clip_is_decoded_once_and_whole() -> None:
+    cache, decode = ClipCache(1.0), Decoder()
+    for wanted in ([0, 2, 2], [4], [1, 3]):
+        assert np.array_equal(cache.read("a", np.array(wanted), 5, decode), CLIP[wanted])
+    assert decode.asked == [[0, 1, 2, 3, 4]]
+
+
+def test_a_full_cache_keeps_what_it_has_and_decodes_the_rest_as_asked() -> None:
+    cache, decode = ClipCache(1.5 * CLIP.nbytes / 2**30), Decoder()
+    for clip in ("a", "b", "b", "a"):
+        assert np.array_equal(cache.read(clip, np.array([1, 2]), 5, decode), CLIP[1:3])
+    assert decode.asked == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [1, 2]], "b does not fit: its second read decodes again"
+
+
+def test_no_memory_means_no_cache() -> None:
+    cache, decode = ClipCache(0.0), Decoder()
+    for _ in range(2):
+        cache.read("a", np.array([3]), 5, decode)
+    assert decode.asked == [[3], [3]]

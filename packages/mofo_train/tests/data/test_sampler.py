@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from mofo_train.data.sampler import ResumableSampler
+from mofo_train.errors import DataError
+
+
+def test_order_covers_every_clip_once_and_depends_on_the_epoch() -> None:
+    sampler = ResumableSampler(12, 4, seed=7, epochs=2)
+    keys = [key for batch in sampler for key in batch]
+    assert sampler.steps_per_epoch == 3
+    assert len(sampler) == 6
+    first, second = [key.clip for key in keys[:12]], [key.clip for key in keys[12:]]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert [key.position for key in keys] == [*range(12), *range(12)]
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
+def test_a_step_takes_the_same_clips_on_any_number_of_ranks(world: int, accumulate: int) -> None:
+    reference = list(ResumableSampler(13, 4, seed=7, epochs=3))
+    ranks = [
+        list(ResumableSampler(13, 4, seed=7, epochs=3, accumulate=accumulate, rank=rank, world_size=world))
+        for rank in range(world)
+    ]
+    for step, expected in enumerate(reference):
+        parts = [ranks[rank][step * accumulate + part] for part in range(accumulate) for rank in range(world)]
+        assert [key for part in parts for key in part] == expected
+
+
+def test_a_resumed_sampler_goes_on_where_it_was() -> None:
+    whole = list(ResumableSampler(13, 4, seed=7, epochs=3))
+    assert list(ResumableSampler(13, 4, seed=7, epochs=3, start_step=4)) == whole[4:]
+
+
+def test_batches_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match="a step needs 16 clips, got 12"):
+        ResumableSampler(12, 16, seed=0, epochs=1)
+    with pytest.raises(DataError, match="divisible by 2 ranks x 2 micro-batches, got 6"):
+        ResumableSampler(12, 6, seed=0, epochs=1, accumulate=2, world_size=2)
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    orders = [[key.clip for batch in ResumableSampler(12, 4, seed=seed, epochs=1) for key in batch] for seed in (7, 8)]
+    assert orders[0] != orders[1]
+    assert orders[0] == [key.clip for batch in ResumableSampler(12, 4, seed=7, epochs=1) for key in batch]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from mofo_train.table.cited import CITED_ROWS
+from mofo_train.table.layout import MAX_SEEDS, Estimate, MeasuredRow, Table
+
+
+@pytest.mark.parametrize("count", range(2, MAX_SEEDS + 1))
+def test_intervals_equal_scipys(count: int) -> None:
+    values = np.random.default_rng(count).normal(70, 2, size=count)
+    ours = Estimate.of(values.tolist())
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert ours.half_width is not None
+    assert ours.mean == pytest.approx(values.mean())
+    assert (ours.mean - ours.half_width, ours.mean + ours.half_width) == pytest.approx((low, high), rel=2e-4)
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert Estimate.of([71.25]).text() == "71.2"
+    assert Estimate(71.25, 0.44).text(signed=True) == "+71.2 ± 0.4"
+
+
+def table() -> Table:
+    rows = (
+        MeasuredRow("videomae", "VideoMAE", {"label_top1": [70.0, 72.0], "label_top5": [92.0, 92.0]}),
+        MeasuredRow("mofo", "MOFO & more", {"label_top1": [75.0, 77.0], "label_top5": [95.0, 94.0]}),
+    )
+    return Table("Title", ("label_top1", "label_top5"), rows, "videomae", CITED_ROWS, ("a note",))
+
+
+def test_markdown_keeps_measured_and_cited_apart() -> None:
+    text = table().markdown()
+    measured, rest = text.split("Difference to VideoMAE, seed by seed:")
+    difference, rest = rest.split("Cited, not measured here:")
+    cited, to_cited = rest.split("Measured minus cited:")
+    assert "| MOFO & more | 76.0 ± 12.7 | 94.5 ± 6.4 |" in measured
+    assert "| MOFO & more | +5.0 ± 0.0 | +2.5 ± 6.4 |" in difference
+    assert "| BEVT, Swin-B | 70.6 | - | arXiv 2112.01529, as cited in arXiv 2308.12447, table 1 |" in cited
+    assert "76.0" not in cited
+    assert "| VideoMAE | +0.2 | -0.4 |" in to_cited
+    assert "| MOFO & more | +0.5 | -0.8 |" in to_cited
+    assert text.endswith("- a note\n")
+
+
+def test_every_cited_row_has_a_source_and_the_papers_figures() -> None:
+    assert all("arXiv" in row.source for row in CITED_ROWS)
+    figures = {
+        row.row: (row.label_top1, row.label_top5, row.verb_top1, row.noun_top1, row.action_top1) for row in CITED_ROWS
+    }
+    assert figures["mofo"] == (75.5, 95.3, 74.2, 68.1, 54.5)
+    assert figures["videomae"] == (70.8, 92.4, 71.6, 66.0, 53.2)
+
+
+def test_files(tmp_path: Path) -> None:
+    paths = table().write(tmp_path, "table1")
+    assert [path.name for path in paths] == ["table1.md", "table1.tex", "table1.csv", "table1.png"]
+    latex = paths[1].read_text()
+    assert r"MOFO \& more & $76.0 \pm 12.7$ & $94.5 \pm 6.4$ \\" in latex
+    assert latex.count("{") == latex.count("}")
+    with paths[2].open() as file:
+        rows = list(csv.DictReader(file))
+    mine = [row["value_percent"] for row in rows if row["kind"] == "measured" and row["row"] == "mofo"]
+    assert mine == ["75.0000", "77.0000", "95.0000", "94.0000"]
+    assert all(row["source"] for row in rows if row["kind"] == "cited")
+    with Image.open(paths[3]) as image:
+        assert image.width > 400

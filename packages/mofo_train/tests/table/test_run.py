@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mofo_train.config import load_recipe, recipe_names
+from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
+from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.guidance.mask_kinds import MASKS
+from mofo_train.models import FUSIONS
+from mofo_train.runtime.ranks import Ranks
+from mofo_train.table import run as table1
+from mofo_train.table.generated import generated_stores
+from mofo_train.table.layout import Table
+from mofo_train.table.plan import estimate_costs, make_plan
+from mofo_train.table.recipe import TableConfig
+from mofo_train.table.run import run_table
+from mofo_train.table.stages import plan_stages
+
+ONE = Ranks(0, 1, torch.device("cpu"))
+TABLES = [name for name in recipe_names() if name.endswith("_table1") or "_ablation_" in name]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_recipes_plan_without_mistakes(name: str) -> None:
+    table = load_recipe(TableConfig, name)
+    stages = plan_stages(table)
+    assert {stage.config.data.dataset for stage in stages} == {table.dataset}
+    assert len({stage.key for stage in stages}) == len(stages)
+    shapes = {(s.config.model.name, s.config.model.num_frames, s.config.model.image_px) for s in stages}
+    assert len(shapes) == 1, "pretrained weights fit the classifier"
+    if table.smoke is not None:
+        assert plan_stages(table.at("smoke"))
+
+
+@pytest.mark.parametrize("dataset", ["ssv2", "epic100"])
+def test_published_recipes_are_the_published_numbers(dataset: str) -> None:
+    mca, mean = (load_recipe(FinetuneConfig, f"{dataset}_finetune_vitb_{fusion}") for fusion in ("mca", "mean"))
+    assert mca.model_copy(update={"model": mean.model}) == mean, "they differ in the fusion alone"
+    assert (mca.model.fusion, mean.model.fusion) == ("mca", "mean")
+    optim, augment = mca.optim, mca.augment
+    assert (optim.base_lr, optim.layer_decay, optim.warmup_epochs, mca.model.drop_path) == (5e-4, 0.75, 5, 0.1)
+    assert (augment.mixup_alpha, augment.cutmix_alpha, augment.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (augment.rand_ops, augment.rand_magnitude, augment.erase_probability) == (4, 7, 0.25)
+    assert (augment.flip_probability, mca.test.segments, mca.test.crops) == (0, 2, 3)
+
+
+def test_rows_share_their_pretraining() -> None:
+    stages = plan_stages(load_recipe(TableConfig, "synthetic_table1"))
+    pretrained = [stage for stage in stages if stage.kind == "pretrain"]
+    assert len(pretrained) == 2 * 3
+    sources = {stage.row: stage.source for stage in stages if stage.kind == "finetune" and stage.seed == 1}
+    assert sources["scratch"] is None
+    assert sources["videomae"] is sources["mofo_mca"] is not sources["mofo"]
+    assert sources["mofo"] is sources["mofo_masks"]
+    assert all(stage.config.seed == stage.seed for stage in stages)
+
+
+def test_presets_have_their_own_stores_and_pretrainings(tmp_path: Path) -> None:
+    table = load_recipe(TableConfig, "synthetic_ablation_boxes")
+    assert set(generated_stores(table, tmp_path)) == {"paper", "release", "tuned"}
+    stages = {stage.key: stage for stage in plan_stages(table) if stage.kind == "pretrain" and stage.seed == 0}
+    assert len(stages) == 5
+    assert sorted(stage.preset for stage in stages.values()) == ["paper"] * 3 + ["release", "tuned"]
+
+
+def test_ablations_have_a_recipe_each() -> None:
+    """Inside ratio 0 to 0.95, mask type, fusion, where boxes come from, and how far they are trusted."""
+
+    def first_stages(name: str, kind: str) -> list[Any]:
+        stages = plan_stages(load_recipe(TableConfig, f"synthetic_ablation_{name}"))
+        return [stage.config for stage in stages if stage.seed == 0 and stage.kind == kind]
+
+    ratios = [config.mask.inside_ratio for config in first_stages("inside_ratio", "pretrain")]
+    assert ratios == [0, 0.25, 0.5, 0.75, 0.95]
+    assert {config.mask.kind for config in first_stages("mask", "pretrain")} == set(MASKS)
+    assert {config.model.fusion for config in first_stages("fusion", "finetune")} == set(FUSIONS)
+    uses = {config.data.boxes for config in first_stages("boxes", "pretrain")}
+    assert uses == {"stored", "full_frame", "random"}
+    for kind in ("pretrain", "finetune"):
+        trust = [(c.data.boxes, c.data.min_confidence) for c in first_stages("confidence", kind)]
+        assert trust == [("stored", 0), ("stored", 0.2), ("stored", 0.4), ("full_frame", 0)]
+
+
+class Fakes:
+    """Stands in for the three trainings; writes down what ran."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[str] = []
+        self.inits: dict[str, str] = {}
+        self.stop_before: str | None = None
+        monkeypatch.setattr(table1, "pretrain", self.pretrain)
+        monkeypatch.setattr(table1, "_finetune_and_test", self.finetune)
+
+    def pretrain(self, *arguments: Any, **_: Any) -> Path:
+        return self._run(arguments[2])
+
+    def finetune(self, stage: Any, *arguments: Any) -> dict[str, Any]:
+        _, training, test, results, folder = arguments[:5]
+        assert set(training.clip_ids).isdisjoint(test.clip_ids)
+        if stage.source is not None:
+            self.inits[stage.key] = results[stage.source.key]["checkpoint"]
+        path = self._run(folder)
+        values = {"verb_top1": 10.0 * stage.seed, "noun_top1": 50.0, "action_top1": 5.0 + (stage.row == "mofo")}
+        return {
+            "checkpoint": str(path),
+            "values": values,
+            "num_test_clips": 2,
+            "num_unreadable": 0,
+            "num_without_box": 0,
+        }
+
+    def _run(self, folder: Path) -> Path:
+        if self.stop_before is not None and folder.name.startswith(self.stop_before):
+            raise Interrupted("stopped")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ran.append(folder.name)
+        return folder / "checkpoints" / "step-000000001"
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    return Fakes(monkeypatch)
+
+
+def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[str]]:
+    lines: list[str] = []
+    result = run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None, say=lines.append)
+    return result, lines
+
+
+def small_table(*overrides: str) -> TableConfig:
+    return load_recipe(TableConfig, "synthetic_table1", overrides).at("smoke")
+
+
+def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store_path: Path, tmp_path: Path) -> None:
+    fakes.stop_before = "row-mofo-seed-0"
+    with pytest.raises(Interrupted):
+        run(small_table(), store_path, tmp_path)
+    before = list(fakes.ran)
+    assert len(before) == 6
+    fakes.stop_before, fakes.ran = None, []
+    result, lines = run(small_table(), store_path, tmp_path)
+    assert len(fakes.ran) == 14 - 6
+    assert not set(before) & set(fakes.ran)
+    assert sum("done before" in line for line in lines) == 6
+    assert fakes.inits["row-mofo-seed-0"] != fakes.inits["row-mofo_mca-seed-0"]
+    again, _ = run(small_table(), store_path, tmp_path)
+    assert again.rows == result.rows
+    assert len(fakes.ran) == 8
+    mofo = next(row for row in result.rows if row.name == "mofo")
+    assert mofo.values == {"verb_top1": [0.0, 10.0], "noun_top1": [50.0, 50.0], "action_top1": [6.0, 6.0]}
+    assert "figures mean nothing" in result.markdown().splitlines()[0]
+    assert result.cited == (), "published figures are not of this data set"
+
+
+def test_a_stage_in_other_hands_is_left_alone_and_waited_for(
+    fakes: Fakes, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds one stage and, while this one waits, ends without a result."""
+    held, waits = "row-scratch-seed-0", []
+    with ExitStack() as other:
+        other.enter_context(table1._lock(tmp_path / "locks" / held, ONE))
+
+        def let_go(_: float) -> None:
+            waits.append(list(fakes.ran))
+            other.close()
+
+        monkeypatch.setattr(table1.time, "sleep", let_go)
+        result, _ = run(small_table(), store_path, tmp_path)
+    assert len(waits) == 1
+    assert len(waits[0]) == 13
+    assert held not in waits[0]
+    assert fakes.ran == [*waits[0], held]
+    assert [row.name for row in result.rows] == ["scratch", "videomae", "mofo_masks", "mofo_mca", "mofo"]
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_table_of_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mofo_train", "table1", "--profile", "smoke", "--set", "smoke.seeds=1"]
+    tables = []
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, "--jobs", jobs, "--out", str(out)], env=environment, check=True)
+        tables.append((out / "table1.csv").read_text(encoding="utf-8"))
+    assert tables[0] == tables[1]
+
+
+def test_results_of_other_recipes_are_not_overwritten(fakes: Fakes, store_path: Path, tmp_path: Path) -> None:
+    run(small_table(), store_path, tmp_path)
+    kept = (tmp_path / "row-mofo-seed-0" / "result.json").read_bytes()
+    change = 'smoke.finetune_set=["optim.epochs=7", "optim.batch_size=8"]'
+    with pytest.raises(CheckpointError, match="must be of the same recipe and store"):
+        run(small_table(change), store_path, tmp_path)
+    assert (tmp_path / "row-mofo-seed-0" / "result.json").read_bytes() == kept
+
+
+def test_a_changed_pretraining_changes_what_builds_on_it() -> None:
+    def prints(table: TableConfig) -> dict[str, str]:
+        return {stage.row: stage.fingerprint("data") for stage in plan_stages(table) if stage.row and stage.seed == 0}
+
+    one, other = prints(small_table()), prints(small_table('smoke.pretrain_set=["optim.epochs=2"]'))
+    assert one["scratch"] == other["scratch"]
+    assert one["mofo"] != other["mofo"]
+    assert prints(small_table()) == one
+
+
+def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: (100.0, 10**6))
+    table = load_recipe(TableConfig, "ssv2_table1")
+    plan = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None)
+    text = "\n".join(plan.lines())
+    assert "missing: " in text
+    assert "motionbox extract --dataset ssv2" in text
+    pretraining = plan.costs[0]
+    assert pretraining.num_crops == 800 * 168_913
+    assert pretraining.device_hours == pytest.approx(800 * 168_913 / 100 / 3600)
+    assert pretraining.disk_gib == pytest.approx(4e6 * 7 / 2**30)
+
+
+def test_speed_is_measured_for_each_kind_of_stage() -> None:
+    table = small_table()
+    costs = estimate_costs(plan_stages(table), 10, ONE.device)
+    assert all(cost.device_hours > 0 for cost in costs)
+    assert len(costs) == 14
+
+
+def test_misfits_are_named() -> None:
+    with pytest.raises(ConfigError, match="baseline 'nobody'"):
+        load_recipe(TableConfig, "synthetic_table1", ["baseline=nobody"])
+    with pytest.raises(DataError, match="profile must be full for dataset ssv2"):
+        load_recipe(TableConfig, "ssv2_table1").at("smoke")

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mofo_train.config import PretrainConfig
+from mofo_train.data.sources import open_clips
+from mofo_train.errors import CheckpointError, ConfigError, DataError, ExitCode, Interrupted
+from mofo_train.models import create_pretrain_model
+from mofo_train.runtime.ranks import Ranks
+from mofo_train.runtime.run_log import read_log
+from mofo_train.training import pretraining as loop
+from mofo_train.training.pretraining import pretrain
+from mofo_train.training.safeguards import DivergedError
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+LOSSES = ("loss", "loss_inside", "loss_outside", "grad_norm", "lr")
+
+
+def recipe(**sections: Any) -> PretrainConfig:
+    values: dict[str, Any] = {
+        "stage": "pretrain",
+        "model": {"name": "videomae_tiny", "num_frames": 4, "image_px": 48, "drop_path": 0.1},
+        "data": {"dataset": "synthetic", "short_side_px": 64, "num_workers": 0},
+        "mask": {"kind": "motion", "mask_ratio": 0.8},
+        "optim": {"batch_size": 6, "epochs": 3, "warmup_epochs": 1, "base_lr": 0.02, "clip_grad_norm": 1.0},
+        "run": {"precision": "fp32", "log_every_steps": 1, "checkpoint_every_steps": 2, "picture_every_epochs": 3},
+    }
+    for section, change in sections.items():
+        values[section] = {**values[section], **change}
+    return PretrainConfig.model_validate(values)
+
+
+class Trainer:
+    """Runs pretraining on the generated set; `say` collects lines and may do something at a step."""
+
+    def __init__(self, store_path: Path) -> None:
+        self.store_path = store_path
+        self.lines: list[str] = []
+        self.stop_at: str | None = None
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        if self.stop_at is not None and line.startswith(self.stop_at):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def __call__(self, config: PretrainConfig, out: Path, root: Path | None = None) -> Path:
+        reader = open_clips(config.data, self.store_path, root)
+        return pretrain(config, reader, out, CPU, say=self.say)
+
+
+@pytest.fixture
+def train(store_path: Path) -> Trainer:
+    return Trainer(store_path)
+
+
+def losses(out: Path) -> list[list[float]]:
+    return [[row[name] for name in LOSSES] for row in read_log(out / "log.jsonl")]
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(train: Trainer, tmp_path: Path) -> None:
+    config = recipe()
+    whole = train(config, tmp_path / "whole")
+    assert (tmp_path / "whole" / "pictures" / "epoch-00003.png").stat().st_size > 1000
+    train.stop_at = "step 3/6"
+    with pytest.raises(Interrupted, match="interrupted after step 3 of 6") as stop:
+        train(config, tmp_path / "parts")
+    assert stop.value.exit_code == ExitCode.INTERRUPTED
+    train.stop_at = None
+    parts = train(config, tmp_path / "parts")
+    assert any(line.startswith("resuming after step 3") for line in train.lines)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    one, other = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert train(config, tmp_path / "parts") == parts, "a finished run is finished"
+
+
+def test_a_torn_checkpoint_is_skipped_and_the_run_ends_the_same(train: Trainer, tmp_path: Path) -> None:
+    whole = train(recipe(), tmp_path / "run")
+    expected = (whole / "model.safetensors").read_bytes()
+    state = whole / "state.pt"
+    state.write_bytes(state.read_bytes()[:500])
+    again = train(recipe(), tmp_path / "run")
+    assert any(line.startswith("skipped:") and "step-000000006" in line for line in train.lines)
+    assert any(line.startswith("resuming after step 4") for line in train.lines)
+    assert (again / "model.safetensors").read_bytes() == expected
+
+
+def test_loss_falls_and_parts_add_up(train: Trainer, tmp_path: Path) -> None:
+    config = recipe(optim={"epochs": 15, "batch_size": 12, "warmup_epochs": 2}, data={"crops_per_clip": 2})
+    train(config, tmp_path)
+    rows = read_log(tmp_path / "log.jsonl")
+    assert rows[-1]["loss"] < 0.97 * rows[0]["loss"]
+    for row in rows:
+        low, high = sorted([row["loss_inside"], row["loss_outside"]])
+        assert low - 1e-6 <= row["loss"] <= high + 1e-6
+        assert row["clips_per_second"] > 0
+        assert 0 <= row["data_wait_share"] <= 1
+        assert row["mfu"] > 0
+
+
+@pytest.mark.parametrize("change", [{"kind": "tube"}, {"kind": "random"}, {"kind": "motion_map"}])
+def test_every_kind_of_mask_trains(train: Trainer, tmp_path: Path, change: dict[str, Any]) -> None:
+    train(recipe(mask=change, optim={"epochs": 1, "batch_size": 12, "accumulate": 2}), tmp_path)
+    assert len(losses(tmp_path)) == 1
+
+
+def test_masks_differ_from_step_to_step(train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[torch.Tensor] = []
+    real = loop.draw_mask
+
+    def watching(*arguments: Any) -> torch.Tensor:
+        drawn.append(real(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(loop, "draw_mask", watching)
+    train(recipe(mask={"kind": "tube"}, optim={"epochs": 2, "accumulate": 2}), tmp_path)
+    assert len(drawn) == 2 * 2 * 2
+    assert len({tuple(mask.flatten().tolist()) for mask in drawn}) == len(drawn)
+
+
+def test_bf16_is_close_to_fp32(train: Trainer, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "fp32")
+    train(recipe(run={"precision": "bf16"}), tmp_path / "bf16")
+    for one, other in zip(losses(tmp_path / "fp32"), losses(tmp_path / "bf16"), strict=True):
+        assert one[0] == pytest.approx(other[0], rel=2e-2)
+
+
+def test_infinite_weights_stop_before_the_step_and_name_the_clips(train: Trainer, tmp_path: Path) -> None:
+    state = create_pretrain_model("videomae_tiny", num_frames=4, image_px=48).state_dict()
+    state["decoder.head.bias"] = torch.full_like(state["decoder.head.bias"], torch.inf)
+    save_file(state, tmp_path / "bad.safetensors")
+    config = recipe(model={"init": tmp_path / "bad.safetensors"})
+    with pytest.raises(DivergedError, match=r"got loss inf in step 0; clips of the batch: videos/000\d\d, "):
+        train(config, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("checkpoints/step-*"))
+
+
+def test_too_many_bad_clips_stop_the_run(train: Trainer, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "videos").mkdir(parents=True)
+    for path in sorted((train.store_path.parent / "synthetic" / "videos").iterdir())[3:]:
+        (root / "videos" / path.name).symlink_to(path)
+    with pytest.raises(DataError, match=r"unreadable clips must be at most 1\.0%"):
+        train(recipe(), tmp_path / "out", root)
+    skipped = [line for line in train.lines if line.startswith("skipped clip videos/0000")]
+    assert skipped
+    train(recipe(data={"max_bad_share": 1.0}), tmp_path / "tolerant", root)
+    assert read_log(tmp_path / "tolerant" / "log.jsonl")[-1]["bad_clips"] >= 3
+
+
+def test_what_does_not_fit_is_refused(train: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a step needs 64 clips, got 12"):
+        train(recipe(optim={"batch_size": 64}), tmp_path / "b")
+    with pytest.raises(DataError, match=r"multiple of data\.crops_per_clip = 4"):
+        train(recipe(data={"crops_per_clip": 4}), tmp_path / "c")
+    for ratio in (0.999, 0.001):
+        with pytest.raises(
+            ConfigError, match=rf"mask\.mask_ratio must hide some and show some of 9 tubes, got {ratio}$"
+        ):
+            train(recipe(mask={"mask_ratio": ratio}), tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+    train(recipe(optim={"epochs": 1}), tmp_path / "d")
+    with pytest.raises(CheckpointError, match="out must be of the same recipe"):
+        train(recipe(), tmp_path / "d")
+
+
+@pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_ranks_equal_one_rank_with_two_micro_batches(train: Trainer, tmp_path: Path, sharding: str) -> None:
+    """Same clips, same masks; gradients averaged over ranks instead of accumulated. The second call resumes."""
+    text = """
+stage = "pretrain"
+model = {name = "videomae_tiny", num_frames = 4, image_px = 48}
+data = {dataset = "synthetic", short_side_px = 64, num_workers = 0}
+mask = {kind = "motion", mask_ratio = 0.8}
+optim = {batch_size = 6, epochs = 9, warmup_epochs = 0, base_lr = 0.02}
+run = {precision = "fp32", log_every_steps = 1, checkpoint_every_steps = 1, picture_every_epochs = 0}
+"""
+    (tmp_path / "r.toml").write_text(text)
+    config = recipe(
+        model={"drop_path": 0.0},
+        optim={"epochs": 1, "warmup_epochs": 0, "clip_grad_norm": None, "accumulate": 2},
+        run={"picture_every_epochs": 0, "checkpoint_every_steps": 1},
+    )
+    one = train(config, tmp_path / "one")
+    _torchrun(tmp_path, train.store_path, sharding)
+    two = tmp_path / "two" / "checkpoints" / one.name
+    rows = list(zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True))
+    assert all(first == pytest.approx(second, rel=1e-4) for first, second in rows)
+    weights, others = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert all(torch.allclose(value, others[name], atol=1e-4) for name, value in weights.items())
+    if sharding == "fsdp":
+        shutil.rmtree(two)
+        _torchrun(tmp_path, train.store_path, sharding)
+        again = load_file(two / "model.safetensors")
+        assert all(torch.equal(value, others[name]) for name, value in again.items())
+
+
+def _torchrun(folder: Path, store: Path, sharding: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)),
+        *("-m", "mofo_train", "pretrain", "--recipe", str(folder / "r.toml"), "--store", str(store)),
+        *("--out", str(folder / "two"), "--set", "optim.epochs=1", "--set", f"run.sharding={sharding}"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_losses_agree(train: Trainer, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "eager")
+    train(recipe(run={"compile": True}), tmp_path / "compiled")
+    pairs = zip(losses(tmp_path / "eager"), losses(tmp_path / "compiled"), strict=True)
+    assert all(one[0] == pytest.approx(other[0], rel=1e-3) for one, other in pairs)
+
+
+def test_a_cache_changes_no_loss(train: Trainer, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "decoded")
+    train(recipe(data={"cache_gib": 1.0}), tmp_path / "cached")
+    assert losses(tmp_path / "cached") == losses(tmp_path / "decoded")
+
+
+def test_what_a_prediction_of_nothing_costs(train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets normalised over n values cost (n - 1) / n, pixels their mean square."""
+    model = create_pretrain_model("videomae_tiny", num_frames=4, image_px=48)
+    state = model.state_dict()
+    state |= {name: torch.zeros_like(state[name]) for name in ("decoder.head.weight", "decoder.head.bias")}
+    save_file(state, tmp_path / "silent.safetensors")
+    squares: list[float] = []
+    real = loop.hidden_pixels
+
+    def watching(*arguments: Any, **options: Any) -> torch.Tensor:
+        pixels = real(*arguments, **options)
+        squares.append(float(pixels.square().mean()))
+        return pixels
+
+    monkeypatch.setattr(loop, "hidden_pixels", watching)
+    config = recipe(model={"init": tmp_path / "silent.safetensors"}, optim={"epochs": 1, "batch_size": 12})
+    for target in ("normalised", "pixels"):
+        train(config.model_copy(update={"target": target}), tmp_path / target)
+    assert losses(tmp_path / "normalised")[0][0] == pytest.approx(511 / 512, abs=2e-3)
+    assert losses(tmp_path / "pixels")[0][0] == pytest.approx(squares[0], rel=1e-5)
+    assert len(squares) == 1
