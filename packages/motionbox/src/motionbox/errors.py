@@ -6,7 +6,12 @@ store, never the end of a run.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, StrEnum
+from pathlib import PurePath
+
+# `Path("s3://bucket")` has lost a slash; one letter and a colon is a Windows drive
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(s3|gs|gcs|az|abfss?|wasbs?|hdfs|https?|ftp|file):/", re.IGNORECASE)
 
 
 class ExitCode(IntEnum):
@@ -26,6 +31,18 @@ class MotionBoxError(Exception):
 
 class InputError(MotionBoxError):
     """Input data, a manifest or an argument is missing or invalid."""
+
+
+def refuse_url(path: str | PurePath) -> None:
+    """Refuse a URL where a path is expected.
+
+    Raises:
+        InputError: It is one.
+    """
+    if _URL.match(str(path)):
+        raise InputError(
+            f"a path must be local, got {str(path)!r}; object storage is not supported yet: mount it or copy it here"
+        )
 
 
 class FlowError(InputError):

@@ -267,3 +267,53 @@ def test_a_run_is_named_by_its_preset(folders: Path, tmp_path: Path, capsys) -> 
     assert extract(folders, store, "--preset", "paper", *changed, capsys=capsys)[0] == 0
     with pytest.raises(StoreError, match=r"got 'paper'; its runs: \w+ \(paper\), \w+ \(tuned\), \w+ \(paper\)"):
         open_store(store, run="paper")
+
+
+def test_bad_entries_are_failed_rows_and_the_rest_is_done(tmp_path: Path, capsys) -> None:
+    root = tmp_path / "data"
+    frame_folder(root, "good", 6)
+    (root / "two\nlines.mp4").touch()
+    (root / "empty.mp4").touch()
+    code, out, _ = extract(root, tmp_path / "s", "--workers", "0", capsys=capsys)
+    rows = {row["clip_id"]: row for row in open_store(tmp_path / "s").clips().to_pylist()}
+    assert code == 3
+    assert rows["good"]["status"] == "ok"
+    assert rows[r"two\nlines"]["reason"] == (
+        "unreadable: name holds a line end or another control character; rename it"
+    )
+    assert rows["empty"]["reason"].startswith("empty_file")
+    assert r"failed   two\nlines" in out
+    assert "refused" not in rows["good"]
+
+
+def test_frames_without_a_rate_are_said_to_be_and_can_be_given_one(folders: Path, tmp_path: Path, capsys) -> None:
+    _, _, err = extract(folders, tmp_path / "s", "--workers", "0", capsys=capsys)
+    assert "30 fps assumed for 3 frame folders (--frame-fps)" in err
+    clips = open_store(tmp_path / "s").clips()
+    assert (clips["fps"].to_pylist(), clips["frame_fps_assumed"].to_pylist()) == ([30.0] * 3, [True] * 3)
+    code, _, err = extract(folders, tmp_path / "t", "--workers", "0", "--frame-fps", "12", capsys=capsys)
+    given = open_store(tmp_path / "t")
+    assert (code, "assumed" in err, "frame_fps_assumed" in given.clips().column_names) == (0, False, False)
+    assert given.clips()["fps"].to_pylist() == [12.0] * 3
+    assert given.frame_times("one").tolist() == [number / 12 for number in range(1, 15)]
+
+
+def test_segments_of_a_frame_folder_are_cut_by_number(folders: Path, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "data"
+    frame_folder(root, "long", 40)
+    (tmp_path / "train.txt").write_text("long 3 10\nlong 21 20\n")
+    assert run("import-list", tmp_path / "train.txt", "--data-root", root, capsys=capsys)[0] == 0
+    assert extract(root, tmp_path / "s", "--workers", "0", "--frame-fps", "12", capsys=capsys)[0] == 0
+    store = open_store(tmp_path / "s")
+    assert store.frame_times("long_0").tolist() == [number / 12 for number in range(3, 13)]
+    assert store.frame_times("long_1").tolist() == [number / 12 for number in range(21, 41)]
+
+
+def test_files_that_share_a_stem_are_two_videos(tmp_path: Path, capsys) -> None:
+    root = tmp_path / "data"
+    frame_folder(root, "clip.001", 6)
+    frame_folder(root, "clip.002", 9, size=48)
+    (root / "annotations.csv").write_text("path,label\nclip.001,1\nclip.002,2\n")
+    assert extract(root, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 0
+    rows = {row["label"]: row for row in open_store(tmp_path / "s").clips().to_pylist()}
+    assert {label: (row["num_frames"], row["width"]) for label, row in rows.items()} == {1: (6, 64), 2: (9, 48)}

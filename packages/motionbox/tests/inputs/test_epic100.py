@@ -70,7 +70,7 @@ def test_bom_crlf_and_another_column_order(tmp_path):
         (
             ",3,['door']",
             ",300,['door']",
-            "noun_class must be a known class, 0 to 299, got '300' in row 2 ",
+            "noun_class must be a known class, 0 to 299, got '300' in line 2 ",
         ),
         ("open,3", "open,97", "verb_class must be a known class, 0 to 96, got '97'"),
         ("open,3", "open,", "verb_class must be a whole number, got ''"),

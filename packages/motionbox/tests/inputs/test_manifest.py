@@ -63,7 +63,7 @@ def test_broken_rule_is_named_with_its_clip(columns, message):
 
 
 def test_names_with_dots_are_fine_but_steps_upwards_are_not():
-    validate_manifest(table(path=["a..b/...mp4", ".", "a/..b.mp4"]))
+    validate_manifest(table(path=["a..b/...mp4", ".", "a/..b.mp4"], video_id=["u", "v", "w"]))
     with pytest.raises(InputError, match=r"a/\.\./b\.mp4"):
         validate_manifest(table(path=["a/../b.mp4"]))
 

@@ -10,8 +10,11 @@ import click
 from motionbox.errors import ExitCode, InputError
 
 _IMPORT_LIST_EPILOG = """\b
-Example:
-  motionbox import-list train.csv val.csv --data-root data/folder"""
+Examples:
+  motionbox import-list train.csv val.csv --data-root data/folder
+  motionbox import-list train.txt --data-root data/folder --prefix /home/me/videos"""
+
+_FORMATS = ("auto", "paths", "video", "names", "pretrain", "rawframes", "mofo")
 
 _EXPORT_EPILOG = """\b
 Example:
@@ -19,33 +22,47 @@ Example:
 
 
 @click.command(
-    help="Turn clip lists of VideoMAE, VideoMAEv2, MOFO, mmaction2 or TSM into annotations.csv for --dataset folder. "
-    "A list's split is its file name (train.csv: train), unless --split says another.",
+    help="Turn clip lists of VideoMAE, VideoMAEv2, MOFO, mmaction2, TSM or a table with a header into annotations.csv "
+    "for --dataset folder. A list's split is the word in its file name (val.csv: validation), unless --split says "
+    "another.",
     epilog=_IMPORT_LIST_EPILOG,
 )
 @click.argument("lists", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data-root", required=True, type=click.Path(path_type=Path), help="What the listed paths lie below.")
-@click.option(
-    "--format", "file_format", type=click.Choice(["auto", "video", "pretrain", "rawframes", "mofo"]), default="auto"
-)
-@click.option("--split", help="Split of all lists.  [each list's file name]")
+@click.option("--format", "file_format", type=click.Choice(_FORMATS), default="auto", help="What the lines mean.")
+@click.option("--split", help="Split of all lists.  [the word in each list's file name]")
+@click.option("--prefix", help="What listed absolute paths lie below on the machine they come from.  [the data root]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write.  [<data-root>/annotations.csv]")
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 def import_list(
-    lists: tuple[Path, ...], data_root: Path, file_format: Any, split: str | None, out: Path | None, force: bool
+    lists: tuple[Path, ...],
+    data_root: Path,
+    file_format: Any,
+    split: str | None,
+    prefix: str | None,
+    out: Path | None,
+    force: bool,
 ) -> int:
     """Run the command; see the options."""
-    from motionbox.inputs.lists import read_clip_list, write_annotations
+    from motionbox.inputs.folder.listed import ListedMedia
+    from motionbox.inputs.lists.importing import count_splits, missing, read_list, write_annotations
 
     target = out or data_root / "annotations.csv"
     if target.exists() and not force:
         raise InputError(f"{target} exists; choose another with -o, or replace it with --force")
-    clips = [(split or path.stem, clip) for path in lists for clip in read_clip_list(path, file_format)]
-    write_annotations(clips, data_root, target)
-    num_missing = sum(not (data_root / clip.path).exists() for _, clip in clips)
-    click.echo(f"{target}: {len(clips)} clips of {len(lists)} lists")
-    if num_missing:
-        click.echo(f"{num_missing} of them are not below {data_root}", err=True)
+    media = ListedMedia(data_root, prefix)
+    imported = [read_list(path, media, file_format=file_format, split=split) for path in lists]
+    write_annotations(imported, target)
+    splits = count_splits(imported)
+    by_split = ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    click.echo(f"{target}: {sum(splits.values()):,} clips of {len(lists)} lists ({by_split})")
+    for note in [note for entry in imported for note in entry.notes]:
+        click.echo(note, err=True)
+    if media.num_completed:
+        click.echo(f"{media.num_completed:,} paths were completed by the file on disk", err=True)
+    absent = missing(imported, media)
+    if absent:
+        click.echo(f"{len(absent):,} clips are not below {data_root}, the first is {absent[0]}", err=True)
     return ExitCode.OK
 
 

@@ -38,6 +38,11 @@ Examples:
 @click.option("--split", help="Only this split of the data set.  [all]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.  [all]")
 @click.option(
+    "--frame-fps",
+    type=click.FloatRange(0, min_open=True),
+    help="Rate of frame folders.  [30, or the data set's]",
+)
+@click.option(
     "--allow-missing", is_flag=True, help="Go on without the videos that are not there; they fail as missing."
 )
 @click.option(
@@ -97,6 +102,7 @@ def run_extraction(
     new_run: bool,
     force: bool,
     allow_missing: bool = False,
+    frame_fps: float | None = None,
 ) -> int:
     """Extract a data set; returns the exit code.
 
@@ -118,7 +124,7 @@ def run_extraction(
         config = load_config(preset, config_path, values | {"store.flow": "float16"})
     _check_backend(config.flow.method, backend)
     root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
-    manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing)
+    manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing, frame_fps=frame_fps)
     store = store or Path("stores") / dataset
     prepare_store(store)
     config = _settle_spans(config, manifest)
@@ -159,12 +165,17 @@ def _num_cores(ray_address: str | None) -> int:
     return len(os.sched_getaffinity(0)) if ray_address is None else 0
 
 
-def _manifest(dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool) -> Any:
+def _manifest(
+    dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool, frame_fps: float | None
+) -> Any:
     """Read the clips to work on; say first what the data on disk lacks."""
     from motionbox.inputs.data_check import check_data
     from motionbox.inputs.manifest import load_manifest
+    from motionbox.inputs.schema import notes_of
 
-    manifest = load_manifest(dataset, root, split, require_media=False)
+    manifest = load_manifest(dataset, root, split, require_media=False, frame_fps=frame_fps)
+    for note in notes_of(manifest):
+        click.echo(note, err=True)
     manifest = manifest if limit is None else manifest.slice(0, limit)
     if manifest.num_rows == 0:
         raise InputError(f"data set {dataset} at {root} must have at least one clip, got none")

@@ -9,13 +9,15 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from motionbox.errors import InputError, Interrupted
+from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.extraction.executors import Executor
 from motionbox.extraction.progress import Counts, Reporter
 from motionbox.extraction.worker import Acknowledgement, Task, last_heard
+from motionbox.inputs.schema import num_assumed_rates, refused_videos
 from motionbox.signals import handling
 from motionbox.store.units import Unit, units_of
 from motionbox.store.writing.failures import Fault, quarantined, record_fault
@@ -77,6 +79,7 @@ class _InFlight:
 @dataclass
 class _State:
     pending: deque[Unit]
+    refused: Mapping[str, tuple[Reason, str]]
     in_flight: dict[str, _InFlight] = field(default_factory=dict)
     store_errors: Counter[str] = field(default_factory=Counter)
     unstored: dict[str, str] = field(default_factory=dict)
@@ -96,14 +99,17 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
         InputError: Workers lack a library or a device.
     """
     units = units_of(run.plan())
+    manifest = run.manifest()
     done = set(run.paths.committed_units())
-    state = _State(deque(unit for unit in units if unit.unit_id not in done))
+    refused = {video_id: (Reason.UNREADABLE, reason) for video_id, reason in refused_videos(manifest).items()}
+    state = _State(deque(unit for unit in units if unit.unit_id not in done), refused)
     counts = Counts(
         num_units=len(units),
         num_clips=sum(unit.num_clips for unit in units),
         num_frames_estimated=sum(unit.estimated_frames for unit in state.pending),
         done_units=len(units) - len(state.pending),
         done_clips=sum(unit.num_clips for unit in units if unit.unit_id in done),
+        num_assumed_rates=num_assumed_rates(manifest),
     )
     stop = Stop()
     with handling(lambda name: stop.request(f"stopped by {name}", options.drain_seconds)), reporter:
@@ -133,7 +139,7 @@ def _loop(
     written = 0.0
     while state.in_flight or (state.pending and stop.reason is None):
         while state.pending and stop.reason is None and len(state.in_flight) < executor.num_slots:
-            task = _task(run, state.pending.popleft(), options)
+            task = _task(run, state.pending.popleft(), options, state.refused)
             state.in_flight[task.unit.unit_id] = _InFlight(task, time.time())
             executor.submit(task, stop.check)
         for acknowledgement in executor.wait(_WAIT_SECONDS):
@@ -153,7 +159,7 @@ def _loop(
     _write_progress(run, counts, state)
 
 
-def _task(run: Run, unit: Unit, options: EngineOptions) -> Task:
+def _task(run: Run, unit: Unit, options: EngineOptions, refused: Mapping[str, tuple[Reason, str]]) -> Task:
     videos = list(dict.fromkeys(piece.video_id for piece in unit.pieces))
     return Task(
         run_root=run.paths.root,
@@ -162,7 +168,8 @@ def _task(run: Run, unit: Unit, options: EngineOptions) -> Task:
         config=run.config,
         backend=options.backend,
         token=uuid.uuid4().hex,
-        skip=quarantined(run.paths, unit.unit_id, videos),
+        skip={video_id: refused[video_id] for video_id in videos if video_id in refused}
+        | quarantined(run.paths, unit.unit_id, videos),
     )
 
 

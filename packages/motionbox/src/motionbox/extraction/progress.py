@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+from motionbox.inputs.schema import ASSUMED_FRAME_FPS
+
 _PLAIN_EVERY_SECONDS = 10.0
 
 
@@ -25,6 +27,7 @@ class Counts:
         num_frames_under_way: Frames done in units that are not committed yet, when last looked.
         num_failed_videos: Videos with an error, per unit, in this session.
         num_faults: Attempts that crashed or hung in this session.
+        num_assumed_rates: Folders and tars of frames whose rate nobody said.
         started: `time.monotonic()` at the start of this session.
     """
 
@@ -37,6 +40,7 @@ class Counts:
     num_frames_under_way: int = 0
     num_failed_videos: int = 0
     num_faults: int = 0
+    num_assumed_rates: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -84,6 +88,10 @@ class Counts:
         ]
         if self.num_faults:
             parts.insert(3, f"{self.num_faults} faults")
+        if self.num_assumed_rates:
+            parts.append(
+                f"{ASSUMED_FRAME_FPS:g} fps assumed for {self.num_assumed_rates:,} frame folders (--frame-fps)"
+            )
         return " · ".join(parts)
 
 

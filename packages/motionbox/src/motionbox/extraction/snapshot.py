@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.errors import Reason
+from motionbox.inputs.schema import REFUSED
 from motionbox.motion.boxes import clip_box, has_box
 from motionbox.motion.clip_boxes import clip_boxes
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
@@ -258,7 +259,7 @@ class _SnapshotWriter:
             table = table.append_column(_RESULT_SCHEMA.field(name), results.column(name))
         last = _RESULT_SCHEMA.names[-1]
         for name in manifest.column_names:
-            if name not in (*table.column_names, last):
+            if name not in (*table.column_names, last, REFUSED):
                 table = table.append_column(manifest.schema.field(name), manifest.column(name))
         return table.append_column(_RESULT_SCHEMA.field(last), results.column(last))
 

@@ -28,13 +28,13 @@ def _load_ssv2(data_root: Path) -> pa.Table:
 
 
 def _load_synthetic(data_root: Path) -> pa.Table:
-    from motionbox.inputs.folder import load_synthetic
+    from motionbox.inputs.folder.load import load_synthetic
 
     return load_synthetic(data_root)
 
 
 def _load_folder(data_root: Path) -> pa.Table:
-    from motionbox.inputs.folder import load_folder
+    from motionbox.inputs.folder.load import load_folder
 
     return load_folder(data_root)
 

@@ -5,20 +5,27 @@ Nothing here imports a decoder, OpenCV or Ray: trainers read manifests too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
-from motionbox.errors import InputError
+from motionbox.errors import InputError, refuse_url
 from motionbox.inputs import DATASETS
 from motionbox.inputs.data_check import load_data_manifest
+from motionbox.inputs.frame_rates import settle_frame_rates
 from motionbox.inputs.missing_media import describe_missing, find_missing_media
-from motionbox.inputs.schema import select_split, validate_manifest
+from motionbox.inputs.schema import SCHEMA, select_split, validate_manifest
 
 
 def load_manifest(
-    dataset: str, data_root: str | Path, split: str | None = None, require_media: bool = True
+    dataset: str,
+    data_root: str | Path,
+    split: str | None = None,
+    require_media: bool = True,
+    *,
+    frame_fps: float | None = None,
 ) -> pa.Table:
     """Read a data set's annotations into a validated manifest, see the module for its columns.
 
@@ -27,17 +34,21 @@ def load_manifest(
         data_root: Folder of the data set; for `folder` also one video file or one folder of frames.
         split: Keep only the clips of this split.
         require_media: Refuse a manifest whose videos are not all on disk.
+        frame_fps: Rate of the folders and tars of frames whose rate the data set does not tell; None: 30, and the
+            column `frame_fps_assumed` says so.
 
     Raises:
         InputError: Unknown data set, missing files, or an annotation that breaks a rule; says which and the remedy.
     """
     loader = _loader(dataset)
+    refuse_url(data_root)
     root = Path(data_root)
-    if not root.exists():
+    if not os.path.exists(root):  # noqa: PTH110  (False, not an error, where it may not be looked at)
         raise InputError(f"data root {root} does not exist; name it with --data-root{_how_to_get(dataset)}")
     table = loader(root)
     if split is not None:
         table = select_split(table, split)
+    table = settle_frame_rates(_without_rates(dataset, table, frame_fps), root, frame_fps)
     validate_manifest(table)
     if require_media:
         missing = find_missing_media(table, root)
@@ -46,6 +57,16 @@ def load_manifest(
                 describe_missing(missing, f"they belong below {root}; --allow-missing goes on without them")
             )
     return table
+
+
+def _without_rates(dataset: str, table: pa.Table, frame_fps: float | None) -> pa.Table:
+    """Make room for another rate where the data set's own is a habit (ssv2: 12), not a way of counting (epic100)."""
+    if frame_fps is None or dataset not in ("epic100", "ssv2"):
+        return table
+    if dataset == "epic100":
+        raise InputError(f"frame_fps must be left out for epic100, whose numbers count at 60 or 50, got {frame_fps:g}")
+    place = table.column_names.index("frame_fps")
+    return table.set_column(place, SCHEMA.field("frame_fps"), pa.nulls(table.num_rows, pa.float64()))
 
 
 def _how_to_get(dataset: str) -> str:

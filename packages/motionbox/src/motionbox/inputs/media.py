@@ -18,11 +18,13 @@ FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 TAR_SUFFIXES = (".tar",)
 """Suffixes, in lower case, of archives of frames."""
 
+_FLOW = re.compile(r"flow_[xy]_?[0-9]+\.", re.IGNORECASE)  # denseflow writes pictures of the flow beside the frames
+
 
 def is_frame_name(name: str) -> bool:
-    """Tell whether a file name, with or without folders, is that of a JPEG or PNG frame."""
+    """Tell whether a file name, with or without folders, is that of a JPEG or PNG frame, and not of its flow."""
     pure = PurePosixPath(name)
-    return pure.suffix.lower() in FRAME_SUFFIXES and not pure.name.startswith(".")
+    return pure.suffix.lower() in FRAME_SUFFIXES and not pure.name.startswith(".") and not _FLOW.match(pure.name)
 
 
 def is_video_name(name: str) -> bool:

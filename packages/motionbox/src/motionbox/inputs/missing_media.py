@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from motionbox.inputs.schema import REFUSED
+
 _NUM_NAMED = 5
 
 
@@ -29,7 +31,8 @@ class MissingMedia:
 
 def find_missing_media(table: pa.Table, data_root: Path) -> MissingMedia:
     """Compare the manifest's paths with the disk, listing each folder once."""
-    paths = pc.unique(table["path"]).to_pylist()
+    readable = table if REFUSED not in table.column_names else table.filter(pc.is_null(table[REFUSED]))
+    paths = pc.unique(readable["path"]).to_pylist()
     names: dict[str, set[str]] = {}
     missing = []
     for path in paths:

@@ -19,7 +19,8 @@ Nothing here imports a decoder, OpenCV or Ray: trainers read manifests too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -45,9 +46,37 @@ SCHEMA = pa.schema(
 )
 """The columns that every manifest has."""
 
+REFUSED = "refused"
+"""Column of a manifest with entries that nothing can be read from: why; such rows fail with this reason."""
 
-def build_table(columns: dict[str, Sequence[object] | pa.Array], labels: dict[str, pa.Array] | None = None) -> pa.Table:
-    """Build a manifest table: given columns of `SCHEMA`, nulls for the others, then label columns."""
+ASSUMED_FRAME_FPS = 30.0
+"""Rate of a folder or tar of frames where nobody says another."""
+
+ASSUMED_RATE = "frame_fps_assumed"
+"""Column of a manifest with frames of unknown rate: whether a clip's rate is assumed for want of another."""
+
+RESULT_COLUMNS = (
+    *("row", "num_frames", "width", "height", "fps", "status", "reason", "x1", "y1", "x2", "y2", "first_row"),
+    *("map_width", "map_height", "first_clip_block", "num_clip_blocks", "confidence"),
+    *(REFUSED, ASSUMED_RATE),
+)
+"""Columns that results have, or the reading of a manifest adds; label columns are not named so."""
+
+_NOTES = b"notes"
+
+
+def build_table(
+    columns: Mapping[str, Sequence[object] | pa.Array | pa.ChunkedArray],
+    labels: Mapping[str, pa.Array | pa.ChunkedArray] | None = None,
+    notes: Sequence[str] = (),
+) -> pa.Table:
+    """Build a manifest table: given columns of `SCHEMA`, nulls for the others, then label columns.
+
+    Args:
+        columns: Columns of `SCHEMA`; clip_id, video_id and path at least.
+        labels: Further columns.
+        notes: What a user should be told of, see `notes_of`.
+    """
     num_rows = len(columns["clip_id"])
     arrays = []
     for field in SCHEMA:
@@ -59,7 +88,29 @@ def build_table(columns: dict[str, Sequence[object] | pa.Array], labels: dict[st
         else:
             arrays.append(pa.array(values, field.type))
     extra = labels or {}
-    return pa.table([*arrays, *extra.values()], names=[*SCHEMA.names, *extra])
+    table = pa.table([*arrays, *extra.values()], names=[*SCHEMA.names, *extra])
+    return table.replace_schema_metadata({_NOTES: json.dumps(list(notes))}) if notes else table
+
+
+def notes_of(table: pa.Table) -> list[str]:
+    """Return what reading a manifest found worth telling, a line each: columns renamed, labels left out."""
+    metadata = table.schema.metadata or {}
+    return [str(note) for note in json.loads(metadata.get(_NOTES, b"[]"))]
+
+
+def refused_videos(table: pa.Table) -> dict[str, str]:
+    """Return video id -> why nothing can be read from it."""
+    if REFUSED not in table.column_names:
+        return {}
+    refused = table.filter(pc.is_valid(table[REFUSED]))
+    return dict(zip(refused["video_id"].to_pylist(), refused[REFUSED].to_pylist(), strict=True))
+
+
+def num_assumed_rates(table: pa.Table) -> int:
+    """Return how many videos of a manifest are frames whose rate is assumed."""
+    if ASSUMED_RATE not in table.column_names:
+        return 0
+    return len(pc.unique(table["video_id"].filter(table[ASSUMED_RATE])))
 
 
 def select_split(table: pa.Table, split: str) -> pa.Table:
@@ -93,7 +144,26 @@ def validate_manifest(table: pa.Table) -> None:
     doubled = pc.greater(counts.field("counts"), 1)
     _refuse(table, pc.is_in(table["clip_id"], counts.field("values").filter(doubled)), "clip_id", "must be unique")
     _check_paths(table)
+    _check_one_file(table)
     _check_spans(table)
+
+
+def _check_one_file(table: pa.Table) -> None:
+    """Refuse a video id that stands for two files: the frames of one would be taken for the other's."""
+    pairs = table.select(["video_id", "path", "frame_fps"]).group_by(["video_id", "path", "frame_fps"]).aggregate([])
+    if pairs.num_rows == len(pc.unique(table["video_id"])):
+        return
+    first: dict[str, tuple[str, float | None]] = {}
+    for row in pairs.to_pylist():
+        path, fps = first.setdefault(row["video_id"], (row["path"], row["frame_fps"]))
+        video = _shorten(row["video_id"])
+        if path != row["path"]:
+            raise InputError(
+                f"video_id must stand for one file, got {video} for {_shorten(path)} and {_shorten(row['path'])}; give "
+                "each its own, or leave the column out"
+            )
+        if fps != row["frame_fps"]:
+            raise InputError(f"frame_fps must be one for a video, got {fps} and {row['frame_fps']} for {video}")
 
 
 def _check_names(table: pa.Table, name: str) -> None:

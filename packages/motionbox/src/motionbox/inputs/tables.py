@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from motionbox.errors import InputError
+
+_MAX_HEADER_BYTES = 1 << 18
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def find_file(root: Path, folders: Sequence[str], *names: str) -> Path | None:
@@ -32,30 +38,113 @@ def find_file(root: Path, folders: Sequence[str], *names: str) -> Path | None:
     return None
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without byte order mark, or in UTF-16 with one.
+
+    Raises:
+        InputError: It cannot be read, or is neither; names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    encoding = "utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: must be a text file in UTF-8, but line {line} is not; save it as UTF-8") from None
+
+
 def read_csv_text(path: Path) -> pa.Table:
-    """Read a CSV with a header (UTF-8, with or without BOM, LF or CRLF) as a table of strings, nothing null.
+    """Read a table with a header as strings, nothing null; columns without a name and content are left out.
+
+    Commas, tabs or semicolons separate, whichever the header has most of; UTF-8 with or without byte order mark, or
+    UTF-16 with one. Empty lines and lines that start with `#` before the header are passed over, and Excel's `sep=;`.
 
     Raises:
         InputError: Missing, unreadable, not UTF-8, a column twice, or not a table.
     """
+    text = read_text(path)
     try:
-        with path.open("rb") as file:
-            header = file.readline().decode("utf-8-sig")
-        names = next(csv.reader([header.rstrip("\r\n")]), [])
-        doubled = [name for name, count in Counter(names).items() if count > 1]
+        data = text.encode()
+        num_skipped, header = _find_header(data)
+        separator = sniff_separator(header)
+        names = next(csv.reader([header], delimiter=separator), [])
+        padded = any(name != name.strip() for name in names)
+        names = [name.strip() for name in names]
+        doubled = [name for name, count in Counter(filter(None, names)).items() if count > 1]
         if doubled:
             raise InputError(f"{path}: has column {doubled[0]!r} twice; rename or remove one")
-        return pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist") from None
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
+        unique = [name or f"\0{place}" for place, name in enumerate(names)]
+        if padded:
+            table = _read_padded(text, num_skipped, separator, unique)
+        else:
+            table = pyarrow.csv.read_csv(
+                pa.BufferReader(data),
+                read_options=pyarrow.csv.ReadOptions(skip_rows=num_skipped, column_names=unique),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=separator),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(unique, pa.string()), strings_can_be_null=False
+                ),
+            )
+    except (pa.ArrowInvalid, csv.Error) as error:
         raise InputError(f"{path}: must be a CSV table in UTF-8 with a header: {error}") from None
+    return _drop_nameless(table, path)
+
+
+def _read_padded(text: str, num_skipped: int, separator: str, names: Sequence[str]) -> pa.Table:
+    """Read a table with blanks around its separators, which Arrow takes for parts of the cells."""
+    reader = csv.reader(_lines_after(text, num_skipped), delimiter=separator, skipinitialspace=True)
+    rows = [[cell.strip() for cell in row] for row in reader if row]
+    for row in rows:
+        if len(row) != len(names):
+            raise csv.Error(f"Expected {len(names)} columns, got {len(row)}: {separator.join(row)}")
+    return pa.table({name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)})
+
+
+def _lines_after(text: str, num_skipped: int) -> io.StringIO:
+    lines = io.StringIO(text, newline="")
+    for _ in range(num_skipped):
+        lines.readline()
+    return lines
+
+
+def _drop_nameless(table: pa.Table, path: Path) -> pa.Table:
+    for name in [name for name in table.column_names if name.startswith("\0")]:
+        if pc.any(pc.not_equal(table[name], "")).as_py():
+            raise InputError(f"{path}: column {int(name[1:]) + 1} has no name in the header; name it or remove it")
+        table = table.drop_columns([name])
+    return table
+
+
+def _find_header(data: bytes) -> tuple[int, str]:
+    """Return how many lines end with the header, and the header."""
+    for number, line in enumerate(re.split(rb"\r\n|\n|\r", data[:_MAX_HEADER_BYTES]), start=1):
+        text = line.decode(errors="replace")
+        if text.strip() and not text.startswith("#") and not re.fullmatch("sep=.", text.strip()):
+            return number, text
+    raise pa.ArrowInvalid("it is empty")
+
+
+def sniff_separator(header: str) -> str:
+    """Return the separator that a header line has most of: comma, tab or semicolon; comma where it has none."""
+    return max(",\t;", key=header.count)
+
+
+def line_number(path: Path, row: int) -> int:
+    """Return the line of a table's file that a row, from 0, starts in; quoted cells may hold line ends."""
+    data = read_text(path)
+    num_skipped, header = _find_header(data.encode())
+    reader = csv.reader(_lines_after(data, num_skipped), delimiter=sniff_separator(header))
+    before = -1
+    start = 0
+    for cells in reader:
+        before += bool(cells)
+        if before == row:
+            break
+        start = reader.line_num
+    return num_skipped + start + 1
 
 
 def read_optional_csv(root: Path, folders: Sequence[str], name: str, columns: Sequence[str]) -> pa.Table | None:
@@ -97,6 +186,6 @@ def refuse_row(
     if len(rows):
         row = int(rows[0])
         raise InputError(
-            f"{path}: {name} must {rule}, got {table[name][row].as_py()!r} in row {row + 2} "
+            f"{path}: {name} must {rule}, got {table[name][row].as_py()!r} in line {line_number(path, row)} "
             f"({table[id_column][row].as_py()!r}; {len(rows)} such); get the file again or correct it"
         )

@@ -56,7 +56,7 @@ class _Estimator:
 
 def agreement_clips(testdata: Path | None, num_frames: int = NUM_FRAMES) -> list[AgreementClip]:
     """Return the first `num_frames` frames of every video of `testdata`/clips, or drawn clips where there are none."""
-    from motionbox.inputs.folder import find_media
+    from motionbox.inputs.folder.scan import find_media
     from motionbox.video import probe, read_frames
 
     short_side_px = load_config().frames.short_side_px

@@ -19,7 +19,7 @@ from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.errors import InputError
 from motionbox.extraction.in_memory import boxes_of_block, process_clip
 from motionbox.flow import FlowEstimator, create_flow_estimator
-from motionbox.inputs.folder import find_media
+from motionbox.inputs.folder.scan import find_media
 from motionbox.motion import boxes as bx
 from motionbox.scoring.box_metrics import (
     FPS_SOMETHING_ELSE,
