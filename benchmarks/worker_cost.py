@@ -20,10 +20,9 @@ import torch
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.dataset import PretrainClips
-from mofo_train.data.loader import collate
+from mofo_train.data.loader import collate, create_worker_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler
-from mofo_train.data.workers import create_worker_loader
 from motionbox.store import open_store
 
 _WARM_UP = 5

@@ -45,6 +45,15 @@ def test_help_imports_no_torch() -> None:
     assert printed(code) == "[]"
 
 
+def test_the_face_loads_nothing_until_it_is_asked() -> None:
+    code = """
+import sys, mofo_train
+before = [name for name in ("torch", "numpy", "pydantic", "motionbox") if name in sys.modules]
+print(before, mofo_train.MotionPooling.__module__, mofo_train.MotionClips.__module__)
+"""
+    assert printed(code) == "[] mofo_train.models.pooling mofo_train.data.motion_clips"
+
+
 def printed(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

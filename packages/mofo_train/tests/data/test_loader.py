@@ -13,9 +13,8 @@ from torch import Tensor
 
 from clips_support import dataset, same
 from mofo_train.data.dataset import Sample
-from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, create_loader
+from mofo_train.data.loader import Batch, BatchesAhead, _Buffers, collate, create_loader, create_worker_loader, shared
 from mofo_train.data.sampler import ResumableSampler, SampleKey
-from mofo_train.data.workers import create_worker_loader, shared
 from mofo_train.errors import DataError
 from mofo_train.training.safeguards import DivergedError, stop_if_diverged
 
@@ -84,7 +83,7 @@ def test_too_little_shared_memory_is_one_clear_error(room: int, monkeypatch: pyt
         return real(size, device=device)  # type: ignore[no-any-return, no-untyped-call]
 
     monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
-    monkeypatch.setattr("mofo_train.data.workers.get_worker_info", lambda: True)
+    monkeypatch.setattr("mofo_train.data.loader.get_worker_info", lambda: True)
     buffers = _Buffers()
     with pytest.raises(DataError, match=r"must have room .* 101 bytes more: No space left \(28\); enlarge"):
         [buffers.take(100) for _ in range(6)]
@@ -95,7 +94,7 @@ def test_too_little_shared_memory_is_one_clear_error(room: int, monkeypatch: pyt
 def test_a_worker_moves_what_it_read_to_shared_memory_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = torch.arange(12.0).view(3, 4)
     assert shared(tensor) is tensor, "no worker"
-    monkeypatch.setattr("mofo_train.data.workers.get_worker_info", lambda: True)
+    monkeypatch.setattr("mofo_train.data.loader.get_worker_info", lambda: True)
     assert shared(tensor).is_shared()
     assert torch.equal(shared(tensor), tensor)
     assert shared(torch.empty(0, 4)).shape == (0, 4)

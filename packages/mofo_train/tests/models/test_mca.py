@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mofo_train.models import Classifier, create_classifier
-from mofo_train.models.mca import CrossAttention, MultiCrossAttention, Ragged
+from mofo_train.models.mca import CrossAttention, MultiCrossAttention
+from mofo_train.models.ragged import Ragged
 
 FRAMES, SIDE, TOKENS = 4, 64, 32
 
@@ -79,12 +80,12 @@ def plain_fusion(model: Classifier, tokens: Tensor, inside: Tensor) -> Tensor:
         inner, outer = row[chosen], row[~chosen]
         if len(inner) == 0:
             rows.append(row.mean(0))
-        elif model.fusion == "weighted_mean":
+        elif model.pooling.kind == "weighted_mean":
             rows.append((inner.mean(0) + 0.5 * outer.mean(0)) / 2 if len(outer) else inner.mean(0))
         else:
-            fused = plain_mca(model.inside_mca, inner, outer).mean(0)
-            if model.fusion == "mca_two_way" and len(outer):
-                fused = fused + plain_mca(model.outside_mca, outer, inner).mean(0)
+            fused = plain_mca(model.pooling.inside_mca, inner, outer).mean(0)
+            if model.pooling.kind == "mca_two_way" and len(outer):
+                fused = fused + plain_mca(model.pooling.outside_mca, outer, inner).mean(0)
             rows.append(fused)
     return torch.stack(rows)
 
@@ -95,7 +96,7 @@ def test_fusion_equals_a_plain_loop_over_clips(fusion: str) -> None:
     tokens = torch.randn(5, TOKENS, 192, generator=torch.Generator().manual_seed(1), requires_grad=True)
     inside = membership()
     assert inside.sum(1).tolist() == [2, 2 * 12, 0, 32, 4 + 7], "the cases are those meant"
-    fused, plain = model.fuse(tokens, inside), plain_fusion(model, tokens, inside)
+    fused, plain = model.pooling(tokens, inside), plain_fusion(model, tokens, inside)
     assert torch.allclose(fused, plain, rtol=1e-5, atol=1e-5)
     weights = torch.randn(fused.shape, generator=torch.Generator().manual_seed(2))
     wanted = [tokens, *(value for name, value in model.named_parameters() if "mca" in name)]
@@ -108,7 +109,7 @@ def test_fusion_equals_a_plain_loop_over_clips(fusion: str) -> None:
 @pytest.mark.parametrize("projected", [False, True])
 def test_groups_of_ragged_clips_equal_a_plain_loop(projected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty clips make eight groups of two or three of unequal size, through either way of attending."""
-    monkeypatch.setattr(CrossAttention, "_few_queries", lambda *_: not projected)
+    monkeypatch.setattr(CrossAttention, "_has_few_queries", lambda *_: not projected)
     torch.manual_seed(0)
     block = MultiCrossAttention(24)
     for value in block.parameters():
@@ -130,13 +131,13 @@ def test_groups_of_ragged_clips_equal_a_plain_loop(projected: bool, monkeypatch:
         assert torch.allclose(one, other, rtol=1e-4, atol=float(1e-5 * other.abs().max()))
 
 
-def test_few_queries_leave_keys_unprojected() -> None:
+def test_has_few_queries_leave_keys_unprojected() -> None:
     """Where the count of operations says so: 78 of 1,568 tokens of ViT-B ask, but not 784."""
     block = CrossAttention(768, 3)
     tokens = torch.empty(1, 768)
     few, many = (Ragged(torch.tensor([size]), (size,)) for size in (78, 784))
-    assert block._few_queries(tokens, few, Ragged(torch.tensor([1490]), (1490,)))
-    assert not block._few_queries(tokens, many, many)
+    assert block._has_few_queries(tokens, few, Ragged(torch.tensor([1490]), (1490,)))
+    assert not block._has_few_queries(tokens, many, many)
 
 
 @pytest.mark.parametrize("fusion", ["mean", "weighted_mean", "mca", "mca_two_way"])
@@ -208,8 +209,8 @@ def test_new_head_is_small_and_even() -> None:
 def test_heads_that_do_not_divide_the_width() -> None:
     with torch.device("meta"):
         model = create_classifier("videomae_large", 7, "mca")
-    assert model.inside_mca.attn.q.weight.shape == (1023, 1024)
-    assert model.inside_mca.attn.proj.weight.shape == (1024, 1023)
+    assert model.pooling.inside_mca.attn.q.weight.shape == (1023, 1024)
+    assert model.pooling.inside_mca.attn.proj.weight.shape == (1024, 1023)
 
 
 def test_misuse_is_named() -> None:

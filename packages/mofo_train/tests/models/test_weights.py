@@ -57,8 +57,8 @@ def test_mofo_classifier_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     state = classifier("mca_two_way").state_dict()
     theirs = {
         name.replace("encoder.", "", 1)
-        .replace("inside_mca.", "local_MCA.0.")
-        .replace("outside_mca.", "global_MCA.0."): value
+        .replace("pooling.inside_mca.", "local_MCA.0.")
+        .replace("pooling.outside_mca.", "global_MCA.0."): value
         for name, value in state.items()
     }
     assert "local_MCA.0.attn.kv.weight" in theirs
@@ -69,9 +69,9 @@ def test_mofo_classifier_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert same(loaded, state)
     assert "mofo.pth: ignored, MOFO's network never uses soft_att_local.weight, patch_yab.bias" in caplog.text
     report = load_into(classifier("mca"), loaded, source="mofo.pth")
-    assert "mofo.pth: ignored, the model has no place for outside_mca (14)" in caplog.text
+    assert "mofo.pth: ignored, the model has no place for pooling.outside_mca (14)" in caplog.text
     assert report.missing == ()
-    assert {name.split(".")[0] for name in report.unused} == {"outside_mca"}
+    assert {name.split(".")[1] for name in report.unused} == {"outside_mca"}
     checkpoints.save_checkpoint(loaded, tmp_path / "back.pth", "videomae")
     assert same(torch.load(tmp_path / "back.pth", weights_only=True)["model"], theirs)
 
@@ -119,7 +119,7 @@ def test_classifier_from_pretraining_keeps_the_encoder_only() -> None:
     report = load_into(target, source.state_dict(), optional=checkpoints.CLASSIFIER_PARTS)
     assert torch.equal(target.encoder.blocks[3].attn.q_bias, source.encoder.blocks[3].attn.q_bias)
     assert torch.equal(target.head.weight, head)
-    assert {name.split(".")[0] for name in report.missing} == {"inside_mca", "fc_norm", "head"}
+    assert {name.split(".")[0] for name in report.missing} == {"pooling", "fc_norm", "head"}
     assert {name for name in report.unused if name.startswith("encoder.")} == {
         "encoder.norm.weight",
         "encoder.norm.bias",

@@ -54,13 +54,26 @@ def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tupl
     actual = boxes.run_info()["dataset"]
     if actual != dataset:
         raise DataError(f"dataset must be that of store {path}, got {dataset!r} and a store of {actual!r}")
+    return boxes, find_media(boxes, data_root)
+
+
+def find_media(boxes: Store, data_root: Path | None) -> Path:
+    """Return the folder of a store's videos; a store that keeps all frames can do without.
+
+    Args:
+        boxes: The store.
+        data_root: The folder; None = the one that the store was made from.
+
+    Raises:
+        DataError: It does not exist.
+    """
     root = data_root or Path(boxes.run_info()["data_root"])
     if not root.exists() and not _keeps_all_frames(boxes):
         raise DataError(
             f"data root {root} does not exist; name the folder of the videos with --data-root, or make a store that "
             "needs none with `motionbox extract --clips`"
         )
-    return boxes, root
+    return root
 
 
 def _keeps_all_frames(store: Store) -> bool:

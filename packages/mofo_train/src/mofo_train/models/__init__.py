@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mofo_train.guidance.tubelets import ClipShape
+from mofo_train.models.classifier import Classifier
 from mofo_train.models.mae import MaskedAutoencoder
-from mofo_train.models.mca import FUSIONS, Classifier, FusionKind
+from mofo_train.models.pooling import FUSIONS, FusionKind, MotionPooling
 from mofo_train.models.vit import SIZES, size_of
 from mofo_train.models.weights import load_checkpoint, load_into
 
@@ -17,6 +18,7 @@ __all__ = [
     "ClipShape",
     "FusionKind",
     "MaskedAutoencoder",
+    "MotionPooling",
     "create_classifier",
     "create_pretrain_model",
     "load_checkpoint",

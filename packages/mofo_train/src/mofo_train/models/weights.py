@@ -1,9 +1,9 @@
 """Weights of the original VideoMAE, of MOFO, of Hugging Face and our own, read and written under each other's names.
 
 Our names are those of VideoMAE's pretraining model (`encoder.blocks.0.attn.qkv.weight`, `decoder...`, `mask_token`),
-for classifiers too, plus `fc_norm`, `head`, `inside_mca` and `outside_mca`. Files are told apart by their names, not
-by their suffix. Pickles are read with `weights_only`; the one class they may contain is `argparse.Namespace`, in which
-VideoMAE's training script keeps its arguments.
+for classifiers too, plus `fc_norm`, `head`, `pooling.inside_mca` and `pooling.outside_mca`. Files are told apart by
+their names, not by their suffix. Pickles are read with `weights_only`; the one class they may contain is
+`argparse.Namespace`, in which VideoMAE's training script keeps its arguments.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from mofo_train.models.vit import SIZES, sinusoid_table
 State = dict[str, Tensor]
 _LOG = logging.getLogger(__name__)
 Layout = Literal["ours", "videomae", "huggingface"]
-CLASSIFIER_PARTS = ("fc_norm.", "head.", "inside_mca.", "outside_mca.")
+CLASSIFIER_PARTS = ("fc_norm.", "head.", "pooling.")
 _CONTAINERS = ("model", "module", "state_dict", "model_state")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
 _PROBLEMS_SHOWN = 3
 # Parameters of MOFO's released classifier that its forward pass never uses.
 _UNUSED = re.compile(r"^(soft_att_local|soft_att_global|patch_yab)\.")
+_MOFO_PARTS = {"local_MCA.0.": "pooling.inside_mca.", "global_MCA.0.": "pooling.outside_mca."}
 _FINETUNED = re.compile(r"^(patch_embed|blocks|norm)\.")
 _HF_BLOCK = re.compile(r"^(?:videomae\.encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)$")
 _HF_LEAVES = {
@@ -159,7 +160,9 @@ def load_into(
 
 def _groups_of(names: Iterable[str]) -> str:
     """Write names by their first part, with counts: `decoder (28), encoder.norm (2), mask_token`."""
-    groups = Counter(".".join(name.split(".")[: 2 if name.startswith("encoder.") else 1]) for name in names)
+    groups = Counter(
+        ".".join(name.split(".")[: 2 if name.startswith(("encoder.", "pooling.")) else 1]) for name in names
+    )
     return ", ".join(group if count == 1 else f"{group} ({count})" for group, count in groups.items())
 
 
@@ -277,7 +280,7 @@ def _from_videomae(state: State, path: Path) -> State:
     for name, value in state.items():
         if _UNUSED.match(name):
             continue
-        ours = name.replace("local_MCA.0.", "inside_mca.").replace("global_MCA.0.", "outside_mca.")
+        ours = _swap_prefix(name, _MOFO_PARTS)
         renamed[f"encoder.{ours}" if _FINETUNED.match(ours) else ours] = value
     return renamed
 
@@ -285,7 +288,7 @@ def _from_videomae(state: State, path: Path) -> State:
 def _to_videomae(state: State) -> State:
     if "mask_token" in state:
         return dict(state)
-    names = {"encoder.": "", "inside_mca.": "local_MCA.0.", "outside_mca.": "global_MCA.0."}
+    names = {"encoder.": "", **{ours: theirs for theirs, ours in _MOFO_PARTS.items()}}
     return {_swap_prefix(name, names): value for name, value in state.items()}
 
 

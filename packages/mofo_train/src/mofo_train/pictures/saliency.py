@@ -25,7 +25,7 @@ from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_
 from mofo_train.errors import CheckpointError, DataError
 from mofo_train.evaluation.run import load_classifier, load_identity
 from mofo_train.guidance.inside import inside_tokens
-from mofo_train.models import FUSIONS, Classifier
+from mofo_train.models import Classifier
 from mofo_train.models.vit import Attention, Encoder
 
 Method = Literal["gradcam", "rollout"]
@@ -94,9 +94,7 @@ def attention_rollout(model: Classifier, frames: Tensor, boxes: Tensor) -> Tenso
     """
     inside = inside_tokens(model.clip, boxes)
     everywhere = torch.ones_like(inside)
-    rows = (
-        everywhere if not FUSIONS[model.fusion].reads_boxes else inside.where(inside.any(1, keepdim=True), everywhere)
-    )
+    rows = inside.where(inside.any(1, keepdim=True), everywhere) if model.pooling.reads_inside else everywhere
     reach = (rows / rows.sum(1, keepdim=True)).float()[:, None]
     attentions: list[Tensor] = []
     with _inputs_of_attention(model.encoder, attentions):

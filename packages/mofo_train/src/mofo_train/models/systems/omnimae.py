@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mofo_train.errors import CheckpointError
 from mofo_train.guidance.tubelets import ClipShape
-from mofo_train.models.mca import Classifier
+from mofo_train.models.classifier import Classifier
 from mofo_train.models.vit import VitSize
 from mofo_train.models.weights import State, clip_of_embedding, load_into, read_named_weights, without_fixed_positions
 

@@ -1,0 +1,78 @@
+"""The classifier of finetuning: VideoMAE's encoder, one vector of its tokens, a norm and a linear head."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mofo_train.guidance.inside import inside_tokens
+from mofo_train.guidance.tubelets import ClipShape, patchify
+from mofo_train.models.linear import Linear
+from mofo_train.models.pooling import MotionPooling
+from mofo_train.models.vit import NORM_EPSILON, Encoder, VitSize
+
+_HEAD_INIT_SCALE = 0.001
+
+
+class Classifier(nn.Module):
+    """VideoMAE's encoder, `MotionPooling` of its tokens, a norm and a linear head.
+
+    Attributes:
+        clip: The shape of the clips it reads.
+        pooling: How tokens become one vector.
+    """
+
+    def __init__(
+        self, size: VitSize, clip: ClipShape, num_classes: int, fusion: str = "mean", *, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes!r}")
+        self.clip = clip
+        self.encoder = Encoder(size, clip, drop_path=drop_path, final_norm=False)
+        self.pooling = MotionPooling(size.dim, fusion)
+        self.fc_norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
+        self.head = Linear(size.dim, num_classes)
+        self.apply(_init_normal)
+        with torch.no_grad():
+            self.head.weight.mul_(_HEAD_INIT_SCALE)
+
+    def recompute_activations(self, enabled: bool = True) -> None:
+        """Turn activation checkpointing on or off."""
+        self.encoder.recompute = enabled
+
+    def forward(self, frames: Tensor, boxes: Tensor | None = None, *, inside: Tensor | None = None) -> Tensor:
+        """Classify clips.
+
+        Args:
+            frames: float (B, 3, T, H, W), normalised with `data.transforms.normalise`.
+            boxes: (B, T, 4) xyxy pixels of these frames; a tubelet is inside when any of its frames' boxes touches it.
+            inside: bool (B, num_tokens), which tokens are inside, instead of `boxes` (after cutmix, for instance).
+
+        Returns:
+            (B, num_classes) logits.
+
+        Raises:
+            ValueError: Wrong shapes, or neither boxes nor inside tokens for a fusion that needs them.
+        """
+        return cast(Tensor, self.head(self.features(frames, boxes, inside=inside)))
+
+    def features(self, frames: Tensor, boxes: Tensor | None = None, *, inside: Tensor | None = None) -> Tensor:
+        """Return the (B, dim) vectors that the head classifies; arguments as of `forward`."""
+        if self.pooling.reads_inside:
+            if inside is None:
+                if boxes is None:
+                    raise ValueError(f"boxes or inside must be given for fusion {self.pooling.kind!r}, got neither")
+                inside = inside_tokens(self.clip, boxes)
+            inside = inside.to(frames.device)
+        tokens = self.encoder(patchify(frames, self.clip))
+        return cast(Tensor, self.fc_norm(self.pooling(tokens, inside)))
+
+
+def _init_normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
