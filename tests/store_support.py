@@ -122,5 +122,6 @@ def number_hint(path: Path) -> VideoHint | None:
 
 
 def small_config(**overrides: object) -> ExtractConfig:
-    """Return the default configuration with coarse maps and without the duplicate finder."""
-    return load_config(overrides={"frames.duplicate_ratio": 0.0, "store.map_scale": 4, **overrides})
+    """Return the default configuration with coarse maps, for frames of `SIDE`, without the duplicate finder."""
+    own = {"frames.duplicate_ratio": 0.0, "frames.short_side_px": SIDE, "store.map_scale": 4}
+    return load_config(overrides={**own, **overrides})

@@ -77,7 +77,7 @@ def test_frames_have_boxes_times_and_maps(store: Store) -> None:
     for row in store.clips().to_pylist():
         boxes, times = store.frame_boxes(row["clip_id"]), store.frame_times(row["clip_id"])
         maps = store.motion_maps(row["clip_id"])
-        assert boxes.dtype == np.int16
+        assert boxes.dtype == np.int32
         assert times.dtype == np.float64
         assert maps.dtype == np.uint8
         assert len(boxes) == len(times) == len(maps) == row["num_frames"]
@@ -187,6 +187,20 @@ def test_returned_arrays_are_the_callers(store: Store) -> None:
     assert store.frame_boxes("a").any()
 
 
+def test_areas_are_those_of_the_clips_maps(store: Store) -> None:
+    for row in store.clips().to_pylist():
+        areas, maps = store.motion_areas(row["clip_id"]), store.motion_maps(row["clip_id"])
+        assert areas.dtype == np.uint8
+        assert areas.shape == (maps.shape if row["num_frames"] != 1 else (1, 12, 12))
+    np.testing.assert_array_equal(store.motion_areas("a", [7, 3, 3]), store.motion_areas("a")[[7, 3, 3]])
+    assert store.frame_cells_wh("a") == (12.0, 12.0)
+    assert store.frame_cells_wh("d") == (0.0, 0.0)
+    with pytest.raises(ValueError, match="0 to 59"):
+        store.motion_areas("a", [60])
+    with pytest.raises(StoreError, match="source must be one of motion, got 'annotated'"):
+        store.motion_areas("a", source="annotated")
+
+
 def test_no_maps_kept(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", {"a": "10@25"})
     config = small_config(**{"store.motion_maps": False})
@@ -195,6 +209,8 @@ def test_no_maps_kept(tmp_path: Path) -> None:
     make_snapshot(run)
     with pytest.raises(StoreError, match="keeps no motion maps"):
         open_store(tmp_path / "store").motion_maps("a")
+    with pytest.raises(StoreError, match="keeps no motion maps"):
+        open_store(tmp_path / "store").motion_areas("a")
     assert not list(run.paths.attempts.rglob("motion.zarr"))
 
 

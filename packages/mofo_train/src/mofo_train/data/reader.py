@@ -196,8 +196,8 @@ class ClipReader:
             )
         return pixels, boxes * np.array([pixels.shape[2], pixels.shape[1]] * 2, np.float32) / limits
 
-    def _boxes(self, index: int) -> NDArray[np.int16]:
-        """Return the boxes of all frames of a clip, int16 (T, 4) in display pixels, as the recipe wants them."""
+    def _boxes(self, index: int) -> NDArray[np.int32]:
+        """Return the boxes of all frames of a clip, int32 (T, 4) in display pixels, as the recipe wants them."""
         _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
         boxes = self._store.frame_boxes(clip_id)
@@ -208,7 +208,7 @@ class ClipReader:
             seed = int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8])
             spare = np.maximum([width - around[2] + around[0], height - around[3] + around[1]], 0)
             place = np.random.default_rng(seed).integers(0, spare, endpoint=True)
-            boxes += np.tile(place - around[:2], 2).astype(np.int16)
+            boxes += np.tile(place - around[:2], 2).astype(np.int32)
         return boxes
 
     def _is_uncertain(self, index: int) -> bool:

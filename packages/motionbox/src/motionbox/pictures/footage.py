@@ -39,7 +39,7 @@ class ClipBoxes:
         name: What to call the store, e.g. its preset.
         row: The clip's row of `Store.clips()`.
         times: float64 (T,), seconds.
-        boxes: int16 (T, 4), stabilised frame boxes in display pixels.
+        boxes: int32 (T, 4), stabilised frame boxes in display pixels.
         sources: uint8 (T,), a `boxes.BoxSource` each.
         maps: uint8 (T, h, w), or None where the store keeps none or the clip has no flow.
         config: How they were made.
@@ -49,7 +49,7 @@ class ClipBoxes:
     name: str
     row: dict[str, Any]
     times: NDArray[np.float64]
-    boxes: NDArray[np.int16]
+    boxes: NDArray[np.int32]
     sources: NDArray[np.uint8]
     maps: NDArray[np.uint8] | None
     config: ExtractConfig

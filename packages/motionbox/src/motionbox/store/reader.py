@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig
+
+MOTION = "motion"
+"""The guidance that extraction makes; see `Store.guidance_sources`."""
 
 _PRIVATE_COLUMNS = ("first_row", "map_width", "map_height", "first_clip_block", "num_clip_blocks")
 
@@ -147,14 +151,22 @@ class Store:
         """
         return self._table.drop_columns([name for name in _PRIVATE_COLUMNS if name in self._table.column_names])
 
-    def frame_boxes(self, clip_id: str) -> npt.NDArray[np.int16]:
-        """Return a clip's stabilised boxes, int16 (T, 4), xyxy half-open display pixels; (0, 4) for a failed clip.
+    def guidance_sources(self) -> list[str]:
+        """Return what `frame_boxes` and `motion_areas` can be asked for: `motion`, which every store has."""
+        return [MOTION]
+
+    def frame_boxes(self, clip_id: str, *, source: str = MOTION) -> npt.NDArray[np.int32]:
+        """Return a clip's stabilised boxes, int32 (T, 4), xyxy half-open display pixels; (0, 4) for a failed clip.
+
+        Args:
+            clip_id: The clip.
+            source: One of `guidance_sources`.
 
         Raises:
-            StoreError: The store has no such clip.
+            StoreError: The store has no such clip or source.
         """
-        rows = self._frame_rows(clip_id)
-        return self._boxes[rows].copy()
+        self._check_source(source)
+        return self._boxes[self._frame_rows(clip_id)].astype(np.int32)
 
     def frame_times(self, clip_id: str) -> npt.NDArray[np.float64]:
         """Return the times of a clip's frames, float64 (T,), seconds of the video, increasing.
@@ -195,6 +207,82 @@ class Store:
         height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
         return read_maps(self._unit_arrays, self._maps[self._frame_rows(clip_id)], (height, width))
 
+    def motion_areas(
+        self,
+        clip_id: str,
+        frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None,
+        *,
+        source: str = MOTION,
+    ) -> npt.NDArray[np.uint8]:
+        """Return how strongly each cell of each frame belongs to the action, uint8 (T, h, w): 0 outside, 255 strongest.
+
+        The cells are those of `motion_maps`; `frame_cells_wh` says how many of them the frame is wide and high. All 0
+        where a clip has no motion; (0, 0, 0) for a failed clip. Where the snapshot holds maps but no areas, they are
+        computed from the clip's maps, which takes what extraction needs.
+
+        Args:
+            clip_id: The clip.
+            frame_indices: (n,) positions among the rows of `frame_times`; None: all of them.
+            source: One of `guidance_sources`.
+
+        Raises:
+            StoreError: The store has no such clip or source, keeps no motion maps, or they are to be
+                computed and OpenCV is missing.
+            ValueError: A position lies outside.
+        """
+        self._check_source(source)
+        places = self._chosen(clip_id, frame_indices)
+        return self._computed_areas(clip_id)[places]
+
+    def frame_cells_wh(self, clip_id: str) -> tuple[float, float]:
+        """Return the width and height of a clip's frames in cells of its motion maps and areas.
+
+        The last column and row of cells may be cut by the frame's border, hence fractions; (0, 0) for a failed clip.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        row = self._row(clip_id)
+        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        if not width:
+            return 0.0, 0.0
+        settings = self.run_info()["config"]
+        side_px, scale = settings["frames"]["short_side_px"], settings["store"]["map_scale"]
+        width, height = working_size(width, height, side_px)
+        return width / scale, height / scale
+
+    def _computed_areas(self, clip_id: str) -> npt.NDArray[np.uint8]:
+        maps, times = self.motion_maps(clip_id), self.frame_times(clip_id)
+        row = self._table.slice(self._row(clip_id), 1).select(["width", "height"]).to_pylist()[0]
+        if maps.size == 0:  # one frame has no flow, a failed clip no frames
+            width, height = self.frame_cells_wh(clip_id)
+            return np.zeros((len(maps), math.ceil(height), math.ceil(width)), np.uint8)
+        try:
+            from motionbox.motion.areas import clip_areas
+        except ImportError as error:
+            raise StoreError(
+                f"run {self.run_id} of store {self.path} holds motion maps but no areas, and computing them needs "
+                f"{error.name}; run `motionbox extract` on it once more, or `pip install 'motionbox[extract]'` here"
+            ) from None
+        return clip_areas(maps, times, row["width"], row["height"], self.config()).areas
+
+    def _check_source(self, source: str) -> None:
+        if source not in self.guidance_sources():
+            known = ", ".join(self.guidance_sources())
+            raise StoreError(f"source must be one of {known}, got {source!r}; run {self.run_id} of store {self.path}")
+
+    def _chosen(
+        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None
+    ) -> slice | npt.NDArray[np.int64]:
+        """Return positions among a clip's frames after checking them; None stands for all."""
+        if frame_indices is None:
+            return slice(None)
+        count = int(self._count[self._row(clip_id)])
+        wanted = np.asarray(frame_indices, np.int64)
+        if wanted.ndim != 1 or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < count):
+            raise ValueError(f"frame_indices must be some of 0 to {count - 1}, got {frame_indices!r}; {clip_id}")
+        return wanted
+
     def flow(
         self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None
     ) -> npt.NDArray[np.float32]:
@@ -218,14 +306,7 @@ class Store:
                 "`motionbox extract --save flow` makes a run that does"
             )
         row = self._row(clip_id)
-        places = self._maps[self._frame_rows(clip_id)]
-        if frame_indices is not None:
-            wanted = np.asarray(frame_indices, np.int64)
-            if wanted.ndim != 1 or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(places)):
-                raise ValueError(
-                    f"frame_indices must be some of 0 to {len(places) - 1}, got {frame_indices!r}; {clip_id}"
-                )
-            places = places[wanted]
+        places = self._maps[self._frame_rows(clip_id)][self._chosen(clip_id, frame_indices)]
         width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
         width, height = working_size(width, height, config.frames.short_side_px) if width else (0, 0)
         return read_flow(self._unit_arrays, places, (height, width), config.store.flow, config.store.flow_bound_px)
