@@ -11,7 +11,8 @@ from pathlib import Path
 import mofo_train
 
 PACKAGE = Path(mofo_train.__file__).parent
-ALLOWED = ("motionbox.store", "motionbox.inputs.manifest", "motionbox.motion.boxes", "motionbox.errors")
+ROOMS = ("store", "inputs.manifest", "motion.boxes", "video", "errors")
+ALLOWED = tuple(f"motionbox.{room}" for room in ROOMS)
 HEAVY = ("ray", "cv2", "numba", "click", "transformers")
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from motionbox.errors import Reason
-from motionbox.video import is_frame_folder, probe, read_frames
-from motionbox.video._frame_files import image_size
+from motionbox.video import is_frame_folder, probe, read_colour_frames, read_frames
+from motionbox.video._image_header import image_size
 from video_support import moving, read_all, write_frames
 
 
@@ -119,3 +120,47 @@ def test_jpeg_header_size_equals_the_decoded_size(tmp_path):
 def test_any_bytes_have_an_image_size_or_none(content, magic):
     size = image_size(magic + content)
     assert size is None or len(size) == 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "LA", "I;16"])
+def test_every_kind_of_png_is_what_opencv_reads(tmp_path, mode):
+    rgb = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+    image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(rgb)
+    path = tmp_path / "v" / "1.png"
+    path.parent.mkdir()
+    image.convert(mode).save(path)
+    [grey], [colour] = read_frames(path.parent), read_colour_frames(path.parent)
+    known = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(colour.rgb.astype(int) - known).max() <= (1 if mode == "I;16" else 0)  # rounded from 16 bits
+    expected = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert np.abs(grey.grey.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_frames_are_turned_and_mirrored_by_their_exif_tag(tmp_path, suffix, orientation):
+    """Peer: OpenCV follows the same tag on its own."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rgb = moving(1, 32, 48)[0][..., None].repeat(3, axis=2)
+    path = tmp_path / "v" / f"1.{suffix}"
+    path.parent.mkdir()
+    Image.fromarray(rgb).save(path, exif=exif, quality=95)
+    expected = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+    [grey], [colour] = read_frames(path.parent), read_colour_frames(path.parent)
+    assert colour.rgb.shape == expected.shape
+    assert np.abs(colour.rgb.astype(int) - expected).max() <= 2
+    assert np.abs(grey.grey.astype(int) - expected[..., 0]).max() <= 2
+    info = probe(path.parent)
+    assert (info.height, info.width) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_jpeg_that_is_cut_off_is_no_frame(tmp_path, share):
+    folder = write_frames(tmp_path / "v", moving(3), "frame_{}.jpg")
+    data = (folder / "frame_2.jpg").read_bytes()
+    (folder / "frame_2.jpg").write_bytes(data[: int(len(data) * share)])
+    frames, error = read_all(folder)
+    assert len(frames) == 1
+    assert error is not None
+    assert error.reason == Reason.DECODE_ERROR

@@ -19,9 +19,8 @@ from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.augment import augment_clip
-from mofo_train.data.decoding.decode import ClipUnreadableError
 from mofo_train.data.frame_sampling import dense_frames, segment_frames
-from mofo_train.data.reader import ClipReader
+from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import SampleKey
 from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
 from mofo_train.errors import DataError

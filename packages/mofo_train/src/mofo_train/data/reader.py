@@ -12,16 +12,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mofo_train.data.decoding.decode import ClipUnreadableError, decode_frames
 from mofo_train.errors import DataError
 from motionbox.errors import ClipError
 from motionbox.motion.boxes import clip_box
 from motionbox.store import Store
+from motionbox.video import read_frames_at
 
 BoxUse = Literal["stored", "full_frame", "random"]
 
 
 Pixels = NDArray[np.uint8]
+
+
+class ClipUnreadableError(DataError):
+    """One clip cannot be decoded; training goes on without it."""
 
 
 class ClipCache:
@@ -223,7 +227,11 @@ class ClipReader:
                 raise ClipUnreadableError(f"clip {clip_id}: {error}") from None
         times = self._store.frame_times(clip_id)[frames]
         path = self._root / self._rows[index][0]
-        return decode_frames(path, times, short_side_px=self._short_side_px, frame_fps=self._rates[index])
+        rate = self._rates[index]
+        try:
+            return read_frames_at(path, times, short_side_px=self._short_side_px, fps=rate, numbered=rate is not None)
+        except ClipError as error:
+            raise ClipUnreadableError(error.message) from None
 
     def sources(self) -> list[tuple[str, Path, NDArray[np.float64], float | None]]:
         """Return clip id, source path, times of all frames and frame rate of every clip."""

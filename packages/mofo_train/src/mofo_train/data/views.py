@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mofo_train.data.decoding.decode import ClipUnreadableError
 from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.loader import create_worker_loader, shared
-from mofo_train.data.reader import ClipReader
+from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.transforms import Crop, crop_boxes, crop_frames
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
 

@@ -1,34 +1,40 @@
 """Reading video: files, folders of frames and tars of frames -> grey or colour frames with timestamps.
 
-Rules, the same for every source:
+Extraction and training read by these rules alone, which are the same for every source:
 
+* Which pictures: the best video stream as FFmpeg judges it, never a cover picture.
 * Order and time: frames come in presentation order with strictly increasing times, counted from the start of the
-  file. A frame without a timestamp, or with one that does not increase, follows its predecessor by one mean frame
-  duration; AVI, which keeps none, is timed by position. Frame files are timed by position or by their number.
-* Spans are half-open, [start, stop), by time. MP4 and Matroska/WebM are entered at the keyframe before the start,
-  other containers are decoded from their beginning.
+  file, see `_clock`. Frame files are timed by position or by their number.
+* Spans are half-open, [start, stop), by time. MP4 and Matroska/WebM are entered at the keyframe before the start;
+  where no seek leads to one, and in other containers, decoding begins at the beginning.
 * Pixels: `width` and `height` are the decoded picture after the rotation of the metadata; the pixel aspect ratio is not
-  applied. Where the size changes within a file, pictures are resized to the first one's size.
+  applied. Where the size changes within a file, pictures are brought to the size of the file's first one.
 * Faults: what was decoded before a fault is yielded, then `ClipError` says what broke.
+
+PyAV and NumPy do all of it, but for one thing: grey frames are shrunk by OpenCV, loaded at the first that is.
+
+`_opening` (containers, streams, limits), `_decode` (pictures in order or at given times), `_clock` (their times),
+`_frame_files` and `_image_header` (JPEG and PNG files), `_pixels` (grey and RGB); `frames` (what comes out), `sources`,
+`decode_child` and `messages` (decoding in a child process), `encode` (the way back).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
 from motionbox.inputs.media import FRAME_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, is_frame_folder, natural_key
-from motionbox.video._frame_files import FrameFile, decode_image, frame_files, frame_info
 from motionbox.video.frames import ColourFrame, DecodeLimits, Frame, VideoInfo, working_size
 
 if TYPE_CHECKING:
-    from motionbox.video._decode import RawFrame
+    from motionbox.video._decode import RawFrame, VideoFile
+    from motionbox.video._frame_files import FrameFiles
 
 __all__ = [
     "FRAME_SUFFIXES",
@@ -43,11 +49,9 @@ __all__ = [
     "probe",
     "read_colour_frames",
     "read_frames",
+    "read_frames_at",
     "working_size",
 ]
-
-_Render = Callable[[bool], NDArray[np.uint8]]
-_Picture = tuple[int, float, _Render]
 
 
 def probe(path: Path | str, *, limits: DecodeLimits | None = None, fps: float | None = None) -> VideoInfo:
@@ -61,13 +65,8 @@ def probe(path: Path | str, *, limits: DecodeLimits | None = None, fps: float | 
     Raises:
         ClipError: The file is missing, broken, no video, or outside the limits; `reason` says which.
     """
-    path, limits = Path(path), limits or DecodeLimits()
-    if _is_frame_source(path):
-        return frame_info(path, limits, fps=fps)
-    from motionbox.video._decode import VideoFile
-
-    with VideoFile(path, limits) as video:
-        return video.info()
+    with _open(Path(path), limits, fps) as source:
+        return source.info()
 
 
 def read_frames(
@@ -101,12 +100,16 @@ def read_frames(
         ClipError: Broken, missing or refused input, or no frame within the span. Frames decoded before a fault are
             yielded first.
     """
-    grey = _OneSize(short_side_px)
-    rgb = None if colour_short_side_px is None else _OneSize(colour_short_side_px)
-    for index, time_seconds, render in _pictures(
-        Path(path), limits or DecodeLimits(), fps, numbered, (start_seconds, stop_seconds)
-    ):
-        yield Frame(index, time_seconds, grey(render(False)), None if rgb is None else rgb(render(True)))
+    from motionbox.video._pixels import RgbConverter, to_grey
+
+    to_rgb = RgbConverter()
+    with _open(Path(path), limits, fps, numbered=numbered) as source:
+        for raw in _span(source, start_seconds, stop_seconds):
+            grey = _shrink(to_grey(raw), working_size(*source.size_wh, short_side_px))
+            rgb = None
+            if colour_short_side_px is not None:
+                rgb = to_rgb(raw, working_size(*source.size_wh, colour_short_side_px))
+            yield Frame(raw.index, raw.time_seconds, grey, rgb)
 
 
 def read_colour_frames(
@@ -127,81 +130,96 @@ def read_colour_frames(
     Raises:
         ClipError: As `read_frames`.
     """
-    rgb = _OneSize(short_side_px)
-    for index, time_seconds, render in _pictures(
-        Path(path), limits or DecodeLimits(), fps, numbered, (start_seconds, stop_seconds)
-    ):
-        yield ColourFrame(index, time_seconds, rgb(render(True)))
+    from motionbox.video._pixels import RgbConverter
+
+    to_rgb = RgbConverter()
+    with _open(Path(path), limits, fps, numbered=numbered) as source:
+        for raw in _span(source, start_seconds, stop_seconds):
+            yield ColourFrame(raw.index, raw.time_seconds, to_rgb(raw, _reduced(source, short_side_px)))
 
 
-def _is_frame_source(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in TAR_SUFFIXES
+def read_frames_at(
+    path: Path | str,
+    times_seconds: NDArray[np.float64],
+    *,
+    short_side_px: int | None = None,
+    limits: DecodeLimits | None = None,
+    fps: float | None = None,
+    numbered: bool = False,
+) -> NDArray[np.uint8]:
+    """Decode the RGB frames at the given times: those that `read_colour_frames` gives there, to the bit.
 
+    Args:
+        path: As `read_frames`.
+        times_seconds: (n,) times of frames in any order; repeated times repeat their frame.
+        short_side_px: Larger frames are reduced (area mean) to this short side while they are converted; None keeps
+            the size.
+        limits: As `read_frames`.
+        fps: As `read_frames`.
+        numbered: As `read_frames`.
 
-def _pictures(
-    path: Path,
-    limits: DecodeLimits,
-    fps: float | None,
-    numbered: bool,
-    span: tuple[float | None, float | None],
-) -> Iterator[_Picture]:
-    """Yield (index, time, renderer) of the span, then the error if there is one; an empty span is one.
+    Returns:
+        uint8 (n, h, w, 3), full range, upright.
 
-    A renderer gives the upright full-size picture, uint8 (h, w, 3) RGB for True, (h, w) grey for False; it works until
-    the next picture is asked for.
+    Raises:
+        ClipError: Broken, missing or refused input, or no frame at one of the times.
+        ValueError: There are no times.
     """
-    empty = True
-    for picture in _span_pictures(path, limits, fps, numbered, span):
-        empty = False
-        yield picture
-    if empty:
-        first = "start" if span[0] is None else f"{span[0]:.3f}"
-        last = "end" if span[1] is None else f"{span[1]:.3f}"
-        raise ClipError(Reason.EMPTY_SPAN, f"{path}: has no frame between {first} and {last} s")
+    from motionbox.video._pixels import RgbConverter
+
+    if len(times_seconds) == 0:
+        raise ValueError(f"times_seconds must hold at least one time, got {times_seconds!r}")
+    wanted, places = np.unique(times_seconds, return_inverse=True)
+    to_rgb = RgbConverter()
+    with _open(Path(path), limits, fps, numbered=numbered) as source:
+        pictures = source.read_at(wanted)
+        first = next(pictures)  # it comes, or the error does
+        width, height = _reduced(source, short_side_px)
+        frames = np.empty((len(places), height, width, 3), np.uint8)
+        for place, raw in enumerate(itertools.chain([first], pictures)):
+            frames[places == place] = to_rgb(raw, (width, height))
+    return frames
 
 
-def _span_pictures(
-    path: Path,
-    limits: DecodeLimits,
-    fps: float | None,
-    numbered: bool,
-    span: tuple[float | None, float | None],
-) -> Iterator[_Picture]:
-    if _is_frame_source(path):
-        for file in frame_files(path, fps=fps, numbered=numbered, start_seconds=span[0], stop_seconds=span[1]):
-            yield file.index, file.time_seconds, _file_renderer(path, file, limits)
-        return
+def _open(
+    path: Path, limits: DecodeLimits | None, fps: float | None, *, numbered: bool = False
+) -> VideoFile | FrameFiles:
+    """Open a source; PyAV is loaded here, so that names alone cost nothing."""
+    limits = limits or DecodeLimits()
+    if path.is_dir() or path.suffix.lower() in TAR_SUFFIXES:
+        from motionbox.video._frame_files import FrameFiles
+
+        return FrameFiles(path, limits, fps=fps, numbered=numbered)
     from motionbox.video._decode import VideoFile
 
-    with VideoFile(path, limits) as video:
-        for raw in video.read(span[0]):
-            if span[1] is not None and raw.time_seconds >= span[1]:
-                return
-            yield raw.index, raw.time_seconds, _renderer(raw)
+    return VideoFile(path, limits)
 
 
-def _file_renderer(path: Path, file: FrameFile, limits: DecodeLimits) -> _Render:
-    return lambda colour: decode_image(path, file, limits, colour=colour)
+def _span(
+    source: VideoFile | FrameFiles, start_seconds: float | None, stop_seconds: float | None
+) -> Iterator[RawFrame]:
+    """Yield the pictures of the span, then the error if there is one; an empty span is one."""
+    empty = True
+    for raw in source.read(start_seconds):
+        if stop_seconds is not None and raw.time_seconds >= stop_seconds:
+            break
+        empty = False
+        yield raw
+    if empty:
+        first = "start" if start_seconds is None else f"{start_seconds:.3f}"
+        last = "end" if stop_seconds is None else f"{stop_seconds:.3f}"
+        raise ClipError(Reason.EMPTY_SPAN, f"{source.path}: has no frame between {first} and {last} s")
 
 
-def _renderer(raw: RawFrame) -> _Render:
-    from motionbox.video._pixels import to_grey, to_rgb, upright
+def _reduced(source: VideoFile | FrameFiles, short_side_px: int | None) -> tuple[int, int]:
+    size = source.size_wh
+    return size if short_side_px is None else working_size(*size, short_side_px)
 
-    return lambda colour: upright((to_rgb if colour else to_grey)(raw.picture), raw.rotation_degrees)
 
+def _shrink(grey: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Bring a grey frame to the working size, by area interpolation."""
+    if grey.shape == size_wh[::-1]:
+        return grey if grey.flags.writeable else grey.copy()
+    import cv2
 
-class _OneSize:
-    """Shrinks every image to the working size of the first one; None keeps that one's own size."""
-
-    def __init__(self, short_side_px: int | None) -> None:
-        self._short_side_px = short_side_px
-        self._size: tuple[int, int] | None = None
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = image.shape[:2]
-        if self._size is None:
-            short = self._short_side_px
-            self._size = (width, height) if short is None else working_size(width, height, short)
-        if (width, height) == self._size:
-            return image
-        return np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(cv2.resize(grey, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -4,213 +4,202 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
-import struct
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO
 
-import cv2
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
 from motionbox.inputs.media import frame_number, is_frame_name, natural_key
-from motionbox.video.frames import DEFAULT_FRAME_FPS, MIN_SIDE_PX, DecodeLimits, VideoInfo
+from motionbox.video._decode import RawFrame
+from motionbox.video._image_header import image_orientation, image_size, is_cut_jpeg, is_png
+from motionbox.video._opening import ERRORS, check_size
+from motionbox.video.frames import DEFAULT_FRAME_FPS, DecodeLimits, VideoInfo
 
 _MAX_FRAME_BYTES = 256 * 2**20
+_KEPT_INDEXES = 1024
+_LARGEST_NUMBER = 2**62
+_TOLERANCE_SECONDS = 1e-3
 
 
 @dataclass(frozen=True)
-class FrameFile:
-    """One frame file: position in natural order, time in seconds, name, and the bytes of the file."""
+class _Index:
+    """The frames of a folder or tar in natural order.
 
-    index: int
-    time_seconds: float
-    name: str
-    data: bytes
+    Attributes:
+        numbers: int64 (n,), the number in each file's name, -1 where there is none.
+        spans: int64 (n, 2), offset and bytes of each frame in a tar; (0, 2) for a folder.
+        names: File names of a folder; none for a tar, of which many are kept, with 200,000 frames each.
+    """
 
-
-class _Source(Protocol):
-    def names(self) -> list[str]: ...
-    def read(self, name: str) -> bytes: ...
-    def close(self) -> None: ...
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def names(self) -> list[str]:
-        return [entry.name for entry in self._path.iterdir() if is_frame_name(entry.name)]
-
-    def read(self, name: str) -> bytes:
-        file = self._path / name
-        if file.stat().st_size > _MAX_FRAME_BYTES:
-            raise OSError("file is too large for one frame")
-        return file.read_bytes()
-
-    def close(self) -> None:
-        """Do nothing: every file is opened for itself."""
+    numbers: NDArray[np.int64]
+    spans: NDArray[np.int64]
+    names: tuple[str, ...] = ()
 
 
-class _Tar:
-    def __init__(self, path: Path) -> None:
-        status = path.stat()
-        self._members = _index_tar(path, status.st_mtime_ns, status.st_size)
-        self._file = path.open("rb")
+class FrameFiles:
+    """A folder or tar of frames, read in natural order of the names; a context manager."""
 
-    def names(self) -> list[str]:
-        return list(self._members)
+    def __init__(self, path: Path, limits: DecodeLimits, *, fps: float | None, numbered: bool) -> None:
+        """List the frames.
 
-    def read(self, name: str) -> bytes:
-        offset, size = self._members[name]
-        if size > _MAX_FRAME_BYTES:
-            raise OSError("file is too large for one frame")
-        self._file.seek(offset)
-        data = self._file.read(size)
-        if len(data) != size:
-            raise OSError("archive ends in the middle of the frame")
+        Args:
+            path: Folder or tar archive.
+            limits: What is refused.
+            fps: Frames per second; None takes `DEFAULT_FRAME_FPS`.
+            numbered: File number n has time n / fps (EPIC-KITCHENS); else the file at position i has time i / fps.
+
+        Raises:
+            ClipError: Nothing there, unreadable, or numbers missing or doubled where `numbered` needs them.
+            ValueError: `fps` is not positive.
+        """
+        self.path = path
+        self._limits = limits
+        self._fps = DEFAULT_FRAME_FPS if fps is None else fps
+        if not self._fps > 0:
+            raise ValueError(f"fps must be greater than 0, got {fps!r}")
+        self._size_wh: tuple[int, int] | None = None
+        self._index, self._archive = _open_index(path)
+        numbers = self._index.numbers
+        try:
+            if len(numbers) == 0:
+                raise ClipError(Reason.NO_FRAMES, f"{path}: holds no JPEG or PNG frame")
+            if numbered and (numbers.min() < 0 or (np.diff(numbers) <= 0).any()):
+                raise ClipError(
+                    Reason.UNSUPPORTED,
+                    f"{path}: frame files must be numbered without doubles, like frame_0000000001.jpg",
+                )
+        except ClipError:
+            self.__exit__()
+            raise
+        self._times = (numbers if numbered else np.arange(len(numbers))) / self._fps
+
+    def __enter__(self) -> FrameFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._archive is not None:
+            self._archive.close()
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Upright width and height of the first picture, which all others are brought to."""
+        if self._size_wh is None:
+            self._size_wh = self._decode(0).size_wh
+        return self._size_wh
+
+    def info(self) -> VideoInfo:
+        """Describe the folder or tar; decodes the first frame.
+
+        Raises:
+            ClipError: It is broken or outside the limits.
+        """
+        width, height = self.size_wh
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=self._fps,
+            duration_seconds=len(self._times) / self._fps,
+            num_frames_hint=len(self._times),
+            codec="png" if is_png(self._read(0)) else "jpeg",
+            container="tar" if self._archive else "frames",
+            rotation_degrees=0,
+        )
+
+    def read(self, start_seconds: float | None) -> Iterator[RawFrame]:
+        """Decode in order from the first frame, or from the first at or after `start_seconds`.
+
+        Raises:
+            ClipError: A frame is empty, broken or outside the limits; those before it are yielded first.
+        """
+        first = 0 if start_seconds is None else int(np.searchsorted(self._times, start_seconds))
+        return map(self._decode, range(first, len(self._times)))
+
+    def read_at(self, times_seconds: NDArray[np.float64]) -> Iterator[RawFrame]:
+        """Decode the frames at the given times and no others.
+
+        Raises:
+            ClipError: There is no frame at one of the times, or it is broken.
+        """
+        tolerance = min(_TOLERANCE_SECONDS, 0.25 / self._fps)
+        places = np.searchsorted(self._times, times_seconds - tolerance)
+        for place, time_seconds in zip(places.tolist(), times_seconds.tolist(), strict=True):
+            if place == len(self._times) or self._times[place] > time_seconds + tolerance:
+                raise ClipError(
+                    Reason.EMPTY_SPAN,
+                    f"{self.path}: has {len(self._times)} frames and no frame at {time_seconds:.3f} s",
+                )
+            yield self._decode(place)
+
+    def _decode(self, place: int) -> RawFrame:
+        data = self._read(place)
+        if not data:
+            raise ClipError(Reason.EMPTY_FILE, f"{self.path}: frame {self._name(place)} is empty (0 bytes)")
+        size = image_size(data)
+        if size is not None:
+            self._check_size(size, place)
+        try:
+            intact = size is not None and not is_cut_jpeg(data)
+            codec = av.CodecContext.create("png" if is_png(data) else "mjpeg", "r")
+            codec.thread_count = 1
+            pictures = [*codec.decode(av.Packet(data)), *codec.decode(None)] if intact else []
+        except ERRORS:
+            pictures = []
+        if not pictures or pictures[0].is_corrupt:
+            raise ClipError(
+                Reason.DECODE_ERROR, f"{self.path}: frame {self._name(place)} is no intact JPEG or PNG; fetch it again"
+            )
+        turns, mirrored = image_orientation(data)
+        frame = RawFrame(place, float(self._times[place]), pictures[0], turns, mirrored)
+        if place == 0:
+            self._size_wh = frame.size_wh
+        return frame
+
+    def _check_size(self, size_wh: tuple[int, int], place: int) -> None:
+        try:
+            check_size(self.path, *size_wh, self._limits)
+        except ClipError as error:
+            raise ClipError(error.reason, f"{error.message} in {self._name(place)}") from None
+
+    def _read(self, place: int) -> bytes:
+        """Return the bytes of a file."""
+        try:
+            if self._archive is None:
+                file = self.path / self._index.names[place]
+                num_bytes = file.stat().st_size
+                data = b"" if num_bytes > _MAX_FRAME_BYTES else file.read_bytes()
+            else:
+                offset, num_bytes = self._index.spans[place].tolist()
+                self._archive.seek(offset)
+                data = b"" if num_bytes > _MAX_FRAME_BYTES else self._archive.read(num_bytes)
+            if num_bytes > _MAX_FRAME_BYTES:
+                raise OSError("file is too large for one frame")
+            if len(data) < num_bytes:
+                raise OSError("archive ends in the middle of the frame")
+        except OSError as error:
+            message = f"{self.path}: frame {self._name(place)} cannot be read: {error}"
+            raise ClipError(Reason.TRUNCATED, message) from None
         return data
 
-    def close(self) -> None:
-        self._file.close()
-
-
-@functools.lru_cache(maxsize=2)
-def _index_tar(path: Path, modified_ns: int, size: int) -> dict[str, tuple[int, int]]:  # noqa: ARG001
-    """Return name -> (offset, size) of the frames in a tar; long archives are indexed once, not once per span."""
-    members: dict[str, tuple[int, int]] = {}
-    with tarfile.open(path, mode="r:") as archive, contextlib.suppress(tarfile.TarError):
-        # an archive cut in the middle ends the listing; reading its last member says so, after the whole ones
-        members.update((m.name, (m.offset_data, m.size)) for m in archive if m.isreg() and is_frame_name(m.name))
-    return members
-
-
-def frame_files(
-    path: Path,
-    *,
-    fps: float | None,
-    numbered: bool,
-    start_seconds: float | None = None,
-    stop_seconds: float | None = None,
-) -> Iterator[FrameFile]:
-    """Read the frame files of a folder or tar in natural order, within the half-open span of time.
-
-    Args:
-        path: Folder or tar archive.
-        fps: Frames per second; None takes `DEFAULT_FRAME_FPS`.
-        numbered: File number n has time n / fps (EPIC-KITCHENS); else the file at position i has time i / fps.
-        start_seconds: Start of the span, None for the first frame.
-        stop_seconds: End of the span, None for the last frame.
-
-    Raises:
-        ClipError: Nothing there, unreadable, or numbers missing or doubled where `numbered` needs them.
-    """
-    rate = DEFAULT_FRAME_FPS if fps is None else fps
-    if not rate > 0:
-        raise ValueError(f"fps must be greater than 0, got {fps!r}")
-    with closing(_open_source(path)) as source:
-        names = sorted(source.names(), key=natural_key)
-        if not names:
-            raise ClipError(Reason.NO_FRAMES, f"{path}: holds no JPEG or PNG frame")
-        counts = _numbers(path, names) if numbered else list(range(len(names)))
-        for index, (name, count) in enumerate(zip(names, counts, strict=True)):
-            time_seconds = count / rate
-            if start_seconds is not None and time_seconds < start_seconds:
-                continue
-            if stop_seconds is not None and time_seconds >= stop_seconds:
-                break
-            try:
-                data = source.read(name)
-            except (OSError, tarfile.TarError) as error:
-                raise ClipError(Reason.TRUNCATED, f"{path}: frame {name} cannot be read: {error}") from None
-            yield FrameFile(index, time_seconds, name, data)
-
-
-def frame_info(path: Path, limits: DecodeLimits, *, fps: float | None) -> VideoInfo:
-    """Describe a folder or tar of frames; decodes the first one.
-
-    Raises:
-        ClipError: Nothing there, or the first frame is broken or outside the limits.
-    """
-    first = next(frame_files(path, fps=fps, numbered=False))
-    height, width = decode_image(path, first, limits, colour=False).shape[:2]
-    with closing(_open_source(path)) as source:
-        num_frames = len(source.names())
-    rate = DEFAULT_FRAME_FPS if fps is None else fps
-    return VideoInfo(
-        width=width,
-        height=height,
-        fps=rate,
-        duration_seconds=num_frames / rate,
-        num_frames_hint=num_frames,
-        codec="png" if first.name.lower().endswith(".png") else "jpeg",
-        container="frames" if path.is_dir() else "tar",
-        rotation_degrees=0,
-    )
-
-
-def decode_image(path: Path, file: FrameFile, limits: DecodeLimits, *, colour: bool) -> NDArray[np.uint8]:
-    """Decode one frame file, upright by its EXIF tag: uint8 (h, w) full-range grey, or (h, w, 3) RGB.
-
-    Raises:
-        ClipError: Empty, broken, too large or too small.
-    """
-    if not file.data:
-        raise ClipError(Reason.EMPTY_FILE, f"{path}: frame {file.name} is empty (0 bytes)")
-    size = image_size(file.data)
-    if size is not None and size[0] * size[1] > limits.max_pixels:
-        raise ClipError(
-            Reason.TOO_LARGE,
-            f"{path}: frame size must be at most {limits.max_pixels} pixels, got {size[0]}x{size[1]} in {file.name}",
+    def _name(self, place: int) -> str:
+        """Return the name of a file, for a message: those of a tar are not kept."""
+        return (
+            self._index.names[place] if self._archive is None else sorted(_members(self.path), key=natural_key)[place]
         )
-    flags = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
+
+
+def _open_index(path: Path) -> tuple[_Index, IO[bytes] | None]:
     try:
-        image = None if size is None else cv2.imdecode(np.frombuffer(file.data, np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ClipError(Reason.DECODE_ERROR, f"{path}: frame {file.name} is no intact JPEG or PNG; fetch it again")
-    if min(image.shape[:2]) < MIN_SIDE_PX:
-        height, width = image.shape[:2]
-        raise ClipError(
-            Reason.TOO_SMALL,
-            f"{path}: frame sides must be at least {MIN_SIDE_PX} px, got {width}x{height} in {file.name}",
-        )
-    if colour:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return np.asarray(image, dtype=np.uint8)
-
-
-def image_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from a PNG's or JPEG's header without decoding, None where it is neither."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    position = 2
-    while position + 9 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return None
-
-
-def _open_source(path: Path) -> _Source:
-    try:
-        return _Folder(path) if path.is_dir() else _Tar(path)
+        if path.is_dir():
+            names = sorted((entry.name for entry in path.iterdir() if is_frame_name(entry.name)), key=natural_key)
+            return _Index(_numbers(names), np.empty((0, 2), np.int64), tuple(names)), None
+        status = path.stat()
+        return _index_tar(path, status.st_mtime_ns, status.st_size), path.open("rb")
     except FileNotFoundError:
         raise ClipError(Reason.MISSING, f"{path}: does not exist") from None
     except tarfile.TarError as error:
@@ -220,12 +209,25 @@ def _open_source(path: Path) -> _Source:
         raise ClipError(Reason.UNREADABLE, f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _numbers(path: Path, names: list[str]) -> list[int]:
-    numbers = [frame_number(name) for name in names]
-    found = [number for number in numbers if number is not None]
-    increasing = all(a < b for a, b in itertools.pairwise(found))
-    if len(found) < len(names) or not increasing:
-        raise ClipError(
-            Reason.UNSUPPORTED, f"{path}: frame files must be numbered without doubles, like frame_0000000001.jpg"
-        )
-    return found
+@functools.lru_cache(maxsize=_KEPT_INDEXES)
+def _index_tar(path: Path, modified_ns: int, size: int) -> _Index:  # noqa: ARG001
+    """List an archive once per process and state of the file."""
+    members = _members(path)
+    names = sorted(members, key=natural_key)
+    return _Index(_numbers(names), np.array([members[name] for name in names], np.int64).reshape(-1, 2))
+
+
+def _members(path: Path) -> dict[str, tuple[int, int]]:
+    """Return name -> (offset, bytes) of the frames in a tar.
+
+    An archive that is cut off ends the list; reading its last member says so, after the whole ones.
+    """
+    members: dict[str, tuple[int, int]] = {}
+    with tarfile.open(path, mode="r:") as archive, contextlib.suppress(tarfile.TarError):
+        members.update((m.name, (m.offset_data, m.size)) for m in archive if m.isreg() and is_frame_name(m.name))
+    return members
+
+
+def _numbers(names: list[str]) -> NDArray[np.int64]:
+    found = [frame_number(name) for name in names]
+    return np.array([-1 if number is None else min(number, _LARGEST_NUMBER) for number in found], np.int64)

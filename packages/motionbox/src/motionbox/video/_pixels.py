@@ -5,19 +5,50 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import cv2
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+from motionbox.video._decode import RawFrame
+
 _LIMITED_RANGE, _FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 _DEPTHS = (8, 9, 10, 12, 14, 16)
+_GREY_OF_RGB = (9798, 19235, 3735)  # BT.601's weights of red, green and blue times 2**15, as OpenCV rounds them
 
 
-def to_grey(picture: VideoFrame) -> NDArray[np.uint8]:
-    """Return the picture's luma as full-range grey, uint8 (h, w), not rotated.
+class RgbConverter:
+    """Turns the pictures of one source into RGB, reduced while they are converted.
+
+    Keeps libswscale's set-up from picture to picture, in one thread: a converter left to itself starts one for each
+    core of the machine.
+    """
+
+    def __init__(self) -> None:
+        """Set nothing up: the first picture does."""
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: RawFrame, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return an upright picture of the given size by its own colour matrix and range, uint8 (h, w, 3) RGB.
+
+        Smaller sizes are area means of the planes as they were decoded. The array is the picture's own memory where
+        nothing is to be turned.
+        """
+        picture = frame.picture
+        width, height = size_wh[::-1] if frame.turns % 2 else size_wh
+        if (width, height) == (picture.width, picture.height):
+            rgb = self._reformatter.reformat(picture, format="rgb24", threads=1)
+        else:
+            shrinks = width <= picture.width and height <= picture.height
+            way = "AREA" if shrinks else "BILINEAR"
+            rgb = self._reformatter.reformat(picture, width, height, format="rgb24", interpolation=way, threads=1)
+        rows = _plane(rgb, np.dtype(np.uint8), 3 * width)
+        return upright(rows.reshape(height, width, 3), frame)
+
+
+def to_grey(frame: RawFrame) -> NDArray[np.uint8]:
+    """Return the luma of an upright picture as full-range grey, uint8 (h, w) of its own size.
 
     Planar YUV and grey pictures give their luma plane: limited range (16 to 235, at 8 bits) is stretched to 0 to 255,
     full range kept, more than 8 bits rounded to 8. That is the Y' of the video's own colour matrix: equal to RGB ->
@@ -25,29 +56,32 @@ def to_grey(picture: VideoFrame) -> NDArray[np.uint8]:
     colours of BT.709 video the two weightings differ. Other pixel formats go through RGB. A picture that does not say
     its range is limited, unless its format is `yuvj*` or `gray*`, as in FFmpeg.
     """
-    layout = picture.format
+    picture, layout = frame.picture, frame.picture.format
     if not _has_luma_plane(layout):
-        return np.asarray(cv2.cvtColor(to_rgb(picture), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+        return rgb_to_grey(RgbConverter()(frame, frame.size_wh))
     implied = layout.name.startswith(("yuvj", "gray"))
     full = picture.color_range == _FULL_RANGE or (implied and picture.color_range != _LIMITED_RANGE)
     bits = layout.components[0].bits
     table = _range_table(bits, full)
     if bits > 8:
-        codes = _first_plane(picture, np.dtype(">u2" if layout.is_big_endian else "<u2"))
-        return np.asarray(np.take(table, np.minimum(codes, len(table) - 1)), dtype=np.uint8)
-    luma = np.asarray(_first_plane(picture, np.dtype(np.uint8)), dtype=np.uint8)
-    return luma.copy() if full else np.asarray(cv2.LUT(luma, table), dtype=np.uint8)
+        codes = _plane(picture, np.dtype(">u2" if layout.is_big_endian else "<u2"), picture.width)
+        return upright(np.take(table, np.minimum(codes, len(table) - 1)), frame)
+    luma = _plane(picture, np.dtype(np.uint8), picture.width).tobytes()
+    grey = np.frombuffer(luma if full else luma.translate(table.tobytes()), np.uint8)
+    return upright(grey.reshape(picture.height, picture.width), frame)
 
 
-def to_rgb(picture: VideoFrame) -> NDArray[np.uint8]:
-    """Return the picture as RGB by its own colour matrix and range, uint8 (h, w, 3), not rotated."""
-    return np.asarray(picture.to_ndarray(format="rgb24", threads=1), dtype=np.uint8)
+def rgb_to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return uint8 (h, w) full-range grey of an RGB picture, uint8 (h, w, 3), by BT.601's weights."""
+    red, green, blue = (rgb[..., channel] * np.uint32(weight) for channel, weight in enumerate(_GREY_OF_RGB))
+    return np.asarray((red + green + blue + np.uint32(1 << 14)) >> np.uint32(15), np.uint8)
 
 
-def upright(image: NDArray[np.uint8], rotation_degrees: int) -> NDArray[np.uint8]:
-    """Rotate an image counter-clockwise by 0, 90, 180 or 270 degrees."""
-    code = _ROTATIONS.get(rotation_degrees)
-    return image if code is None else np.asarray(cv2.rotate(image, code), dtype=np.uint8)
+def upright(image: NDArray[np.uint8], frame: RawFrame) -> NDArray[np.uint8]:
+    """Mirror and turn an image of a frame, (h, w, ...), until it is upright."""
+    if frame.mirrored:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(np.rot90(image, frame.turns)) if frame.mirrored or frame.turns else image
 
 
 def _has_luma_plane(layout: VideoFormat) -> bool:
@@ -58,10 +92,11 @@ def _has_luma_plane(layout: VideoFormat) -> bool:
     return first.is_luma and first.plane == 0 and first.bits in _DEPTHS and lone and not shifted
 
 
-def _first_plane(picture: VideoFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _plane(picture: VideoFrame, dtype: np.dtype[Any], row_length: int) -> NDArray[Any]:
+    """Return the first plane without the padding of its rows, (height, row_length)."""
     plane = picture.planes[0]
     rows = np.frombuffer(memoryview(plane), dtype=dtype).reshape(-1, plane.line_size // dtype.itemsize)
-    return rows[: picture.height, : picture.width]
+    return rows[: picture.height, :row_length]
 
 
 @functools.cache

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mofo_train.data.decoding.decode import ClipUnreadableError, decode_frames
+from motionbox.errors import ClipError
+from motionbox.video import read_frames_at
 
 FPS, FRAMES = 25, 60
 
@@ -44,30 +45,30 @@ def _positions(frames: NDArray[np.uint8]) -> list[int]:
 @pytest.mark.parametrize("first", [0, 5, 11, 12, 13, 30, 44])
 def test_frames_come_at_their_times_also_after_a_seek(video: Path, first: int) -> None:
     wanted = np.arange(first, first + 16, 3)
-    frames = decode_frames(video, wanted / FPS, short_side_px=256)
+    frames = read_frames_at(video, wanted / FPS, short_side_px=256)
     assert frames.shape == (6, 64, 96, 3)
     assert _positions(frames) == wanted.tolist()
 
 
 def test_repeated_times_repeat_their_frame(video: Path) -> None:
-    frames = decode_frames(video, np.array([2, 2, 3, 3, 3]) / FPS, short_side_px=256)
+    frames = read_frames_at(video, np.array([2, 2, 3, 3, 3]) / FPS, short_side_px=256)
     assert _positions(frames) == [2, 2, 3, 3, 3]
 
 
 def test_large_frames_are_reduced(video: Path) -> None:
-    assert decode_frames(video, np.array([0.0]), short_side_px=32).shape == (1, 32, 48, 3)
+    assert read_frames_at(video, np.array([0.0]), short_side_px=32).shape == (1, 32, 48, 3)
 
 
 def test_numbered_and_counted_frame_folders(tmp_path: Path) -> None:
     for index in range(1, 13):
         picture = Image.fromarray(np.full((16, 16, 3), _grey_of(index), np.uint8))
         picture.save(tmp_path / f"frame_{index}.jpg", quality=100)
-    numbered = decode_frames(tmp_path, np.array([2, 10, 12]) / 60, short_side_px=64, frame_fps=60.0)
+    numbered = read_frames_at(tmp_path, np.array([2, 10, 12]) / 60, short_side_px=64, fps=60.0, numbered=True)
     assert _positions(numbered) == [2, 10, 12]
-    counted = decode_frames(tmp_path, np.array([0, 9, 11]) / 30, short_side_px=64)
+    counted = read_frames_at(tmp_path, np.array([0, 9, 11]) / 30, short_side_px=64)
     assert _positions(counted) == [1, 10, 12]
-    with pytest.raises(ClipUnreadableError, match=r"frame at 0\.500 s"):
-        decode_frames(tmp_path, np.array([0.5]), short_side_px=64)
+    with pytest.raises(ClipError, match=r"frame at 0\.500 s"):
+        read_frames_at(tmp_path, np.array([0.5]), short_side_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +92,9 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def test_numbered_and_counted_frame_tars(frame_tar: Path) -> None:
-    numbered = decode_frames(frame_tar, np.array([2, 10, 10, 12]) / 50, short_side_px=64, frame_fps=50.0)
+    numbered = read_frames_at(frame_tar, np.array([2, 10, 10, 12]) / 50, short_side_px=64, fps=50.0, numbered=True)
     assert _positions(numbered) == [2, 10, 10, 12]
-    counted = decode_frames(frame_tar, np.array([0, 9, 11]) / 30, short_side_px=8)
+    counted = read_frames_at(frame_tar, np.array([0, 9, 11]) / 30, short_side_px=8)
     assert _positions(counted) == [1, 10, 12]
     assert counted.shape == (3, 8, 8, 3)
 
@@ -101,32 +102,32 @@ def test_numbered_and_counted_frame_tars(frame_tar: Path) -> None:
 def test_a_tar_that_was_exchanged_is_read_anew(frame_tar: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.tar"
     shutil.copy(frame_tar, path)
-    assert _positions(decode_frames(path, np.array([0.0]), short_side_px=64)) == [1]
+    assert _positions(read_frames_at(path, np.array([0.0]), short_side_px=64)) == [1]
     with tarfile.open(path, "w") as archive:
         buffer = io.BytesIO()
         Image.fromarray(np.full((16, 16, 3), _grey_of(20), np.uint8)).save(buffer, "PNG")
         _add(archive, "0.png", buffer.getvalue())
-    assert _positions(decode_frames(path, np.array([0.0]), short_side_px=64)) == [20]
+    assert _positions(read_frames_at(path, np.array([0.0]), short_side_px=64)) == [20]
 
 
 def test_broken_tars_are_named(frame_tar: Path, tmp_path: Path) -> None:
-    with pytest.raises(ClipUnreadableError, match=r"P01_01\.tar .*frame at 0\.260 s"):
-        decode_frames(frame_tar, np.array([13 / 50]), short_side_px=64, frame_fps=50.0)
+    with pytest.raises(ClipError, match=r"P01_01\.tar: .*frame at 0\.260 s"):
+        read_frames_at(frame_tar, np.array([13 / 50]), short_side_px=64, fps=50.0, numbered=True)
     torn = tmp_path / "torn.tar"
     torn.write_bytes(frame_tar.read_bytes()[:800])  # the header and a part of frame 3
-    with pytest.raises(ClipUnreadableError, match=r"torn\.tar"):
-        decode_frames(torn, np.array([3 / 50]), short_side_px=64, frame_fps=50.0)
+    with pytest.raises(ClipError, match=r"torn\.tar"):
+        read_frames_at(torn, np.array([3 / 50]), short_side_px=64, fps=50.0, numbered=True)
     no_tar = tmp_path / "none.tar"
     no_tar.write_bytes(b"not a tar")
-    with pytest.raises(ClipUnreadableError, match=r"none\.tar"):
-        decode_frames(no_tar, np.array([0.0]), short_side_px=64)
+    with pytest.raises(ClipError, match=r"none\.tar"):
+        read_frames_at(no_tar, np.array([0.0]), short_side_px=64)
 
 
 def test_unreadable_files_are_named(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(ClipUnreadableError, match="must have frames from"):
-        decode_frames(video, np.array([0.0, 99.0]), short_side_px=64)
-    with pytest.raises(ClipUnreadableError, match=r"none\.mp4 must be a readable"):
-        decode_frames(tmp_path / "none.mp4", np.array([0.0]), short_side_px=64)
+    with pytest.raises(ClipError, match=r"must have a frame at 99\.000 s"):
+        read_frames_at(video, np.array([0.0, 99.0]), short_side_px=64)
+    with pytest.raises(ClipError, match=r"none\.mp4: does not exist"):
+        read_frames_at(tmp_path / "none.mp4", np.array([0.0]), short_side_px=64)
     (tmp_path / "torn.mp4").write_bytes(video.read_bytes()[:1000])
-    with pytest.raises(ClipUnreadableError, match=r"torn\.mp4"):
-        decode_frames(tmp_path / "torn.mp4", np.array([0.0]), short_side_px=64)
+    with pytest.raises(ClipError, match=r"torn\.mp4"):
+        read_frames_at(tmp_path / "torn.mp4", np.array([0.0]), short_side_px=64)

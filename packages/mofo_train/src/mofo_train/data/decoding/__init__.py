@@ -1,1 +1,0 @@
-"""Source media -> chosen frames."""
