@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flow": ("flow", "Write optical flow to files, in place of denseflow."),
     "evaluate": ("evaluate", "Score a store's boxes against annotated hand and object boxes."),
     "bench-boxes": ("bench", "Compare presets on clips with annotated boxes."),
-    "synth": ("synth", "Generate the synthetic kitchen data set."),
+    "synth": ("synth", "Generate a data set with exact truth, drawn or over footage."),
     "demo": ("demo", "Run the whole pipeline on generated videos."),
     "bench": ("bench", "Measure the flow engines: time and accuracy beside OpenCV's."),
 }

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from motionbox.synthetic import NOUNS, VERBS, render_clip, scene
+from motionbox.synthetic import NOUNS, VERBS, compose, render_clip
 from motionbox.synthetic.shapes import Canvas, rounded_box
 
 
@@ -80,8 +80,8 @@ def test_the_box_of_a_sprite_is_that_of_its_pixels(turn):
     card.fill(rounded_box(card.x, card.y, (-1, -0.5, 1, 0.5), 0.01), (200.0, 0.0, 0.0))
     picture = np.zeros((80, 100, 3), np.float32)
     # Poses count from the centre of the first pixel, so this card covers x 25..65 and y 20..40 of the pixel grid.
-    pose = scene._shift(44.5, 29.5) @ scene._turn(turn) @ scene._scale(20)
-    box = scene._box_of(scene._composite(picture, card.sprite(), pose))
+    pose = compose.translation(44.5, 29.5) @ compose.rotation(turn) @ compose.scaling(20)
+    box = compose.box_of(compose.composite(picture, card.sprite(), pose))
     rows, columns = np.nonzero(picture[..., 0] >= 100)
     assert box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     if turn == 0:
@@ -92,15 +92,15 @@ def test_a_sprite_at_the_edge_is_clipped_and_one_outside_has_no_box():
     card = Canvas(-1, -1, 1, 1, 10)
     card.fill(rounded_box(card.x, card.y, (-1, -1, 1, 1), 0.01), (255.0, 255.0, 255.0))
     picture = np.zeros((50, 50, 3), np.float32)
-    half_out = scene._composite(picture, card.sprite(), scene._shift(0, 25) @ scene._scale(10))
-    assert scene._box_of(half_out) == (0, 15, 10, 35)
-    outside = scene._composite(picture, card.sprite(), scene._shift(-30, 25) @ scene._scale(10))
-    assert scene._box_of(outside) == (-1, -1, -1, -1)
+    half_out = compose.composite(picture, card.sprite(), compose.translation(0, 25) @ compose.scaling(10))
+    assert compose.box_of(half_out) == (0, 15, 10, 35)
+    outside = compose.composite(picture, card.sprite(), compose.translation(-30, 25) @ compose.scaling(10))
+    assert compose.box_of(outside) == (-1, -1, -1, -1)
 
 
 def test_a_positive_turn_is_clockwise_on_screen():
     up = np.array([0.0, -1.0, 1.0])
-    np.testing.assert_allclose(scene._turn(np.pi / 2) @ up, [1, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(compose.rotation(np.pi / 2) @ up, [1, 0, 1], atol=1e-12)
 
 
 def test_misuse_is_named():

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from motionbox.cli import main
 from motionbox.commands import synth
 from motionbox.errors import InputError
-from motionbox.synthetic import NOUNS, VERBS, SyntheticConfig, draw_clip, plan_clips, write_dataset, writer
+from motionbox.synthetic import NOUNS, VERBS, SyntheticConfig, draw_clip, plan_clips, set_folder, write_dataset
 
 SMALL = SyntheticConfig(num_clips=4, seed=5)
 
@@ -134,14 +134,14 @@ def test_a_killed_run_is_completed_by_the_next(tmp_path, small_set):
 
 
 def test_a_run_killed_while_publishing_is_completed(tmp_path, small_set, monkeypatch):
-    real = writer._write_atomically
+    real = set_folder.write_atomically
 
     def dies(path, content):
-        if path.name == writer.MARKER:
+        if path.name == set_folder.MARKER:
             raise KeyboardInterrupt
         real(path, content)
 
-    monkeypatch.setattr(writer, "_write_atomically", dies)
+    monkeypatch.setattr(set_folder, "write_atomically", dies)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "set", SMALL)
     monkeypatch.undo()

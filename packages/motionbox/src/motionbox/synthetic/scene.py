@@ -10,18 +10,27 @@ from numpy.typing import NDArray
 
 from motionbox.synthetic.actions import ActionTracks, action_tracks, smooth_walk
 from motionbox.synthetic.background import draw_table
+from motionbox.synthetic.compose import (
+    Matrix,
+    PlacedMask,
+    box_of,
+    composite,
+    darken,
+    rotation,
+    scaling,
+    soft_shadow,
+    translation,
+)
 from motionbox.synthetic.hand import draw_hand
 from motionbox.synthetic.props import CLUTTER, NOUNS, Prop, draw_clutter, draw_prop
 from motionbox.synthetic.shapes import Plane, Sprite
 
-Matrix = NDArray[np.float64]
 Boxes = NDArray[np.int16]
 
 _MARGIN = 0.3  # of the width: table drawn beyond the frame, for the camera to move over
 _SUPERSAMPLE = 1.4  # texture pixels per frame pixel
 _LIFT_SHARE = 0.24  # of the height: how far up the picture a lifted object goes
 _SHADOW = np.array([0.045, 0.06])  # of the width, per unit of height above the table
-_ABSENT = (-1, -1, -1, -1)
 
 
 @dataclass(frozen=True)
@@ -129,15 +138,7 @@ def _set_stage(noun: str, width: int, height: int, tracks: ActionTracks, rng: np
 
 
 def _with_shadows(sprite: Sprite) -> _Layer:
-    return _Layer(sprite, _shadow(sprite, 0.1), _shadow(sprite, 0.3))
-
-
-def _shadow(sprite: Sprite, blur_units: float) -> Sprite:
-    """Return a sprite's silhouette, blurred; drawn at half resolution because it is soft anyway."""
-    pad = round(3 * blur_units * sprite.px_per_unit)
-    alpha = cv2.copyMakeBorder(sprite.rgba[..., 3], pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
-    blurred = cv2.GaussianBlur(alpha, (0, 0), blur_units * sprite.px_per_unit)
-    return Sprite(np.asarray(blurred, np.float32), (sprite.origin[0] + pad, sprite.origin[1] + pad), sprite.px_per_unit)
+    return _Layer(sprite, soft_shadow(sprite, 0.1), soft_shadow(sprite, 0.3))
 
 
 def _set_table(
@@ -147,7 +148,7 @@ def _set_table(
     margin = _MARGIN * width
     shape = (round((width + 2 * margin) * _SUPERSAMPLE), round((height + 2 * margin) * _SUPERSAMPLE))
     table = draw_table(*shape, width * _SUPERSAMPLE, rng)
-    to_table = _scale(_SUPERSAMPLE) @ _shift(margin, margin)
+    to_table = scaling(_SUPERSAMPLE) @ translation(margin, margin)
     path = np.stack([tracks.x * width, tracks.y * height - _LIFT_SHARE * height * tracks.height], axis=1)
     extras: list[str] = [CLUTTER[kind] for kind in rng.integers(len(CLUTTER), size=rng.integers(2, 6))]
     others = [other for other in NOUNS if other != noun]
@@ -157,7 +158,12 @@ def _set_table(
         spot = rng.uniform((-0.15, -0.15), (1.15, 1.15)) * (width, height)
         if np.hypot(*(path - spot).T).min() < 2.3 * unit_px:
             continue
-        pose = to_table @ _shift(*spot) @ _turn(rng.uniform(0, 2 * np.pi)) @ _scale(unit_px * rng.uniform(0.8, 1.0))
+        pose = (
+            to_table
+            @ translation(*spot)
+            @ rotation(rng.uniform(0, 2 * np.pi))
+            @ scaling(unit_px * rng.uniform(0.8, 1.0))
+        )
         if kind in CLUTTER:
             _lay(table, _with_shadows(draw_clutter(kind, unit_px * _SUPERSAMPLE, rng)), pose, width)
         else:
@@ -169,8 +175,8 @@ def _set_table(
 
 def _lay(table: Plane, layer: _Layer, pose: Matrix, width: int) -> None:
     offset = _SHADOW * width * _SUPERSAMPLE * 0.25
-    _darken(table, layer.near, _shift(*offset) @ pose, 0.4)
-    _composite(table, layer.sprite, pose)
+    darken(table, layer.near, translation(*offset) @ pose, 0.4)
+    composite(table, layer.sprite, pose)
 
 
 def _draw_frame(
@@ -178,111 +184,53 @@ def _draw_frame(
 ) -> tuple[Plane, tuple[int, ...], tuple[int, ...]]:
     """Draw one frame; returns the picture (H, W, 3) float32 and the boxes of hand and object."""
     margin = _MARGIN * width
-    from_table = camera @ _shift(-margin, -margin) @ _scale(1 / _SUPERSAMPLE)
+    from_table = camera @ translation(-margin, -margin) @ scaling(1 / _SUPERSAMPLE)
     picture = np.asarray(
         cv2.warpAffine(stage.table, from_table[:2], (width, height), borderMode=cv2.BORDER_REFLECT), np.float32
     )
     lift, opening, turn = float(tracks.height[index]), float(tracks.lid[index]), float(tracks.turn[index])
-    spot = _shift(tracks.x[index] * width, tracks.y[index] * height)
+    spot = translation(tracks.x[index] * width, tracks.y[index] * height)
     shaky = tracks.tremor[index] * width * min(1.0, 5 * lift)
-    raised = _shift(shaky[0], shaky[1] - _LIFT_SHARE * height * lift)
-    own = _turn(stage.angle + turn) @ _scale(stage.unit_px * (1 + 0.16 * lift))
+    raised = translation(shaky[0], shaky[1] - _LIFT_SHARE * height * lift)
+    own = rotation(stage.angle + turn) @ scaling(stage.unit_px * (1 + 0.16 * lift))
     pose = camera @ raised @ spot @ own
-    cast = camera @ _shift(*(_SHADOW * width * (0.2 + lift))) @ spot @ own
+    cast = camera @ translation(*(_SHADOW * width * (0.2 + lift))) @ spot @ own
     lid_move = stage.prop.lid_transform(opening)
     lid = _Layer(stage.prop.lid_face(opening), stage.lid.near, stage.lid.far)
     _cast_shadow(picture, stage.body, cast, lift)
     _cast_shadow(picture, lid, cast @ lid_move, lift)
-    body_mask = _composite(picture, stage.body.sprite, pose)
+    body_mask = composite(picture, stage.body.sprite, pose)
     if opening > 0:
-        _darken(picture, lid.near, camera @ _shift(*(_SHADOW * width * 0.2)) @ raised @ spot @ own @ lid_move, 0.25)
-    lid_mask = _composite(picture, lid.sprite, pose @ lid_move)
+        darken(picture, lid.near, camera @ translation(*(_SHADOW * width * 0.2)) @ raised @ spot @ own @ lid_move, 0.25)
+    lid_mask = composite(picture, lid.sprite, pose @ lid_move)
     hand_mask = _draw_hand_on(picture, stage, tracks, camera, raised @ spot @ own @ lid_move, index)
-    return picture, _box_of(hand_mask), _box_of(body_mask, lid_mask)
+    return picture, box_of(hand_mask), box_of(body_mask, lid_mask)
 
 
 def _draw_hand_on(
     picture: Plane, stage: _Stage, tracks: ActionTracks, camera: Matrix, grip_pose: Matrix, index: int
-) -> tuple[int, int, NDArray[np.bool_]] | None:
+) -> PlacedMask | None:
     """Draw the hand that holds the lid's grip, or comes towards it; returns its mask."""
     lift = float(tracks.height[index])
     contact = grip_pose @ np.array([*stage.prop.grip, 1.0])
     arm_angle = stage.arm_angle + 0.45 * float(tracks.turn[index])
     away = stage.exit_px * float(tracks.reach[index])
     shaky = tracks.tremor[index] * picture.shape[1] * max(0.0, 1 - 5 * lift)  # in the air the grip shakes already
-    spot = _shift(shaky[0] - away * np.sin(arm_angle), shaky[1] + away * np.cos(arm_angle)) @ _shift(*contact[:2])
-    own = _turn(arm_angle) @ _scale(stage.hand_unit_px * (1 + 0.16 * lift))
+    spot = translation(shaky[0] - away * np.sin(arm_angle), shaky[1] + away * np.cos(arm_angle)) @ translation(
+        *contact[:2]
+    )
+    own = rotation(arm_angle) @ scaling(stage.hand_unit_px * (1 + 0.16 * lift))
     shadow = _SHADOW * picture.shape[1] * (0.35 + lift) + (0, _LIFT_SHARE * picture.shape[0] * lift)
-    _cast_shadow(picture, stage.hand, camera @ _shift(*shadow) @ spot @ own, 0.4 + 0.6 * lift)
-    return _composite(picture, stage.hand.sprite, camera @ spot @ own)
+    _cast_shadow(picture, stage.hand, camera @ translation(*shadow) @ spot @ own, 0.4 + 0.6 * lift)
+    return composite(picture, stage.hand.sprite, camera @ spot @ own)
 
 
 def _cast_shadow(picture: Plane, layer: _Layer, pose: Matrix, lift: float) -> None:
     soft = min(1.0, lift)
     if soft < 1:
-        _darken(picture, layer.near, pose, 0.42 * (1 - soft))
+        darken(picture, layer.near, pose, 0.42 * (1 - soft))
     if soft > 0:
-        _darken(picture, layer.far, pose, 0.34 * soft)
-
-
-def _warp(sprite: Sprite, pose: Matrix, shape: tuple[int, int]) -> tuple[int, int, Plane] | None:
-    """Warp a sprite into the part of the picture that it covers; None where it is outside."""
-    height, width = sprite.rgba.shape[:2]
-    matrix = pose @ _scale(1 / sprite.px_per_unit) @ _shift(-sprite.origin[0], -sprite.origin[1])
-    corners = matrix[:2] @ np.array([[-1, width, -1, width], [-1, -1, height, height], [1, 1, 1, 1]])
-    left, top = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, (shape[1], shape[0]))
-    if left >= right or top >= bottom:
-        return None
-    local = (_shift(-left, -top) @ matrix)[:2]
-    patch = cv2.warpAffine(sprite.rgba, local, (int(right - left), int(bottom - top)))
-    return int(left), int(top), np.asarray(patch, np.float32)
-
-
-def _composite(picture: Plane, sprite: Sprite, pose: Matrix) -> tuple[int, int, NDArray[np.bool_]] | None:
-    """Draw a sprite; returns the position and mask of its pixels that are at least half covered."""
-    warped = _warp(sprite, pose, picture.shape[:2])
-    if warped is None:
-        return None
-    left, top, patch = warped
-    region = picture[top : top + patch.shape[0], left : left + patch.shape[1]]
-    region *= 1 - patch[..., 3:]
-    region += patch[..., :3]
-    return left, top, patch[..., 3] >= 0.5
-
-
-def _darken(picture: Plane, shadow: Sprite, pose: Matrix, strength: float) -> None:
-    warped = _warp(shadow, pose, picture.shape[:2])
-    if warped is not None:
-        left, top, patch = warped
-        picture[top : top + patch.shape[0], left : left + patch.shape[1]] *= (1 - strength * patch)[..., None]
-
-
-def _box_of(*masks: tuple[int, int, NDArray[np.bool_]] | None) -> tuple[int, ...]:
-    """Return the bounding box of masks, xyxy half-open; -1 four times where nothing is in the picture."""
-    boxes = []
-    for mask in masks:
-        if mask is not None and mask[2].any():
-            left, top, inside = mask
-            columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
-            boxes.append((left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1))
-    if not boxes:
-        return _ABSENT
-    stacked = np.array(boxes)
-    return (*map(int, stacked[:, :2].min(axis=0)), *map(int, stacked[:, 2:].max(axis=0)))
-
-
-def _shift(x: float, y: float) -> Matrix:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
-
-
-def _scale(factor: float) -> Matrix:
-    return np.diag([factor, factor, 1.0])
-
-
-def _turn(radians: float) -> Matrix:
-    cosine, sine = np.cos(radians), np.sin(radians)
-    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
+        darken(picture, layer.far, pose, 0.34 * soft)
 
 
 def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Generator, *, moving: bool) -> list[Matrix]:
@@ -296,10 +244,11 @@ def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Genera
     path = time[:, None] * slope + sway * np.sin(phase + 2 * np.pi * rate * time[:, None]) + jitter
     if not moving:
         path = np.zeros_like(path)
-    centre = _shift(width / 2, height / 2)
-    back = _shift(-width / 2, -height / 2)
+    centre = translation(width / 2, height / 2)
+    back = translation(-width / 2, -height / 2)
     return [
-        centre @ _shift(pan_x, pan_y) @ _turn(roll) @ _scale(1.04 + zoom) @ back for pan_x, pan_y, roll, zoom in path
+        centre @ translation(pan_x, pan_y) @ rotation(roll) @ scaling(1.04 + zoom) @ back
+        for pan_x, pan_y, roll, zoom in path
     ]
 
 

@@ -1,0 +1,308 @@
+"""Write a set of clips over real footage: videos, labels, boxes and an exact mask of every frame."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial as partial_of
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from motionbox.errors import ClipError, InputError
+from motionbox.inputs.folder import find_media
+from motionbox.synthetic.footage import (
+    MIN_SIDE_PX,
+    Stage,
+    camera_path,
+    check_footage,
+    find_stages,
+    measure_look,
+    read_stage,
+    stage_of_json,
+    to_and_fro,
+)
+from motionbox.synthetic.overlay import OverlaidClip, overlay
+from motionbox.synthetic.set_folder import (
+    SetFolder,
+    draw_all,
+    frame_label,
+    read_json,
+    write_atomically,
+    write_boxes,
+    write_csv,
+)
+from motionbox.video.encode import encode_video
+
+FORMAT_VERSION = 1
+_PARTS = ("videos", "masks", "annotations.csv", "boxes.json")
+_SECONDS = (3.0, 4.0)
+_PLAN_STREAM, _CLIP_STREAM = 2, 3  # other random numbers than those of the drawn set
+_VALIDATION_EVERY = 3  # videos
+_KEYFRAME_INTERVAL = 24
+
+
+@dataclass(frozen=True)
+class FootageConfig:
+    """What decides the content of a set over footage.
+
+    Attributes:
+        footage: Folder of videos, or of folders of frames.
+        num_clips: Clips in all.
+        seed: Another seed gives other clips over the same footage.
+    """
+
+    footage: Path
+    num_clips: int = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FootageClip:
+    """One clip before it is drawn.
+
+    Attributes:
+        index: Position in the set, from 0.
+        split: `train` or `validation`, by video.
+        stage: Where it plays.
+        first: Frame of the stage with which it begins.
+        num_frames: Frames.
+    """
+
+    index: int
+    split: str
+    stage: Stage
+    first: int
+    num_frames: int
+
+    @property
+    def clip_id(self) -> str:
+        """Name of the clip."""
+        return f"{self.index:05d}"
+
+    @property
+    def path(self) -> str:
+        """Path of the video below the root."""
+        return f"videos/{self.clip_id}.mp4"
+
+
+@dataclass(frozen=True)
+class FootageSet:
+    """A complete set on disk.
+
+    Attributes:
+        num_clips: Its clips.
+        num_drawn: How many of them this call drew.
+        num_videos: Videos of the footage that serve.
+        passed_over: Videos that do not, with the reason.
+    """
+
+    num_clips: int
+    num_drawn: int
+    num_videos: int
+    passed_over: list[str]
+
+
+def write_footage_set(
+    root: str | Path,
+    config: FootageConfig,
+    *,
+    num_workers: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> FootageSet:
+    """Write a set over footage, or find it there.
+
+    Args:
+        root: New or empty folder; one that holds this set complete is reused, one that holds it partly is completed.
+        config: What to draw.
+        num_workers: Processes that draw.
+        progress: Called with (what is being done, done, in all).
+
+    Raises:
+        InputError: The footage holds nothing that serves, the folder holds something else, or cannot be written.
+    """
+    check_footage(config.footage)
+    root, media = Path(root), find_media(config.footage)
+    parameters = {"format": "motionbox-footage", "version": FORMAT_VERSION, **_identity(config, media)}
+    folder = SetFolder(root, parameters, _PARTS)
+    paths = [*_PARTS[2:], *(f"videos/{index:05d}.mp4" for index in range(config.num_clips))]
+    if folder.is_complete(paths):
+        found = read_json(root / "synthetic.json")
+        return FootageSet(config.num_clips, 0, found["num_videos"], found["passed_over"])
+    try:
+        partial = folder.open_partial(("videos", "masks", "clips"))
+        stages, passed_over = _stages(partial, config.footage, media, num_workers, progress)
+        plans = plan_footage(config, stages)
+        sidecars = {plan.clip_id: partial / "clips" / f"{plan.clip_id}.boxes.json" for plan in plans}
+        missing = [plan for plan in plans if not sidecars[plan.clip_id].is_file()]
+        drawing = draw_all(partial_of(_draw_one, partial, config), missing, num_workers)
+        for done, _ in enumerate(drawing, start=len(plans) - len(missing) + 1):
+            if progress is not None:
+                progress("Drawing clips", done, len(plans))
+        rows = [read_json(partial / "clips" / f"{plan.clip_id}.row.json") for plan in plans]
+        write_csv(partial / "annotations.csv", rows)
+        write_boxes(partial / "boxes.json", sidecars)
+        folder.publish({"num_videos": len(stages), "passed_over": passed_over})
+    except OSError as error:
+        raise InputError(f"cannot write the generated data set to {root}: {error}; choose another folder") from error
+    return FootageSet(len(plans), len(missing), len(stages), passed_over)
+
+
+def _identity(config: FootageConfig, media: list[str]) -> dict[str, Any]:
+    """Return what decides the set: the seed, and which files the footage has with how many bytes."""
+    files = {name: _num_bytes(config.footage / name) for name in media}
+    return {"num_clips": config.num_clips, "seed": config.seed, "footage": files}
+
+
+def _num_bytes(path: Path) -> int:
+    return sum(entry.stat().st_size for entry in path.iterdir()) if path.is_dir() else path.stat().st_size
+
+
+def _stages(
+    partial: Path,
+    footage: Path,
+    media: list[str],
+    num_workers: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[list[list[Stage]], list[str]]:
+    """Return the stages of each video that has some, and of the others why not; looked for once per folder."""
+    if not media:
+        raise InputError(f"footage folder {footage} holds no video, frame folder or frame tar; check --footage")
+    known = [partial / "clips" / f"footage-{position:05d}.json" for position in range(len(media))]
+    missing = [(name, file) for name, file in zip(media, known, strict=True) if not file.is_file()]
+    looking = draw_all(partial_of(_look_for_stages, footage), missing, num_workers)
+    for done, _ in enumerate(looking, start=len(media) - len(missing) + 1):
+        if progress is not None:
+            progress("Looking at footage", done, len(media))
+    stages, passed_over = [], []
+    for name, file in zip(media, known, strict=True):
+        found = read_json(file)
+        if found["stages"]:
+            stages.append([stage_of_json(fields) for fields in found["stages"]])
+        else:
+            passed_over.append(f"{name}: {found['reason']}")
+    if not stages:
+        more = f" ({len(passed_over) - 1} more)" if len(passed_over) > 1 else ""
+        raise InputError(f"footage folder {footage} has no video to lay things over: {passed_over[0]}{more}")
+    return stages, passed_over
+
+
+def _look_for_stages(footage: Path, work: tuple[str, Path]) -> None:
+    name, file = work
+    reason = f"too short, smaller than {MIN_SIDE_PX} px or full of things that move"
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        stages = find_stages(footage, name)
+    except ClipError as error:
+        stages, reason = [], str(error).removeprefix(f"{footage / name}: ")
+    finally:
+        cv2.setNumThreads(threads)
+    found = {"stages": [stage.to_json() for stage in stages], "reason": reason}
+    write_atomically(file, json.dumps(found).encode())
+
+
+def plan_footage(config: FootageConfig, stages: list[list[Stage]]) -> list[FootageClip]:
+    """Lay out a set: every video in turn, every third for validation, stages and beginnings at random."""
+    rng = np.random.default_rng([_PLAN_STREAM, config.seed])
+    order = rng.permutation(len(stages))
+    plans = []
+    for index in range(config.num_clips):
+        video = int(order[index % len(stages)])
+        choices = stages[video]
+        stage = choices[rng.integers(len(choices))]
+        split = "validation" if video % _VALIDATION_EVERY == _VALIDATION_EVERY - 1 else "train"
+        num_frames = max(2, round(float(rng.uniform(*_SECONDS)) * stage.fps))
+        plans.append(FootageClip(index, split, stage, int(rng.integers(2 * stage.num_frames - 2)), num_frames))
+    return plans
+
+
+def draw_footage_clip(plan: FootageClip, config: FootageConfig) -> OverlaidClip:
+    """Draw a planned clip: the pixels before encoding, the same for the same seed and footage."""
+    footage = read_stage(config.footage, plan.stage)
+    indices = to_and_fro(len(footage), plan.num_frames, plan.first)
+    path = camera_path(footage)[indices]
+    camera = path @ np.linalg.inv(path[0])
+    look = measure_look(footage[len(footage) // 2])
+    rng = np.random.default_rng([_CLIP_STREAM, config.seed, plan.index])
+    return overlay(footage[indices], camera, look, plan.stage.fps, rng)
+
+
+def _draw_one(partial: Path, config: FootageConfig, plan: FootageClip) -> None:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        clip = draw_footage_clip(plan, config)
+    finally:
+        cv2.setNumThreads(threads)
+    video = io.BytesIO()
+    options = {"crf": str(_crf(config.footage / plan.stage.path)), "preset": "veryfast", "bf": "0"}
+    encode_video(
+        video, clip.frames, plan.stage.fps, container="mp4", options=options, keyframe_interval=_KEYFRAME_INTERVAL
+    )
+    write_atomically(partial / plan.path, video.getvalue())
+    write_masks(partial / "masks" / plan.clip_id, clip.masks)
+    write_atomically(partial / "clips" / f"{plan.clip_id}.row.json", json.dumps(_row(plan, clip)).encode())
+    boxes = json.dumps(_labels(plan, clip), separators=(",", ":")).encode()
+    write_atomically(partial / "clips" / f"{plan.clip_id}.boxes.json", boxes)
+
+
+def write_masks(folder: Path, masks: NDArray[np.bool_]) -> None:
+    """Write (T, H, W) masks as PNG files of 0 and 255, `000000.png` for the first frame."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, mask in enumerate(masks):
+        picture = mask.astype(np.uint8) * 255
+        write_atomically(
+            folder / f"{index:06d}.png", cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+        )
+
+
+def _crf(path: Path) -> int:
+    """Return x264's quality for about the compression of the footage; pictures kept one by one count as good."""
+    if path.is_dir() or path.suffix.lower() == ".tar":
+        return 20
+    from motionbox.video import probe
+
+    info = probe(path)
+    if not info.duration_seconds:
+        return 23
+    bits = path.stat().st_size * 8 / (info.width * info.height * info.fps * info.duration_seconds)
+    return int(np.clip(round(23 - 4 * np.log2(max(bits, 1e-3) / 0.12)), 18, 31))
+
+
+def _labels(plan: FootageClip, clip: OverlaidClip) -> list[dict[str, Any]]:
+    roles = ["object hand" if name == "hand" else f"object {position}" for position, name in enumerate(clip.names)]
+    tracks = [boxes.tolist() for boxes in clip.boxes]
+    return [
+        frame_label(
+            plan.clip_id,
+            index,
+            [(name, role, track[index]) for name, role, track in zip(clip.names, roles, tracks, strict=True)],
+        )
+        for index in range(plan.num_frames)
+    ]
+
+
+def _row(plan: FootageClip, clip: OverlaidClip) -> dict[str, Any]:
+    height, width = clip.frames.shape[1:3]
+    return {
+        "clip_id": plan.clip_id,
+        "path": plan.path,
+        "split": plan.split,
+        "verb": clip.action,
+        "noun": clip.names[0],
+        "num_frames": plan.num_frames,
+        "fps": round(plan.stage.fps, 4),
+        "width": width + width % 2,
+        "height": height + height % 2,
+        "footage": plan.stage.path,
+        "footage_own_motion": plan.stage.own_motion,
+        "camera_px_per_frame": round(plan.stage.camera_px, 3),
+        "moving_frames": round(float(clip.moves.mean()), 3),
+        "mask_share": round(float(clip.masks.mean()), 4),
+    }
