@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, InputError
-from motionbox.inputs.folder import find_media
+from motionbox.inputs.scan import find_media
 from motionbox.synthetic.footage import (
     MIN_SIDE_PX,
     Stage,
