@@ -60,7 +60,7 @@ def _draw(out: Path, num_clips: int, seed: int, camera_motion: bool, num_workers
 
 
 def _lay_over(out: Path, footage: Path, num_clips: int, seed: int, num_workers: int) -> None:
-    from motionbox.synthetic.footage_set import FootageConfig, write_footage_set
+    from motionbox.synthetic.over_footage import FootageConfig, write_footage_set
 
     with _progress() as show:
         dataset = write_footage_set(

@@ -14,9 +14,10 @@ from motionbox.cli import main
 from motionbox.commands import synth
 from motionbox.errors import InputError
 from motionbox.scoring.box_metrics import load_json, parse_clips
-from motionbox.synthetic import footage as footage_module
-from motionbox.synthetic.cutouts import draw_thing
-from motionbox.synthetic.footage import (
+from motionbox.synthetic.over_footage import stages as footage_module
+from motionbox.synthetic.over_footage.cutouts import draw_thing
+from motionbox.synthetic.over_footage.overlay import overlay
+from motionbox.synthetic.over_footage.stages import (
     Look,
     camera_path,
     camera_step,
@@ -25,8 +26,7 @@ from motionbox.synthetic.footage import (
     read_stage,
     to_and_fro,
 )
-from motionbox.synthetic.footage_set import FootageConfig, plan_footage, write_footage_set
-from motionbox.synthetic.overlay import overlay
+from motionbox.synthetic.over_footage.writer import FootageConfig, plan_footage, write_footage_set
 from motionbox.video.encode import encode_video
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

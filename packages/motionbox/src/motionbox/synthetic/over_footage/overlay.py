@@ -22,9 +22,9 @@ from motionbox.synthetic.compose import (
     soft_shadow,
     translation,
 )
-from motionbox.synthetic.cutouts import Thing, draw_thing, lay_over, matched
-from motionbox.synthetic.footage import Look
 from motionbox.synthetic.hand import draw_hand
+from motionbox.synthetic.over_footage.cutouts import Thing, draw_thing, lay_over, matched
+from motionbox.synthetic.over_footage.stages import Look
 from motionbox.synthetic.shapes import Plane, Sprite
 
 _SUB_FRAMES = 5  # moments of an exposure

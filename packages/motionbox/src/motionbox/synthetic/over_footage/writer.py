@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, InputError
-from motionbox.inputs.scan import find_media
-from motionbox.synthetic.footage import (
+from motionbox.inputs.folder.scan import find_media
+from motionbox.synthetic.over_footage.overlay import OverlaidClip, overlay
+from motionbox.synthetic.over_footage.stages import (
     MIN_SIDE_PX,
     Stage,
     camera_path,
@@ -27,7 +28,6 @@ from motionbox.synthetic.footage import (
     stage_of_json,
     to_and_fro,
 )
-from motionbox.synthetic.overlay import OverlaidClip, overlay
 from motionbox.synthetic.set_folder import (
     SetFolder,
     draw_all,
