@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 import mofo_train.cli
 import motionbox.cli
 from motionbox.config import preset_names
+from motionbox.errors import InputError, refuse_urls
 
 GROUPS: dict[str, click.Group] = {"motionbox": motionbox.cli.cli, "mofo-train": mofo_train.cli.cli}
 MODULES = {"motionbox": "motionbox", "mofo-train": "mofo_train"}
@@ -101,3 +103,80 @@ def test_the_shell_completes_options_and_presets() -> None:
         "ssv2_pretrain_vitb_mofo",
         "ssv2_pretrain_vitb_videomae",
     ]
+
+
+URLS = [
+    ("motionbox", "extract", "--store", "s3://bucket/x"),
+    ("motionbox", "extract", "--data-root=gs://bucket/x"),
+    ("motionbox", "status", "az://account/container"),
+    ("motionbox", "show", "hdfs://node:9000/x", "clip", "-o", "a.mp4"),
+    ("motionbox", "import-list", "https://host/train.csv", "--data-root", "."),
+    ("motionbox", "flow", "file:///data/a.mp4", "-o", "out"),
+    ("mofo-train", "pretrain", "--store", "s3://bucket/x"),
+    ("mofo-train", "finetune", "--data-root", "abfss://c@a.dfs.core.windows.net/x"),
+    ("mofo-train", "evaluate", "--set", "data.root=s3://bucket/x"),
+    ("mofo-train", "convert", "S3://bucket/weights.pth", "out.pth"),
+]
+MAINS = {"motionbox": motionbox.cli.main, "mofo-train": mofo_train.cli.main}
+
+
+@pytest.mark.parametrize("words", URLS, ids=" ".join)
+def test_a_url_where_a_path_belongs_is_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        MAINS[words[0]](words[1:])
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{words[0]}: error: a path must be local, got '")
+    assert line.endswith("object storage is not supported yet: mount it or copy it here")
+
+
+def test_urls_are_refused_wherever_a_path_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("s3://bucket/x", Path("s3://bucket/x")):  # a Path has lost a slash
+        with pytest.raises(InputError, match="a path must be local, got 's3:/"):
+            motionbox.open_store(path)
+        with pytest.raises(InputError, match="a path must be local, got 's3:/"):
+            motionbox.load_manifest("folder", path)
+    monkeypatch.setenv("MOTIONBOX_DATA", "s3://bucket")
+    with pytest.raises(SystemExit) as stop:
+        motionbox.cli.main(["extract", "--workers", "0"])
+    assert stop.value.code == 2
+
+
+def test_addresses_of_clusters_and_names_with_colons_are_no_urls() -> None:
+    refuse_urls(["extract", "--ray-address", "ray://head:10001", "--ray-address=ray://head:10001"])
+    refuse_urls(["C:\\videos\\a.mp4", "C:/videos/a.mp4", "a:b", "take 2: a//b.mp4", "--set", "x=1", "//host/share"])
+    with pytest.raises(InputError, match="'ray://head'"):
+        refuse_urls(["--store", "ray://head"])
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_names_that_the_terminal_cannot_show_are_written_with_escapes(program: str) -> None:
+    code = f"from {MODULES[program]}.cli import main; main()"
+    words = {"motionbox": ["status", "Türe"], "mofo-train": ["pretrain", "--store", "Türe"]}[program]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "\udcff"], env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_a_reader_that_goes_away_ends_the_command_without_a_word(program: str) -> None:
+    code = f"from {MODULES[program]}.cli import main; input(); main(['--help'])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write("go\n")
+        process.stdin.close()
+        assert process.stderr.read() == ""

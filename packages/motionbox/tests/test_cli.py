@@ -64,3 +64,11 @@ def test_a_missing_module_of_no_extra_is_not_hidden(tmp_path: Path) -> None:
 def test_an_unknown_command_and_option_exit_2() -> None:
     assert run_cli("extrakt").returncode == 2
     assert run_cli("extract", "--no-such-option").returncode == 2
+
+
+def test_a_disk_that_fails_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    result = run_cli("synth", "-o", str(tmp_path / "taken" / "data"))
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert str(tmp_path / "taken") in result.stderr

@@ -13,7 +13,7 @@ import click
 
 from mofo_train import __version__
 from mofo_train.errors import ExitCode, MofoTrainError
-from motionbox.errors import MotionBoxError
+from motionbox.errors import MotionBoxError, describe_os_error, refuse_urls, show_any_text
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
@@ -75,6 +75,8 @@ def interruptible() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a `MofoTrainError`, or a file that cannot be written, becomes one line on stderr."""
     try:
+        show_any_text()
+        refuse_urls(sys.argv[1:] if argv is None else argv)
         with interruptible():
             code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
     except click.ClickException as error:
@@ -88,8 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:  # what nobody foresaw: a full disk under a log, a folder of somebody else's
         if error.errno is None:
             raise
-        where = "" if error.filename is None else f"{error.filename} "
-        click.echo(f"mofo-train: error: {where}must be readable and writable, got: {error.strerror}", err=True)
+        click.echo(f"mofo-train: error: {describe_os_error(error)}", err=True)
         sys.exit(ExitCode.USAGE)
     except RuntimeError as error:
         # PyTorch's, known by name: importing it takes longer than most commands.

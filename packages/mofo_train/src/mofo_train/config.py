@@ -271,7 +271,7 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
         hint = f"did you mean {near[0]!r}?" if near else f"recipes: {', '.join(recipe_names())}"
         raise ConfigError(f"recipe must be a recipe's name or a .toml file, got {str(recipe)!r}; {hint}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors put marks first
     except FileNotFoundError:
         raise ConfigError(f"recipe {path} does not exist; recipes: {', '.join(recipe_names())}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from motionbox import __version__
-from motionbox.errors import ExitCode, MotionBoxError
+from motionbox.errors import ExitCode, MotionBoxError, describe_os_error, refuse_urls, show_any_text
 from motionbox.signals import interrupted_by_signals
 
 # Command -> (module of motionbox.commands, one-line help); its function there has its name. The help stands here so
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments; None: those of this process, which ends with the command.
     """
     try:
+        show_any_text()
+        refuse_urls(sys.argv[1:] if argv is None else argv)
         with interrupted_by_signals(last=argv is None):
             code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
     except click.ClickException as error:
@@ -93,5 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         remedy = f"pip install 'motionbox[{extra}]'"
         click.echo(f"motionbox: error: {error.name} is not installed, and this command needs it: {remedy}", err=True)
+        sys.exit(ExitCode.USAGE)
+    except OSError as error:  # what nobody foresaw: a full disk under a picture, a folder of somebody else's
+        if error.errno is None:
+            raise
+        click.echo(f"motionbox: error: {describe_os_error(error)}", err=True)
         sys.exit(ExitCode.USAGE)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)

@@ -6,7 +6,10 @@ store, never the end of a run.
 
 from __future__ import annotations
 
+import io
 import re
+import sys
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from pathlib import PurePath
 
@@ -43,6 +46,34 @@ def refuse_url(path: str | PurePath) -> None:
         raise InputError(
             f"a path must be local, got {str(path)!r}; object storage is not supported yet: mount it or copy it here"
         )
+
+
+def refuse_urls(arguments: Sequence[str]) -> None:
+    """Refuse a command line with a URL where a path belongs: anywhere but as the address of a Ray cluster.
+
+    Raises:
+        InputError: It has one, as an argument or as an option's value.
+    """
+    before = ""
+    for argument in arguments:
+        option, _, value = argument.partition("=")
+        if "--ray-address" not in (option, before):
+            refuse_url(argument)
+            refuse_url(value)
+        before = argument
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return one line about a file that could not be read or written."""
+    where = "" if error.filename is None else f"{error.filename} "
+    return f"{where}must be readable and writable, got: {error.strerror or error}"
+
+
+def show_any_text() -> None:
+    """Have names that the terminal's encoding lacks written with escapes, where Python would end in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class FlowError(InputError):

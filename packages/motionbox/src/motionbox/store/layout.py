@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motionbox.errors import StoreError
+from motionbox.errors import StoreError, refuse_url
 
 FORMAT_NAME = "motionbox-store"
 FORMAT_VERSION = 1
@@ -145,7 +145,9 @@ def check_store(store: Path) -> dict[str, Any]:
 
     Raises:
         StoreError: Not a store, a store of another program, or of a newer version.
+        InputError: It is a URL.
     """
+    refuse_url(store)
     marker = store / "store.json"
     if not marker.is_file():
         what = "is not a motionbox store (no store.json)" if store.exists() else "does not exist"
