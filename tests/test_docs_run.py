@@ -9,7 +9,7 @@ import pytest
 
 from page_blocks import ROOT, Block, blocks_of, run
 
-FOLLOWED_ELSEWHERE = ROOT / "docs/extending.md"  # test_extending.py
+FOLLOWED_ELSEWHERE = ROOT / "docs/extend.md"  # test_extending.py
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if page != FOLLOWED_ELSEWHERE]
 RUN = {page: [block for block in blocks_of(page) if block.language in ("bash", "python")] for page in PAGES}
 
@@ -53,7 +53,7 @@ def test_blocks_of_commands_say_whether_they_are_run(page: Path) -> None:
 
 
 def test_the_quick_start_is_run() -> None:
-    page = ROOT / "docs/quickstart.md"
+    page = ROOT / "docs/try-it.md"
     assert len(QUICK[page]) >= 4
     assert len(RUN[page]) > len(QUICK[page])
 

@@ -1,4 +1,4 @@
-"""docs/extending.md, followed to the letter in a copy of the sources."""
+"""docs/extend.md, followed to the letter in a copy of the sources."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 from page_blocks import ROOT, SOURCES, Block, blocks_of, run
 
-PAGE = ROOT / "docs/extending.md"
+PAGE = ROOT / "docs/extend.md"
 BLOCKS = blocks_of(PAGE)
 
 

@@ -78,7 +78,7 @@ class TVL1Params(_Section):
         """Return the set of preset `fast`: one round of 20 iterations per warping, one pyramid level more.
 
         As close to known flow as the default; clip boxes move about twice as far from the default's as those of a
-        default whose lambda is 0.1501 (docs/benchmarks.md).
+        default whose lambda is 0.1501 (docs/how-fast.md).
         """
         return cls(num_scales=6, inner_iterations=20, outer_iterations=1)
 

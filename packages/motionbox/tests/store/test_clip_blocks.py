@@ -152,7 +152,7 @@ def test_damaged_blocks_give_frames_or_a_clip_error(form, blocks, data):
 
 
 def test_real_clip_quality_and_size(testdata):
-    """The figures that docs/datasets.md compares, loosely: bytes per frame and quality on a real SSV2 clip."""
+    """The figures that docs/epic-and-ssv2.md compares, loosely: bytes per frame and quality on a real SSV2 clip."""
     path = testdata / "ssv2/4.webm"
     frames = list(read_colour_frames(path, short_side_px=256))
     sizes = {}

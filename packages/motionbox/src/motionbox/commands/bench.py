@@ -17,7 +17,7 @@ Examples:
 _BENCH_EPILOG = """\b
 Examples:
   motionbox bench --rounds 5
-  motionbox bench --backend cuda --write docs/benchmarks.md"""
+  motionbox bench --backend cuda --write docs/how-fast.md"""
 
 
 @click.command(
