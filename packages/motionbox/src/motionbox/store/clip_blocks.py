@@ -12,7 +12,7 @@ Frames of even and of odd position are two chains of H.264, each coded as if the
 (and its parameter sets) at every `GROUP_FRAMES`-th of its frames. So a reader touches only the data of the frames it
 wants, or those of their chain from the keyframe before them on: for training's every second frame, nothing in between.
 
-`docs/epic-and-ssv2.md` compares the forms: H.264 takes a quarter of JPEG's bytes, JPEG reads frames of both chains faster.
+`docs/how-fast.md` compares the forms: H.264 takes a quarter of JPEG's bytes, JPEG reads frames of both chains faster.
 Importing this loads NumPy alone, reading frames PyAV.
 """
 
