@@ -317,3 +317,22 @@ def test_files_that_share_a_stem_are_two_videos(tmp_path: Path, capsys) -> None:
     assert extract(root, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 0
     rows = {row["label"]: row for row in open_store(tmp_path / "s").clips().to_pylist()}
     assert {label: (row["num_frames"], row["width"]) for label, row in rows.items()} == {1: (6, 64), 2: (9, 48)}
+
+
+def test_retry_failed_does_a_replaced_video_again(tmp_path: Path, capsys) -> None:
+    root = tmp_path / "data"
+    frame_folder(root, "good", 6)
+    (root / "bad").mkdir()
+    (root / "bad/1.png").touch()
+    assert extract(root, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 3
+    (root / "bad/1.png").unlink()
+    frame_folder(tmp_path, "bad", 7)
+    for frame in (tmp_path / "bad").iterdir():
+        frame.rename(root / "bad" / frame.name)
+    assert extract(root, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 2
+    code, _, err = extract(root, tmp_path / "s", "--workers", "0", "--retry-failed", capsys=capsys)
+    assert code == 0
+    assert "1 videos in 1 units are done again, 1 of their files replaced: bad" in err
+    assert len(open_store(tmp_path / "s").frame_boxes("bad")) == 7
+    code, _, err = extract(root, tmp_path / "s", "--workers", "0", "--retry-failed", capsys=capsys)
+    assert (code, "no video of this run has failed" in err) == (0, True)

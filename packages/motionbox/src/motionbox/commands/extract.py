@@ -14,10 +14,11 @@ from motionbox.inputs import DATASETS
 
 if TYPE_CHECKING:
     from motionbox.extraction.executors import Executor
-    from motionbox.store.writing.runs import Run
+    from motionbox.store.writing.runs import Run, RunInputs
 
 _OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
+_NUM_NAMED = 5
 
 
 EPILOG = """\b
@@ -73,6 +74,7 @@ Examples:
 @click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
 @click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that work beside the CPU workers.")
 @click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.  [none: this machine]")
+@click.option("--retry-failed", is_flag=True, help="Do failed, quarantined and partly read videos again.")
 @click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
 def extract(**options: Any) -> int:
@@ -103,6 +105,7 @@ def run_extraction(
     force: bool,
     allow_missing: bool = False,
     frame_fps: float | None = None,
+    retry_failed: bool = False,
 ) -> int:
     """Extract a data set; returns the exit code.
 
@@ -129,7 +132,7 @@ def run_extraction(
     prepare_store(store)
     config = _settle_spans(config, manifest)
     with store_lock(store, force=force):
-        run = _run(store, dataset, root, manifest, config, new_run=new_run)
+        run = _run(store, dataset, root, manifest, config, new_run=new_run, retry=retry_failed)
         num_workers = 0 if executor == "serial" else workers if workers is not None else _num_cores(ray_address)
         return _drive(store, run, _executor(num_workers, ray_address, gpus), backend)
 
@@ -194,13 +197,17 @@ def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
     return config.model_copy(update={"frames": config.frames.model_copy(update=defaults)})
 
 
-def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool) -> Run:
+def _run(
+    store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool, retry: bool
+) -> Run:
     from motionbox.extraction.plan import plan_units, scan_inputs
     from motionbox.store.writing.runs import RunInputs, open_or_create_run
     from motionbox.video.sources import HintProber
 
     inputs = scan_inputs(root, manifest.column("path").to_pylist())
     parts = RunInputs(dataset, root, manifest, inputs, config)
+    if retry:
+        _retry(store, parts)
     spans, margin = config.frames.spans, config.frames.span_margin_seconds
     with HintProber() as probe:
         return open_or_create_run(
@@ -209,6 +216,18 @@ def _run(store: Path, dataset: str, root: Path, manifest: Any, config: ExtractCo
             lambda: plan_units(manifest, inputs, root, probe, spans=spans, margin_seconds=margin),
             new_run=new_run,
         )
+
+
+def _retry(store: Path, inputs: RunInputs) -> None:
+    from motionbox.store.writing.retry import retry_failed
+
+    retry = retry_failed(store, inputs)
+    if not retry.videos:
+        click.echo("no video of this run has failed", err=True)
+        return
+    named = ", ".join(retry.videos[:_NUM_NAMED]) + (", ..." if len(retry.videos) > _NUM_NAMED else "")
+    replaced = f", {retry.num_replaced:,} of their files replaced" if retry.num_replaced else ""
+    click.echo(f"{len(retry.videos):,} videos in {retry.num_units:,} units are done again{replaced}: {named}", err=True)
 
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:

@@ -72,13 +72,19 @@ def _verify_unit(paths: RunPaths, unit_id: str) -> Check:
     return Check(name, sum(entry["bytes"] for entry in record["files"].values()), None)
 
 
+def _was_committed(paths: RunPaths, unit_id: str, attempt_id: str) -> bool:
+    if paths.retired_commit(unit_id, attempt_id).exists():
+        return True
+    return bool(read_commit(paths, unit_id).get("attempt") == attempt_id)
+
+
 def _verify_snapshot(paths: RunPaths, number: int) -> Check:
     name = f"snapshot {number}"
     try:
         info = paths.snapshot_info(number)
         verify_files(paths.snapshot(number), info["files"])
         for unit_id, attempt_id in info["units"]:
-            if read_commit(paths, unit_id).get("attempt") != attempt_id:
+            if not _was_committed(paths, unit_id, attempt_id):
                 return Check(name, 0, f"it refers to attempt {attempt_id} of {unit_id}, which is not committed")
     except (StoreError, KeyError, TypeError) as error:
         return Check(name, 0, str(error))

@@ -97,6 +97,21 @@ def publish_file(path: Path, data: bytes, *, point: str) -> bool:
     return True
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file in place of another: a reader sees the old content or the new one, whatever happens between.
+
+    Raises:
+        OSError: The disk is full or broken; the old content is still there.
+    """
+    private = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write_file(private, data, point="run")
+        private.replace(path)
+    finally:
+        private.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
 def to_json(value: Any) -> bytes:
     """Return the bytes of a JSON file as the store writes them: indented, keys in the given order."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")

@@ -68,6 +68,14 @@ class RunInputs:
                 digest.update(json.dumps([name, values], default=str).encode())
         return digest.hexdigest()
 
+    def parts(self) -> dict[str, Any]:
+        """Return what a run is known by: the digests of its parameters and inputs, and the algorithm's version."""
+        return {
+            "config_digest": self.config.digest(),
+            "algorithm_version": ALGORITHM_VERSION,
+            "dataset_digest": self.dataset_digest(),
+        }
+
 
 @dataclass(frozen=True)
 class Run:
@@ -96,6 +104,14 @@ class Run:
     def manifest(self) -> pa.Table:
         """Read the clips of the data set, with label columns."""
         return pq.read_table(self.paths.manifest)
+
+    def replaced_files(self, inputs: RunInputs) -> set[str] | None:
+        """Return the input files that differ now, None where anything else does, too."""
+        known = {"config_digest": inputs.config.digest(), "algorithm_version": ALGORITHM_VERSION}
+        if any(self.info.get(name) != value for name, value in known.items()) or self.manifest() != inputs.manifest:
+            return None
+        before = {row["path"]: row for row in pq.read_table(self.paths.inputs).to_pylist()}
+        return {row["path"] for row in inputs_table(inputs.inputs).to_pylist() if before.get(row["path"]) != row}
 
     def plan(self) -> pa.Table:
         """Read the pieces of all units, `plan.PLAN_SCHEMA`."""
@@ -149,6 +165,16 @@ def _check_links(store: Path) -> None:
         probe.unlink()
 
 
+def find_run(store: Path, inputs: RunInputs) -> Run | None:
+    """Return the run of a store that these inputs and parameters belong to, None where it has none."""
+    parts = inputs.parts()
+    for paths in run_paths(store):
+        run = load_run(paths)
+        if {name: run.info.get(name) for name in parts} == parts:
+            return run
+    return None
+
+
 def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], pa.Table], *, new_run: bool) -> Run:
     """Return the run of a store that these inputs and parameters belong to, creating it where the store has none.
 
@@ -161,16 +187,10 @@ def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], p
     Raises:
         StoreError: They differ and `new_run` is False; says what changed.
     """
-    parts = {
-        "config_digest": inputs.config.digest(),
-        "algorithm_version": ALGORITHM_VERSION,
-        "dataset_digest": inputs.dataset_digest(),
-    }
-    run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    found = find_run(store, inputs)
+    if found is not None:
+        return found
     runs = run_paths(store)
-    for paths in runs:
-        if paths.root.name == run_id:
-            return load_run(paths)
     if runs and not new_run:
         changes = describe_changes(load_run(runs[-1]), inputs)
         raise StoreError(
@@ -178,6 +198,10 @@ def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], p
             + "\n  ".join(changes)
             + "\nrestore them to resume it, or add --new-run to start another run in this store"
         )
+    parts = inputs.parts()
+    run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    while (store / "runs" / run_id).exists():  # a run whose failed files were replaced has kept its name
+        run_id = hashlib.sha256(run_id.encode()).hexdigest()[:16]
     try:
         return _create_run(store, run_id, inputs, make_plan(), parts)
     except OSError as error:
