@@ -169,10 +169,37 @@ def test_what_does_not_fit_is_refused(train: Trainer, tmp_path: Path) -> None:
             ConfigError, match=rf"mask\.mask_ratio must hide some and show some of 9 tubes, got {ratio}$"
         ):
             train(recipe(mask={"mask_ratio": ratio}), tmp_path / "e")
-    assert not (tmp_path / "e").exists()
+    assert not (tmp_path / "e" / "recipe.json").exists()
     train(recipe(optim={"epochs": 1}), tmp_path / "d")
     with pytest.raises(CheckpointError, match="out must be of the same recipe"):
         train(recipe(), tmp_path / "d")
+
+
+def test_a_second_training_in_the_same_folder_is_refused(train: Trainer, tmp_path: Path) -> None:
+    """It says who holds the folder, touches nothing, and the first one ends as if alone."""
+    refusals: list[str] = []
+    real = train.say
+
+    def say(line: str) -> None:
+        real(line)
+        if line.startswith("step 2/"):
+            command = [sys.executable, "-m", "mofo_train", "pretrain", "--recipe", str(tmp_path / "r.json.toml")]
+            command += ["--store", str(train.store_path), "--out", str(tmp_path / "run")]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+            assert done.returncode == ExitCode.USAGE
+            refusals.append(done.stderr)
+
+    (tmp_path / "r.json.toml").write_text(
+        'stage = "pretrain"\nmodel = {name = "videomae_tiny", num_frames = 4, image_px = 48}\n'
+        'data = {dataset = "synthetic", short_side_px = 64, num_workers = 0}\noptim = {batch_size = 6}\n'
+    )
+    train.say = say  # type: ignore[method-assign]
+    train(recipe(), tmp_path / "run")
+    assert len(refusals) == 1
+    assert f"out must be free, got {tmp_path / 'run'} in use by process {os.getpid()} on " in refusals[0]
+    assert refusals[0].count("\n") == 1
+    assert len(losses(tmp_path / "run")) == 6
 
 
 @pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from pydantic import BaseModel
 
 from mofo_train.config import config_digest
 from mofo_train.errors import CheckpointError
+from mofo_train.runtime.ranks import Ranks
+from motionbox.errors import StoreError
+from motionbox.store.writing.lock import lock_holder, store_lock
 
 _OPERATIONAL = {
     "data": ("num_workers", "cache_gib", "max_bad_share"),
@@ -19,6 +23,32 @@ _OPERATIONAL = {
 
 
 _TRACES = ("log.jsonl", "checkpoints", "best")  # what a run that took a step leaves in its folder
+
+
+@contextmanager
+def hold_folder(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Keep a second training out of the folder of a run, until this one ends, however it ends.
+
+    Args:
+        out: The folder; it is made.
+        ranks: This process among all; the first holds the folder for them.
+
+    Raises:
+        CheckpointError: Another training is at work there; says who and since when.
+    """
+    with ExitStack() as stack:
+        problem = ""
+        if ranks.is_first:
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(store_lock(out))
+            except StoreError:
+                holder = lock_holder(out) or "another process"
+                problem = f"out must be free, got {out} in use by {holder}; wait for it, or choose another folder"
+        problem = ranks.gather(problem)[0]
+        if problem:
+            raise CheckpointError(problem)
+        yield
 
 
 def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str) -> None:

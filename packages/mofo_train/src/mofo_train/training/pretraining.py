@@ -1,55 +1,35 @@
-"""Masked pretraining, MOFO section 2.2: one loop, from a store of motion boxes to checkpoints.
-
-What a step computes depends on the recipe, the data and its number alone: clips, crops and masks are drawn from seeds
-made of it, so a run that is interrupted and resumed goes on as if nothing had happened.
-"""
+"""Masked pretraining, MOFO section 2.2: predict the hidden tubelets of clips whose masks the motion boxes guide."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from mofo_train.config import ModelConfig, PretrainConfig, config_digest
+from mofo_train.config import ModelConfig, PretrainConfig
 from mofo_train.data.dataset import PretrainClips
-from mofo_train.data.loader import Batch, BatchesAhead, create_loader
+from mofo_train.data.loader import Batch
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.transforms import normalise
-from mofo_train.errors import Interrupted
 from mofo_train.evaluation.reconstruction import picture
 from mofo_train.guidance.inside import patches_inside_clip_box
 from mofo_train.guidance.mask_kinds import MASKS, draw_mask, num_hidden_tokens
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
-from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
 from mofo_train.runtime.precision import DTYPES
 from mofo_train.runtime.ranks import Ranks
-from mofo_train.runtime.run_folder import claim_folder
-from mofo_train.runtime.run_log import RunLog, duration
-from mofo_train.runtime.seeds import step_seed
+from mofo_train.runtime.run_log import RunLog
 from mofo_train.runtime.speed import matrix_rate, training_flops
-from mofo_train.runtime.stopping import StopRequest, stop_requests
-from mofo_train.training.optimizer import create_optimizer, learning_rate, set_learning_rate
-from mofo_train.training.safeguards import BadClips, create_sampler, stop_if_diverged
-
-_Drawn = tuple[Batch, Tensor, Tensor, Tensor]  # What a picture is drawn from: batch, frames, mask, prediction.
+from mofo_train.training.optimizer import create_optimizer
+from mofo_train.training.trainer import Objective, Run, train
 
 
 def pretrain(
-    config: PretrainConfig,
-    reader: ClipReader,
-    out: Path,
-    ranks: Ranks,
-    *,
-    say: Callable[[str], None],
+    config: PretrainConfig, reader: ClipReader, out: Path, ranks: Ranks, *, say: Callable[[str], None]
 ) -> Path:
     """Run or resume a pretraining.
 
@@ -64,201 +44,74 @@ def pretrain(
         Folder of the final checkpoint.
 
     Raises:
-        DataError: Too few clips for a batch, or too many cannot be read.
-        CheckpointError: `out` holds another run, or the disk is full.
-        DivergedError: Loss or gradients became infinite; nothing was changed by that step.
-        Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
+        ConfigError: The masks hide nothing, or everything.
+        MofoTrainError: As `trainer.train` raises it.
     """
-    torch.manual_seed(config.seed)
-    with stop_requests() as stop:
-        run = _Run.start(config, reader, out, ranks, say, stop)
-        try:
-            return run.train()
-        finally:
-            run.close()
+    return train(Run(config, reader, out, ranks, say), lambda run: _Pretraining(run, config))
 
 
-@dataclass
-class _Run:
-    """Everything a running pretraining holds."""
+class _Pretraining(Objective):
+    """Predict hidden tubelets; the last weights are kept."""
 
-    config: PretrainConfig
-    out: Path
-    ranks: Ranks
-    say: Callable[[str], None]
-    reader: ClipReader
-    dataset: PretrainClips
+    stage: ClassVar[str] = "pretrain"
     model: MaskedAutoencoder
-    wrapped: nn.Module
-    optimizer: torch.optim.AdamW
-    scaler: torch.amp.GradScaler
-    log: RunLog | None
-    stop: StopRequest
-    bad: BadClips
-    step: int = 0
-    steps_per_epoch: int = 0
-    flops_per_clip: float = 0.0
-    peak_flops: float = 0.0
 
-    @classmethod
-    def start(
-        cls,
-        config: PretrainConfig,
-        reader: ClipReader,
-        out: Path,
-        ranks: Ranks,
-        say: Callable[[str], None],
-        stop: StopRequest,
-    ) -> _Run:
-        """Build everything and take up the newest checkpoint."""
-        net = config.model
-        model = _create_model(net)
-        num_hidden_tokens(config.mask, model.clip)  # refuses a share that hides nothing or everything
-        claim_folder(out, config, write=ranks.is_first, data=reader.content_id())
-        if net.init is not None:
-            load_into(model, load_checkpoint(net.init), source=str(net.init))
-        model.to(ranks.device)
-        clips = PretrainClips(
-            reader,
-            net,
+    def __init__(self, run: Run, config: PretrainConfig) -> None:
+        self.config, self.ranks, self.out, self.reader = config, run.ranks, run.out, run.reader
+        self.sharding = config.run.sharding
+        self.model = _create_model(config.model)
+        self.num_hidden = num_hidden_tokens(config.mask, self.model.clip)
+        if config.model.init is not None:
+            load_into(self.model, load_checkpoint(config.model.init), source=str(config.model.init))
+        self.model.to(run.ranks.device)
+        self.clips = PretrainClips(
+            run.reader,
+            config.model,
             config.data,
             seed=config.seed,
             with_motion=MASKS[config.mask.kind].reads_motion,
-            patch_px=model.clip.patch_px,
+            patch_px=self.model.clip.patch_px,
         )
-        wrapped: nn.Module = ranks.wrap(model, config.run.sharding)
-        optimizer = create_optimizer(model, config.optim)
-        scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        if config.run.compile:
-            wrapped = cast(nn.Module, torch.compile(wrapped))
-        log = RunLog(out) if ranks.is_first else None
-        bad = BadClips(config.data.max_bad_share)
-        run = cls(config, out, ranks, say, reader, clips, model, wrapped, optimizer, scaler, log, stop, bad)
-        run._resume()
-        return run
+        self.flops_per_clip = self.peak_flops = 0.0
+        self.shown: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # frames, mask, boxes, prediction of a batch
 
-    def _resume(self) -> None:
-        found, problems = read_newest_checkpoint(self.out / "checkpoints")
-        for problem in problems if self.ranks.is_first else []:
-            self.say(f"skipped: {problem}")
-        if found is None:
-            return
-        self.ranks.restore(self.model, self.optimizer, found.model, found.state["optimizer"])
-        self.scaler.load_state_dict(found.state["scaler"])
-        self.step = found.step
-        self.bad.num_read, self.bad.num_bad = found.info["num_read"], found.info["num_bad"]
-        if self.ranks.is_first:
-            self.say(f"resuming after step {self.step} of {found.path}")
+    def create_optimizer(self) -> torch.optim.AdamW:
+        """Create AdamW; matrices decay."""
+        return create_optimizer(self.model, self.config.optim)
 
-    def train(self) -> Path:
-        """Take all remaining steps."""
-        config = self.config
-        optim = config.optim
-        sampler = create_sampler(
-            len(self.reader), config.data, optim, self.ranks, seed=config.seed, start_step=self.step
-        )
-        self.steps_per_epoch = sampler.steps_per_epoch
-        total = optim.epochs * self.steps_per_epoch
-        pin = self.ranks.device.type == "cuda"
-        loader = create_loader(self.dataset, sampler, num_workers=config.data.num_workers, pin=pin)
-        batches = BatchesAhead(iter(loader), self.ranks.device)
-        self.wrapped.train()
-        totals = LossTotals(torch.zeros(5, device=self.ranks.device))
-        saved: Path | None = None
-        while self.step < total:
-            if self.ranks.any(self.stop.requested):
-                self._save()
-                raise Interrupted(f"interrupted after step {self.step} of {total}; the same command resumes")
-            rate = learning_rate(self.step, self.steps_per_epoch, optim)
-            set_learning_rate(self.optimizer, rate)
-            norm = self._step(batches, totals)
-            self.step += 1
-            if self.step % config.run.log_every_steps == 0 or self.step == total:
-                self._log(totals, rate, norm, total)
-                totals = LossTotals(torch.zeros(5, device=self.ranks.device))
-            if self.step % config.run.checkpoint_every_steps == 0 or self.step == total:
-                saved = self._save()
-        return saved or self._save()
+    def new_sums(self) -> Tensor:
+        """Return zeros: the loss, then error and number of hidden tokens inside and outside the motion box."""
+        return torch.zeros(5, device=self.ranks.device)
 
-    def _step(self, batches: BatchesAhead, totals: LossTotals) -> float:
-        """Take one optimiser step; returns the gradient norm."""
-        parts = self.config.optim.accumulate
-        losses: list[Tensor] = []
-        clips: list[list[str]] = []
-        drawn: _Drawn | None = None
-        for part in range(parts):
-            batch = batches.take()
-            self.bad.count(len(batch.clips) // self.config.data.crops_per_clip, batch.bad, self.say)
-            clips.append([self.reader.clip_ids[clip] for clip in batch.clips])
-            with self.ranks.gradients(self.wrapped, last=part == parts - 1):
-                loss, drawn = self._forward(batch, part, totals)
-                self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            batches.fetch()
-        self.scaler.unscale_(self.optimizer)
-        limit = self.config.optim.clip_grad_norm
-        total = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
-        total = total.full_tensor() if isinstance(total, DTensor) else total
-        norm = stop_if_diverged(losses, total, self.step, clips, self.scaler)
-        totals.wait_seconds += batches.waited()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if drawn is not None and self._wants_picture():
-            self._draw(*drawn)
-        return norm
-
-    def _forward(self, batch: Batch, part: int, totals: LossTotals) -> tuple[Tensor, _Drawn]:
-        """Compute the loss of a micro-batch and book its parts."""
+    def loss(self, network: nn.Module, batch: Batch, seed: int, sums: Tensor) -> Tensor:
+        """Compute the mean squared error of the hidden tubelets."""
         device, clip = self.ranks.device, self.model.clip
-        frames, boxes = normalise(batch.frames), batch.boxes
-        generator = torch.Generator(device)
-        place = (self.step * self.config.optim.accumulate + part) * self.ranks.world_size + self.ranks.rank
-        generator.manual_seed(step_seed(self.config.seed, place))
-        mask = draw_mask(self.config.mask, clip, boxes, batch.motion, generator)
-        num_hidden = num_hidden_tokens(self.config.mask, clip)
+        frames = normalise(batch.frames)
+        generator = torch.Generator(device).manual_seed(seed)
+        mask = draw_mask(self.config.mask, clip, batch.boxes, batch.motion, generator)
         dtype = DTYPES[self.config.run.precision]
-        torch.manual_seed(step_seed(self.config.seed, place))  # stochastic depth
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            prediction = self.wrapped(frames, mask, num_hidden=num_hidden)
+            prediction = network(frames, mask, num_hidden=self.num_hidden)
         hidden = hidden_targets if self.config.target == "normalised" else hidden_pixels
-        targets = hidden(frames, mask, clip, num_hidden=num_hidden)
-        errors = (prediction.float() - targets).square().mean(2)
-        loss = errors.mean()
-        totals.book(errors.detach(), split_tokens(mask, num_hidden)[1], patches_inside_clip_box(clip, boxes))
-        return loss, (batch, frames, mask, prediction.detach())
+        targets = hidden(frames, mask, clip, num_hidden=self.num_hidden)
+        errors: Tensor = (prediction.float() - targets).square().mean(2)
+        positions = split_tokens(mask, self.num_hidden)[1]
+        sums += error_sums(errors.detach(), positions, patches_inside_clip_box(clip, batch.boxes))
+        self.shown = frames, mask, batch.boxes, prediction.detach()
+        return errors.mean()
 
-    def _log(self, totals: LossTotals, rate: float, norm: float, total: int) -> None:
-        loss, inside, num_inside, outside, num_outside = self.ranks.sum(totals.parts).tolist()
-        seconds = time.perf_counter() - totals.started
-        if self.log is None:
-            return
-        self._measure_roof()
-        speed = totals.clips * self.ranks.world_size / seconds
-        peak = self.peak_flops * self.ranks.world_size
-        memory = torch.cuda.max_memory_allocated() if self.ranks.device.type == "cuda" else 0
-        row = {
-            "event": "train",
-            "epoch": self.step / self.steps_per_epoch,
-            "loss": loss / (totals.micro_batches * self.ranks.world_size),
+    def figures(self, sums: Tensor, clips_per_second: float) -> dict[str, float | None]:
+        """Return the errors inside and outside the motion box, and the share of the device's rate that is used."""
+        _, inside, num_inside, outside, num_outside = sums.tolist()
+        self._measure_peak()
+        return {
             "loss_inside": inside / num_inside if num_inside else None,
             "loss_outside": outside / num_outside if num_outside else None,
-            "lr": rate,
-            "grad_norm": norm if math.isfinite(norm) else None,
-            "clips_per_second": speed,
-            "data_wait_share": totals.wait_seconds / seconds,
-            "mfu": speed * self.flops_per_clip / peak,
-            "memory_gib": memory / 2**30,
-            "bad_clips": self.bad.num_bad,
+            "mfu": clips_per_second * self.flops_per_clip / (self.peak_flops * self.ranks.world_size),
         }
-        self.log.write(self.step, row)
-        left = (total - self.step) * seconds * self.config.optim.accumulate / totals.micro_batches
-        self.say(
-            f"step {self.step}/{total}  loss {row['loss']:.4f}  lr {rate:.2e}  {speed:.1f} clips/s  "
-            f"data wait {row['data_wait_share']:.0%}  left {duration(left)}"
-        )
 
-    def _measure_roof(self) -> None:
+    def _measure_peak(self) -> None:
+        """Count a clip's operations and measure the device's rate, once."""
         if self.peak_flops:
             return
         clip = self.model.clip
@@ -270,48 +123,51 @@ class _Run:
         self.flops_per_clip = training_flops(shadow, frames, mask)
         self.peak_flops = matrix_rate(self.ranks.device, DTYPES[self.config.run.precision])
 
-    def _wants_picture(self) -> bool:
-        every = self.config.run.picture_every_epochs * self.steps_per_epoch
-        return self.log is not None and bool(every) and (self.step + 1) % every == 0
-
-    def _draw(self, batch: Batch, frames: Tensor, mask: Tensor, prediction: Tensor) -> None:
-        assert self.log is not None  # noqa: S101
-        image = picture(
-            frames[0],
-            mask[0],
-            batch.boxes[0].cpu(),
-            prediction[0],
-            self.model.clip,
-            normalised=self.config.target == "normalised",
-        ).cpu()
+    def after_step(self, step: int, steps_per_epoch: int, log: RunLog | None) -> None:
+        """Draw a reconstruction of the last batch where one is due."""
+        shown, self.shown = self.shown, None
+        every = self.config.run.picture_every_epochs * steps_per_epoch
+        if shown is None or log is None or not every or step % every:
+            return
+        frames, mask, boxes, prediction = shown
+        normalised = self.config.target == "normalised"
+        image = picture(frames[0], mask[0], boxes[0].cpu(), prediction[0], self.model.clip, normalised=normalised).cpu()
         folder = self.out / "pictures"
         folder.mkdir(exist_ok=True)
-        path = folder / f"epoch-{(self.step + 1) // self.steps_per_epoch:05d}.png"
+        path = folder / f"epoch-{step // steps_per_epoch:05d}.png"
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-        self.log.picture(self.step + 1, "reconstruction", image)
+        log.picture(step, "reconstruction", image)
 
-    def _save(self) -> Path:
-        reasons = self.ranks.gather(self.bad.reasons)
-        weights, optimizer = self.ranks.full_state(self.model, self.optimizer)
-        path = self.out / "checkpoints" / f"step-{self.step:09d}"
-        if not self.ranks.is_first:
-            return path
-        info = {
-            "stage": "pretrain",
-            "model": self.config.model.model_dump(mode="json"),
-            "recipe_digest": config_digest(self.config),
-            "num_read": self.bad.num_read,
-            "num_bad": self.bad.num_bad,
-            "bad_clips": {name: reason for part in reasons for name, reason in part.items()},
-        }
-        state = {"optimizer": optimizer, "scaler": self.scaler.state_dict()}
-        keep = self.config.run.keep_checkpoints
-        return write_checkpoint(self.out / "checkpoints", self.step, weights, state, info, keep=keep)
+    def state(self) -> dict[str, Any]:
+        """Return nothing: a step depends on its number alone."""
+        return {}
 
-    def close(self) -> None:
-        """Write out the log."""
-        if self.log is not None:
-            self.log.close()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Do nothing, see `state`."""
+
+    def info(self) -> dict[str, Any]:
+        """Return the network's recipe."""
+        return {"model": self.config.model.model_dump(mode="json")}
+
+    def chosen(self, newest: Path) -> Path:
+        """Return the last weights."""
+        return newest
+
+
+def error_sums(errors: Tensor, hidden: Tensor, inside: Tensor) -> Tensor:
+    """Add up errors by place.
+
+    Args:
+        errors: float (B, n), of the hidden tokens.
+        hidden: int64 (B, n), their positions in the clip.
+        inside: bool (B, P), the patches that the motion box touches.
+
+    Returns:
+        (5,): mean error, then sum of errors and number of tokens inside, and the same outside.
+    """
+    within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
+    sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
+    return torch.stack(sums)
 
 
 def _create_model(config: ModelConfig) -> MaskedAutoencoder:
@@ -323,30 +179,3 @@ def _create_model(config: ModelConfig) -> MaskedAutoencoder:
         drop_path=config.drop_path,
         recompute=config.recompute,
     )
-
-
-@dataclass
-class LossTotals:
-    """Sums since the last log row, over the micro-batches of this rank.
-
-    Attributes:
-        parts: float32 (5,) on the device: loss, then error and number of hidden tokens inside and outside the box.
-        micro_batches: Micro-batches booked.
-        clips: Clips booked.
-        wait_seconds: Time spent waiting for data.
-        started: When counting began, `time.perf_counter()`.
-    """
-
-    parts: Tensor
-    micro_batches: int = 0
-    clips: int = 0
-    wait_seconds: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    def book(self, errors: Tensor, hidden: Tensor, inside: Tensor) -> None:
-        """Add the errors (B, n) of the tokens `hidden` (B, n), given which patches (B, P) the motion box touches."""
-        within = inside.gather(1, hidden % inside.shape[1]).to(errors.dtype)
-        sums = [errors.mean(), (errors * within).sum(), within.sum(), (errors * (1 - within)).sum(), (1 - within).sum()]
-        self.parts += torch.stack(sums)
-        self.micro_batches += 1
-        self.clips += len(errors)

@@ -16,8 +16,6 @@ from mofo_train.errors import DataError, MofoTrainError
 from mofo_train.runtime.ranks import Ranks
 
 _BAD_CLIPS_SHOWN = 5
-
-
 _MIN_CLIPS_FOR_SHARE = 100
 
 
