@@ -13,7 +13,7 @@ import click
 
 from mofo_train import __version__
 from mofo_train.errors import ExitCode, MofoTrainError
-from motionbox.errors import MotionBoxError, describe_os_error, refuse_urls, show_any_text
+from motionbox.errors import MotionBoxError, describe_os_error, refuse_urls, safe_path, show_any_text
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         show_any_text()
         refuse_urls(sys.argv[1:] if argv is None else argv)
-        with interruptible():
+        with safe_path(), interruptible():
             code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from motionbox import __version__
-from motionbox.errors import ExitCode, MotionBoxError, describe_os_error, refuse_urls, show_any_text
+from motionbox.errors import ExitCode, MotionBoxError, describe_os_error, refuse_urls, safe_path, show_any_text
 from motionbox.signals import interrupted_by_signals
 
 # Command -> (module of motionbox.commands, one-line help); its function there has its name. The help stands here so
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         show_any_text()
         refuse_urls(sys.argv[1:] if argv is None else argv)
-        with interrupted_by_signals(last=argv is None):
+        with safe_path(), interrupted_by_signals(last=argv is None):
             code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -6,10 +6,12 @@ store, never the end of a run.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from pathlib import PurePath
 
@@ -74,6 +76,24 @@ def show_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def safe_path() -> Iterator[None]:
+    """Have the Python processes that are started meanwhile import nothing from the working folder.
+
+    Python, Ray and the workers of data loaders put it first on their module path, where a file beside the videos that
+    bears the name of a library would be run in the library's place. `PYTHONPATH` stays as the user set it.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class FlowError(InputError):

@@ -113,7 +113,7 @@ def command(
 @contextmanager
 def _helpers(count: int, arguments: list[str], threads: int) -> Iterator[None]:
     """Let more processes work on the stages of the same table; stop them when this one is stopped."""
-    command = [sys.executable, "-m", "mofo_train", "table1", *arguments, "--stages-only"]
+    command = [sys.executable, "-P", "-m", "mofo_train", "table1", *arguments, "--stages-only"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     helpers = [subprocess.Popen(command, env=environment) for _ in range(count)]
     try:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from mofo_train.data.dataset import Sample, TrainingClips
 from mofo_train.data.sampler import SampleKey
 from mofo_train.errors import DataError
-from motionbox.errors import MotionBoxError
+from motionbox.errors import MotionBoxError, safe_path
 
 _MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written
 
@@ -233,7 +233,8 @@ class _WorkerLoader(DataLoader[Any]):
     """A loader whose workers' errors are the line that a user can act on, without the worker's traceback."""
 
     def __iter__(self) -> Any:
-        return self._readably(super().__iter__())
+        with safe_path():
+            return self._readably(super().__iter__())
 
     @staticmethod
     def _readably(batches: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from mofo_train.table.results import read_result, write_json
 def generate_data(table: TableConfig, out: Path, say: Callable[[str], None]) -> None:
     """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
     data = out / "data"
-    motionbox = [sys.executable, "-m", "motionbox"]
+    motionbox = [sys.executable, "-P", "-m", "motionbox"]
     fingerprint = hashlib.sha256(json.dumps([table.num_clips, table.camera_motion]).encode()).hexdigest()
     extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
     synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
@@ -27,10 +27,10 @@ def generate_data(table: TableConfig, out: Path, say: Callable[[str], None]) -> 
     for folder, command in jobs:
         marker = folder.with_name(f"{folder.name}.done")  # beside it: these folders are others' to fill
         if read_result(marker, fingerprint) is None:
-            say(" ".join(command[2:]))
+            say(" ".join(command[3:]))
             done = subprocess.run(command, check=False)
             if done.returncode:
-                raise DataError(f"`{' '.join(command[2:])}` must succeed, it ended with exit code {done.returncode}")
+                raise DataError(f"`{' '.join(command[3:])}` must succeed, it ended with exit code {done.returncode}")
             marker.mkdir(exist_ok=True)
             write_json(marker / "result.json", {"fingerprint": fingerprint})
 

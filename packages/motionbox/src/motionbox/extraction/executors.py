@@ -178,7 +178,7 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,
-        "runtime_env": {"env_vars": dict(_ONE_THREAD)},
+        "runtime_env": {"env_vars": {**_ONE_THREAD, "PYTHONSAFEPATH": "1"}},
     }
     if address is None:
         options |= {
@@ -189,6 +189,8 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
     else:
         options["address"] = address
         options["runtime_env"]["py_modules"] = [str(Path(__file__).parents[1])]
+    if address is None or not address.startswith("ray://"):  # a client's driver runs elsewhere
+        options["job_config"] = _job_config(ray)
     try:
         _init_ray(ray, options)
     except Exception as error:  # a bare one where a node does not start in time, many kinds elsewhere
@@ -197,6 +199,19 @@ def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
             f"Ray cannot reach or start its {where}: {_first_line(error)}; "
             "check --ray-address, or use --executor serial"
         ) from None
+
+
+def _job_config(ray: Any) -> Any:
+    """Return Ray's settings of a job, made to keep this process's working folder off the workers' module path.
+
+    Ray puts it before everything else there, unless a working folder is shipped to the workers.
+    """
+
+    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    return JobConfig()
 
 
 def _init_ray(ray: Any, options: dict[str, Any]) -> None:

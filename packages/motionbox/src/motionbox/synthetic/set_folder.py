@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from motionbox.errors import InputError
+from motionbox.errors import InputError, safe_path
 
 MARKER = "synthetic.json"
 _PARTIAL = ".partial"
@@ -165,7 +165,7 @@ def draw_all(draw: Callable[[Work], None], work: Sequence[Work], num_workers: in
             draw(piece)
             yield
         return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with safe_path(), ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(draw, piece) for piece in work]
         try:
             for future in as_completed(futures):

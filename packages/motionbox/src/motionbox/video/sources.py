@@ -23,6 +23,9 @@ from motionbox.video.frames import DecodeLimits, Frame, VideoHint, VideoInfo
 from motionbox.video.messages import LENGTH, send
 
 _QUEUED_ANSWERS = 8
+# The child imports from the user's environment, never from the working folder (-P), and this package from its place.
+_CHILD = "import sys; sys.path.append(sys.argv.pop(1)); from motionbox.video.decode_child import main; main()"
+_PACKAGES = str(Path(__file__).resolve().parents[2])
 _PROBE_SIDE_PX = 16
 
 
@@ -89,7 +92,7 @@ class ChildSource:
         """Take the sizes of grey and of colour frames; colour None: grey alone."""
         self._limits = limits or ChildLimits()
         numbers = (short_side_px, colour_short_side_px or 0, self._limits.memory_bytes)
-        self._arguments = ["-m", "motionbox.video.decode_child", *map(str, numbers)]
+        self._arguments = ["-P", "-c", _CHILD, _PACKAGES, *map(str, numbers)]
         self._child: subprocess.Popen[bytes] | None = None
 
     def open(
@@ -125,13 +128,11 @@ class ChildSource:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             self._child = subprocess.Popen(
                 [sys.executable, *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
                 start_new_session=True,
             )
         return self._child
