@@ -35,7 +35,7 @@ from motionbox.store.writing.durable import (
 )
 
 # Raised by every change of the code that changes numbers under the same config.
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 
 _SHAPING_LIBRARIES = ("motionbox", "numpy", "scipy", "opencv-contrib-python-headless", "numba", "av", "pyarrow", "zarr")
 _NUM_NAMED = 5
