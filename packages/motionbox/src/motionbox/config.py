@@ -219,8 +219,8 @@ class ContourConfig(_Section):
     min_contrast: float = Field(0.15, ge=0)
 
 
-class EvidenceConfig(_Section):
-    """How `boxes.stabilise = "evidence"` makes a clip's boxes from its motion maps; see `motionbox.motion.clip_boxes`.
+class AreaConfig(_Section):
+    """How a clip's motion areas are made from its motion maps; see `motionbox.motion.evidence` and `.areas`.
 
     Attributes:
         noise_ratio: A cell moves where its motion exceeds this many robust standard deviations of the frame.
@@ -229,13 +229,18 @@ class EvidenceConfig(_Section):
         persist_px: ... within this distance, in pixels of the working size.
         sustained_seconds: A value counts as reached when the clip reaches it for this long in sum.
         num_regions: Most moving regions of a frame, strongest first.
-        min_region: A region is evidence for the boxes from this share of the clip's sustained lasting energy.
-        min_moving: A region counts as motion (coverage, duty) from this share of it.
-        memory_seconds: Evidence fades by 1/e over this much time of typical motion; rest does not age it.
-        trim_share: Share of the evidence left outside on each side of a box.
-        close_up: Closeness (see `evidence.closeness`) above which boxes grow: their area by (closeness / close_up)^2.
-        close_up_area: Share of the frame that they grow to at most.
+        min_region: A region is evidence from this share of the clip's sustained lasting energy.
+        min_moving: A region counts as motion from this share of it.
+        memory_seconds: Evidence fades by 1/e over this much time of typical motion, and not sooner than over one frame;
+            rest does not age it.
         cut_ratio: A frame whose motion is this many times the clip's median noise everywhere is a scene cut.
+        level_weight: Weight of a column's or row's level of evidence for its membership, see `areas.membership`.
+        depth_weight: Weight of how deep it lies in the evidence.
+        member_bias: Constant of the membership: larger makes larger areas.
+        close_up: Closeness (see `areas.close_up_factor`) above which a clip may be a close-up.
+        close_up_acting: ... where less than this share of its time has evidence of its own.
+        close_up_unit: A close-up's areas grow by (closeness / close_up_unit)^2.
+        close_up_area: Share of the frame that they grow to at most.
     """
 
     noise_ratio: float = Field(2.75, gt=0)
@@ -247,10 +252,14 @@ class EvidenceConfig(_Section):
     min_region: float = Field(0.4, ge=0, lt=1)
     min_moving: float = Field(0.05, ge=0, lt=1)
     memory_seconds: float = Field(0.05, gt=0)
-    trim_share: float = Field(0.005, ge=0, lt=0.5)
-    close_up: float = Field(0.3, gt=0)
-    close_up_area: float = Field(0.8, gt=0, le=1)
     cut_ratio: float = Field(6.0, gt=1)
+    level_weight: float = Field(0.46, ge=0)
+    depth_weight: float = Field(0.58, ge=0)
+    member_bias: float = 2.7
+    close_up: float = Field(0.5, ge=0)
+    close_up_acting: float = Field(0.5, ge=0, le=1)
+    close_up_unit: float = Field(0.3, gt=0)
+    close_up_area: float = Field(0.65, gt=0, le=1)
 
 
 class BoxConfig(_Section):
@@ -260,17 +269,15 @@ class BoxConfig(_Section):
         max_width_share: A wider box (share of the frame's width) is degenerate.
         max_height_share: A taller box (share of the frame's height) is degenerate.
         min_area_share: A smaller box (share of the frame's area) is degenerate.
-        stabilise: `nearest`: a degenerate box takes the nearest valid one; `none`; `evidence`: boxes from stored maps.
+        stabilise: `nearest`: a degenerate box takes the nearest valid one; `none`; `areas`: boxes of areas.
         pad_share: Boxes grow by this share of their own size, half on each side.
-        evidence: Numbers of `evidence`.
     """
 
     max_width_share: float = Field(0.7, gt=0, le=1)
     max_height_share: float = Field(0.7, gt=0, le=1)
     min_area_share: float = Field(0.01, ge=0, lt=1)
-    stabilise: Literal["nearest", "none", "evidence"] = "nearest"
+    stabilise: Literal["nearest", "none", "areas"] = "nearest"
     pad_share: float = Field(0.05, ge=0, le=1)
-    evidence: EvidenceConfig = EvidenceConfig()
 
 
 class ExtractConfig(_Section):
@@ -282,12 +289,13 @@ class ExtractConfig(_Section):
     motion: MotionConfig = MotionConfig()
     contours: ContourConfig = ContourConfig()
     boxes: BoxConfig = BoxConfig()
+    areas: AreaConfig = AreaConfig()
     store: StoreConfig = StoreConfig()
 
     @model_validator(mode="after")
-    def _evidence_needs_maps(self) -> Self:
-        if self.boxes.stabilise == "evidence" and not self.store.motion_maps:
-            raise ValueError('store.motion_maps must be true for boxes.stabilise = "evidence"')
+    def _areas_need_maps(self) -> Self:
+        if self.boxes.stabilise == "areas" and not self.store.motion_maps:
+            raise ValueError('store.motion_maps must be true for boxes.stabilise = "areas"')
         return self
 
     def digest(self) -> str:
@@ -349,6 +357,32 @@ def validate_config(values: dict[str, Any], *, source: str) -> ExtractConfig:
         unknown = first["type"] == "extra_forbidden"
         what = f"{key}: {first['msg']}, got {first['input']!r}"
         raise ConfigError(f"{source}: {f'unknown key {key!r}; {_hint(key)}' if unknown else what}") from None
+
+
+def config_of_run(values: dict[str, Any]) -> ExtractConfig:
+    """Build the config that a store's run was made with, by this version or an earlier one.
+
+    Args:
+        values: As `run.json` holds them. What earlier versions knew and this one does not shapes nothing here any more
+            and is left out; what they did not know takes its default.
+    """
+    known = _known(values, ExtractConfig)
+    if known.get("boxes", {}).get("stabilise") == "evidence":  # its name up to algorithm version 3
+        known["boxes"]["stabilise"] = "areas"
+    return ExtractConfig.model_validate(known)
+
+
+def _known(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return the values whose keys a model knows, in its sections, too."""
+    known = {}
+    for name, value in values.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            continue
+        kind = field.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict)
+        known[name] = _known(value, kind) if is_section else value  # type: ignore[arg-type]
+    return known
 
 
 def _hint(key: str) -> str:

@@ -196,7 +196,7 @@ def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) 
         (["--preset", "papre"], "preset must be one of"),
         (["--set", "boxes.pad_shar=1"], "did you mean 'boxes.pad_share'?"),
         (["--set", "flow.epsilon=1"], "did you mean 'flow.tvl1.epsilon'?"),
-        (["--set", "boxes.zzz=1"], "valid keys: boxes.evidence, boxes.max_height_share"),
+        (["--set", "boxes.zzz=1"], "valid keys: boxes.max_height_share"),
         (["--set", "pad"], "--set must be KEY=VALUE"),
         (["--store", "{file}"], "cannot be written"),
         (["--store", "{other}"], "another program"),

@@ -246,7 +246,7 @@ class _SnapshotWriter:
 
     def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
         """Return a clip's motion maps where its boxes are made from them."""
-        if self._run.config.boxes.stabilise != "evidence":
+        if self._run.config.boxes.stabilise != "areas":
             return None
         height, width = max(1, size["map_height"] or 0), max(1, size["map_width"] or 0)
         return read_maps(self._unit_arrays, places, (height, width))

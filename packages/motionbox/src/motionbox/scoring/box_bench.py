@@ -42,13 +42,16 @@ ABLATION: dict[str, dict[str, Any]] = {
     },
     "motion not compared with the frames": {"motion.explained_weight": 1.0},
     "no evidence over the clip (one frame's regions, nearest valid)": {"boxes.stabilise": "nearest"},
-    "no clip memory (0.01 s)": {"boxes.evidence.memory_seconds": 0.01},
-    "whole clip alike (memory 100 s)": {"boxes.evidence.memory_seconds": 100.0},
-    "all regions, weak ones too": {"boxes.evidence.min_region": 0.0, "boxes.evidence.min_moving": 0.0},
-    "regions that do not last, too": {"boxes.evidence.persist_seconds": 0.0},
-    "one region": {"boxes.evidence.num_regions": 1},
-    "threshold by noise alone": {"boxes.evidence.peak_ratio": 0.0},
-    "no growth of close-ups": {"boxes.evidence.close_up": 1e3},
+    "no clip memory (0.01 s)": {"areas.memory_seconds": 0.01},
+    "whole clip alike (memory 100 s)": {"areas.memory_seconds": 100.0},
+    "all regions, weak ones too": {"areas.min_region": 0.0, "areas.min_moving": 0.0},
+    "regions that do not last, too": {"areas.persist_seconds": 0.0},
+    "one region": {"areas.num_regions": 1},
+    "threshold by noise alone": {"areas.peak_ratio": 0.0},
+    "membership by level alone": {"areas.level_weight": 1.2, "areas.depth_weight": 0.0, "areas.member_bias": 1.2},
+    "membership by depth alone": {"areas.level_weight": 0.0, "areas.depth_weight": 0.9, "areas.member_bias": 3.2},
+    "no growth of close-ups": {"areas.close_up": 1e3},
+    "growth of all close-ups": {"areas.close_up_acting": 1.0},
 }
 """Name -> what is changed in `tuned`; one step each."""
 

@@ -132,9 +132,9 @@ class Store:
 
     def config(self) -> ExtractConfig:
         """Return the configuration that made the run. Loads pydantic."""
-        from motionbox.config import ExtractConfig
+        from motionbox.config import config_of_run
 
-        return ExtractConfig.model_validate(read_json(self._paths.run_json)["config"])
+        return config_of_run(read_json(self._paths.run_json)["config"])
 
     def run_info(self) -> dict[str, Any]:
         """Return the content of `run.json`: data set, data root, versions, digests, config."""

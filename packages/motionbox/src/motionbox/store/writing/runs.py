@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from motionbox.config import ExtractConfig
+from motionbox.config import ExtractConfig, config_of_run
 from motionbox.errors import StoreError
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths, check_store, read_json, run_paths
 from motionbox.store.units import InputFile, inputs_table
@@ -125,7 +125,7 @@ def load_run(paths: RunPaths) -> Run:
         StoreError: It is unreadable.
     """
     info = read_json(paths.run_json)
-    return Run(paths, ExtractConfig.model_validate(info["config"]), info)
+    return Run(paths, config_of_run(info["config"]), info)
 
 
 def prepare_store(store: Path) -> None:

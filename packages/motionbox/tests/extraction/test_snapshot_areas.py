@@ -14,7 +14,7 @@ VIDEOS = {"a": "60@25", "b": "1@25", "d": "error not_a_video", "e": "250@25"}
 
 
 def make_store(tmp_path, max_frames: int) -> Store:
-    config = small_config(**{"boxes.stabilise": "evidence", "boxes.pad_share": 0.0})
+    config = small_config(**{"boxes.stabilise": "areas", "boxes.pad_share": 0.0})
     manifest = number_videos(tmp_path / "videos", VIDEOS)
     root = tmp_path / f"store{max_frames}"
     run = make_run(root, tmp_path / "videos", manifest, max_frames=max_frames, config=config)
