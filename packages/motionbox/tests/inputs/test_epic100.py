@@ -11,6 +11,7 @@ from motionbox.commands.extract import extract
 from motionbox.errors import InputError
 from motionbox.inputs.epic100 import find_videos, official_rate
 from motionbox.inputs.manifest import load_manifest
+from motionbox.inputs.schema import notes_of
 from motionbox.scoring.annotations import read_annotations
 from motionbox.scoring.score_tables import score_store
 from motionbox.store import Store, open_store
@@ -126,12 +127,50 @@ def test_media_layouts(tmp_path):
     assert find_videos(tmp_path / "EPIC-KITCHENS", ["P01_01"]) == {"P01_01": ("P01/videos/P01_01.MP4", False)}
 
 
-def test_action_ids_number_the_pairs_of_both_files(tmp_path):
+def test_other_usual_layouts(tmp_path):
+    """All videos in one folder, frames beside them, any container; a video goes before frames."""
+    names = ("videos/P01_01.mp4", "P01/P01_02.mkv", "P01_03.MP4", "rgb_frames/P01_04/frame_0000000001.jpg",
+             "frames/P01/P01_05/1.jpg", "P01/P01_06/1.jpg", "P01_07.tar", "rgb_frames/P01_01/1.jpg")  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_videos(tmp_path, [f"P01_0{number}" for number in range(1, 9)]) == {
+        "P01_01": ("videos/P01_01.mp4", False),
+        "P01_02": ("P01/P01_02.mkv", False),
+        "P01_03": ("P01_03.MP4", False),
+        "P01_04": ("rgb_frames/P01_04", True),
+        "P01_05": ("P01/videos/P01_05.MP4", False),  # deeper than any usual layout: said to be missing
+        "P01_06": ("P01/P01_06", True),
+        "P01_07": ("P01_07.tar", True),
+        "P01_08": ("P01/videos/P01_08.MP4", False),
+    }
+
+
+def test_action_ids_number_the_official_pairs(tmp_path):
+    """3,806 pairs over both files; in a part of them a rank would be another action's number."""
+    pairs = [(verb, noun) for verb in range(97) for noun in range(300)][:: 97 * 300 // 3806][:3806]
+    rows = [
+        ROWS[0].replace("P01_01_0", f"P01_01_{i}").replace(",3,door,3", f",{verb},door,{noun}")
+        for i, (verb, noun) in enumerate(pairs)
+    ]
+    write_csv(tmp_path, rows[::2])
+    write_csv(tmp_path, rows[1::2], name="EPIC_100_validation.csv")
+    table = load(tmp_path)
+    by_clip = dict(zip(table["clip_id"].to_pylist(), table["action_id"].to_pylist(), strict=True))
+    assert by_clip == {f"P01_01_{rank}": rank for rank in range(3806)}
+    assert load(tmp_path, split="validation")["action_id"].to_pylist() == list(range(1, 3806, 2))
+    assert notes_of(table) == []
+
+
+def test_action_ids_of_a_part_are_left_out_and_that_is_said(tmp_path):
     write_csv(tmp_path)  # pairs (3, 3) and (0, 13)
     extra = ROWS[0].replace("P01_01_0", "P01_01_9").replace(",3,door,3", ",0,door,2")
     write_csv(tmp_path, [extra], name="EPIC_100_validation.csv")
-    assert load(tmp_path)["action_id"].to_pylist() == [2, 1, 0]
-    assert load(tmp_path, split="validation")["action_id"].to_pylist() == [0]
+    table = load(tmp_path)
+    assert (table["action_id"].null_count, table["action_id"].type) == (3, "int64")
+    [note] = notes_of(load(tmp_path, split="validation"))
+    assert note.startswith("action_id is left out: it is a rank among the 3,806 pairs of verb and noun in train and")
+    assert "the files here hold 3; put the whole EPIC_100_train.csv and EPIC_100_validation.csv there" in note
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +189,8 @@ def test_official_files_load_whole(official):
     assert counts == {"train": 31007, "validation": 9668, "test": 13092}
     labelled = table.filter(pc.not_equal(table["split"], "test"))
     pairs = set(zip(labelled["verb_class"].to_pylist(), labelled["noun_class"].to_pylist(), strict=True))
-    assert len(pairs) == pc.count_distinct(labelled["action_id"]).as_py() == 2778
-    assert labelled["action_id"].null_count == 0
+    assert len(pairs) == 2778
+    assert labelled["action_id"].null_count == labelled.num_rows  # not all of the 3,806: no ranks among these
     test = table.filter(pc.equal(table["split"], "test"))
     assert all(test[name].null_count == 13092 for name in ("verb_class", "noun_class", "action_id", "narration"))
     assert pc.sum(table["clamped"]).as_py() == 1

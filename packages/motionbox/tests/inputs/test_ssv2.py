@@ -52,6 +52,46 @@ def test_media_layouts(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (("20bn-something-something-v2/7.mp4",), ("20bn-something-something-v2/7.mp4", None)),
+        (("videos/7.WEBM",), ("videos/7.WEBM", None)),
+        (("7.webm",), ("7.webm", None)),
+        (("20bn-something-something-v2/12.webm", "videos/7.mkv"), ("videos/7.mkv", None)),
+        (("rawframes/7/img_00001.jpg",), ("rawframes/7", 12.0)),
+        (("20bn-something-something-v2/7/00001.jpg",), ("20bn-something-something-v2/7", 12.0)),
+        (("frames/7.tar",), ("frames/7.tar", 12.0)),
+        (("rawframes/7/img_00001.jpg", "videos/7.webm"), ("videos/7.webm", None)),
+        (("videos/12.webm",), ("videos/7.webm", None)),
+        (("77.webm",), ("20bn-something-something-v2/7.webm", None)),
+    ],
+)
+def test_other_usual_layouts(tmp_path, names, wanted):
+    write(tmp_path)
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    table = load(tmp_path)
+    assert (table["path"][0].as_py(), table["frame_fps"][0].as_py()) == wanted
+
+
+def test_frames_of_another_rate_can_be_said_to_be(tmp_path):
+    write(tmp_path)
+    (tmp_path / "rawframes/7").mkdir(parents=True)
+    assert load(tmp_path, frame_fps=24.0)["frame_fps"].to_pylist() == [24.0, None]
+    with pytest.raises(InputError, match="frame_fps must be left out for epic100, whose numbers count at 60 or 50"):
+        load_manifest("epic100", epic_root(tmp_path / "epic"), require_media=False, frame_fps=30.0)
+
+
+def epic_root(root: Path) -> Path:
+    header = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame"
+    root.mkdir()
+    row = "P01_11_0,P01,P01_11,00:00:01.00,00:00:02.00,60,120"
+    (root / "EPIC_100_test_timestamps.csv").write_text(f"{header}\n{row}\n")
+    return root
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         (

@@ -8,14 +8,15 @@ manifest's `start_seconds` and `stop_seconds` select exactly the files `start_fr
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from motionbox.errors import InputError
+from motionbox.inputs.media import TAR_SUFFIXES, VIDEO_SUFFIXES, Names, names_below
 from motionbox.inputs.schema import build_table
 from motionbox.inputs.tables import find_file, read_csv_text, read_optional_csv, refuse_row, require_columns
 
@@ -29,8 +30,9 @@ SPLIT_FILES = {
 ANNOTATION_FOLDERS = (".", "annotations", "epic-kitchens-100-annotations")
 """Where below the data root the annotation files may lie."""
 
-NUM_VERBS, NUM_NOUNS = 97, 300
+NUM_VERBS, NUM_NOUNS, NUM_ACTIONS = 97, 300, 3806
 _MEDIA_FOLDERS = ("", "EPIC-KITCHENS/")
+_FRAME_FOLDERS = ("rgb_frames/", "frames/", "rawframes/", "")
 _SPAN_COLUMNS = ("narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "start_frame")
 _LABEL_COLUMNS = ("narration", "verb", "verb_class", "noun", "noun_class")
 _MAX_FRAME_DISAGREEMENT = 2
@@ -43,8 +45,8 @@ def load_epic100(root: Path) -> pa.Table:
     Label columns: `narration`, `verb`, `verb_class` (0 to 96), `noun`, `noun_class` (0 to 299), `action_id`,
     `participant_id`, `unseen_participant`, `tail_verb`, `tail_noun`, and `clamped`: the annotated end lay behind the
     video's. `action_id` numbers the (verb_class, noun_class) pairs of train and validation in ascending order, 3,806
-    of them; it is null unless both files are there. The flags are null where their CSV is not there; labels of the
-    test split are null.
+    of them; it is null, and a note says so, where the files hold other than these. The flags are null where their CSV
+    is not there; labels of the test split are null.
 
     Raises:
         InputError: No annotation file, a missing column, an unknown class, or times and frame numbers that disagree.
@@ -58,15 +60,16 @@ def load_epic100(root: Path) -> pa.Table:
         )
     table = pa.concat_tables(parts)
     table = _clamp(table, root)
+    actions, notes = _action_ids(table)
     labels = {
         **{name: table[name] for name in (*_LABEL_COLUMNS, "participant_id")},
-        "action_id": _action_ids(table, complete=found["train"] is not None and found["validation"] is not None),
+        "action_id": actions,
         "unseen_participant": _unseen(table, root),
         "tail_verb": _tail(table, root, "verb"),
         "tail_noun": _tail(table, root, "noun"),
         "clamped": table["clamped"],
     }
-    return build_table(_locate(table, root), labels)
+    return build_table(_locate(table, root), labels, notes)
 
 
 def official_rate(video_id: str) -> float:
@@ -145,13 +148,19 @@ def _clamp(table: pa.Table, root: Path) -> pa.Table:
     return table.append_column("clamped", clamped)
 
 
-def _action_ids(table: pa.Table, *, complete: bool) -> pa.Array | pa.ChunkedArray:
-    if not complete:
-        return pa.nulls(table.num_rows, pa.int64())
+def _action_ids(table: pa.Table) -> tuple[pa.Array | pa.ChunkedArray, list[str]]:
+    """Number the pairs of verb and noun; null, and a note, where these are not all of the data set's."""
     pairs = pc.add(pc.multiply(table["verb_class"], NUM_NOUNS), table["noun_class"])
     known = pc.drop_null(pc.unique(pairs))
+    if len(known) != NUM_ACTIONS:
+        note = (
+            f"action_id is left out: it is a rank among the {NUM_ACTIONS:,} pairs of verb and noun in train and "
+            f"validation, and the files here hold {len(known):,}; put the whole {SPLIT_FILES['train']} and "
+            f"{SPLIT_FILES['validation']} there and choose clips with --split, --limit or --allow-missing"
+        )
+        return pa.nulls(table.num_rows, pa.int64()), [note] if len(known) else []
     known = known.take(pc.sort_indices(known))
-    return pc.index_in(pairs, value_set=known, skip_nulls=True).cast(pa.int64())
+    return pc.index_in(pairs, value_set=known, skip_nulls=True).cast(pa.int64()), []
 
 
 def _unseen(table: pa.Table, root: Path) -> pa.Array | pa.ChunkedArray:
@@ -200,30 +209,30 @@ def _locate(table: pa.Table, root: Path) -> dict[str, pa.Array | pa.ChunkedArray
 def find_videos(root: Path, videos: list[str]) -> dict[str, tuple[str, bool]]:
     """Return for each video its path below the root, and whether that holds frames.
 
-    Looked for in this order: `P01/videos/P01_01.MP4`, the folder `P01/rgb_frames/P01_01`, `P01/rgb_frames/P01_01.tar`;
-    all of them below the root or below its `EPIC-KITCHENS`. A video that is nowhere gets the first of these paths.
+    A video file is looked for before a folder or tar of frames; each in the official folder of its participant
+    (`P01/videos`, `P01/rgb_frames`), in the participant's own, and in one for all (`videos`, `rgb_frames`, the root),
+    all of them below the root or below its `EPIC-KITCHENS`. A video that is nowhere gets the official path.
     """
     prefix = next((folder for folder in reversed(_MEDIA_FOLDERS) if (root / folder).is_dir()), "")
-    listed: dict[str, set[str]] = {}
+    listed: dict[str, Names] = {}
 
-    def exists(folder: str, name: str) -> bool:
-        if folder not in listed:
-            try:
-                listed[folder] = set(os.listdir(root / folder))  # noqa: PTH208  (names only, thousands of them)
-            except OSError:
-                listed[folder] = set()
-        return name in listed[folder]
+    def find(folders: Iterable[str], video: str, suffixes: Sequence[str]) -> str | None:
+        for folder in folders:
+            if folder not in listed:
+                listed[folder] = names_below(root, folder or ".")
+            for suffix in suffixes:
+                name = listed[folder].get(video + suffix)
+                if name is not None:
+                    return f"{folder}{name}"
+        return None
 
     media: dict[str, tuple[str, bool]] = {}
     for video in videos:
         participant = video.partition("_")[0]
-        choices = [
-            (f"{base}{participant}/{folder}", f"{video}{suffix}", folder == "rgb_frames")
-            for folder, suffix in (("videos", ".MP4"), ("videos", ".mp4"), ("rgb_frames", ""), ("rgb_frames", ".tar"))
-            for base in _MEDIA_FOLDERS
-        ]
-        media[video] = next(
-            ((f"{folder}/{name}", frames) for folder, name, frames in choices if exists(folder, name)),
-            (f"{prefix}{participant}/videos/{video}.MP4", False),
-        )
+        places = [(base, f"{base}{participant}/") for base in _MEDIA_FOLDERS]
+        files = [f"{place}{kind}" for kind in ("videos/", "") for base, own in places for place in (own, base)]
+        frames = [f"{place}{kind}" for kind in _FRAME_FOLDERS for base, own in places for place in (own, base)]
+        path = find(files, video, VIDEO_SUFFIXES)
+        in_frames = None if path is not None else find(frames, video, ("", *TAR_SUFFIXES))
+        media[video] = (path or in_frames or f"{prefix}{participant}/videos/{video}.MP4", in_frames is not None)
     return media

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 VIDEO_SUFFIXES = (
@@ -53,3 +54,29 @@ def frame_number(name: str) -> int | None:
     """Return the last whole number in a frame file's stem: 7 for `frame_0000000007.jpg`; None where there is none."""
     numbers = re.findall(r"[0-9]+", PurePosixPath(name).stem)
     return int(numbers[-1]) if numbers else None
+
+
+class Names:
+    """The names in a folder, found whatever the case of their extension."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Take the names."""
+        self._names = {}
+        for name in names:
+            stem, dot, suffix = name.rpartition(".")
+            self._names[f"{stem}.{suffix.lower()}" if dot else name] = name
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def get(self, name: str) -> str | None:
+        """Return a name, given with its extension in lower case, as it stands on disk; None where there is none."""
+        return self._names.get(name)
+
+
+def names_below(root: Path, folder: str) -> Names:
+    """Return the names in a folder below a root; none where it cannot be listed."""
+    try:
+        return Names(os.listdir(root / folder))  # noqa: PTH208  (names only, hundreds of thousands of them)
+    except OSError:
+        return Names(())

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import gc
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from motionbox.errors import InputError
+from motionbox.inputs.media import TAR_SUFFIXES, VIDEO_SUFFIXES, Names, names_below
 from motionbox.inputs.schema import build_table
 from motionbox.inputs.tables import find_file
 
@@ -22,10 +23,10 @@ ANNOTATION_FOLDERS = (".", "labels", "annotations")
 """Where below the data root the JSON files may lie."""
 
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", ".")
-"""Where below the data root the videos may lie."""
+"""Where below the data root the videos may lie, as `<id>.webm` or in any other container."""
 
-FRAME_FOLDER = "frames"
-"""Alternative to videos: one folder per id with 1-based JPEG frames at `FRAME_FPS`, as Something-Else has them."""
+FRAME_FOLDERS = ("frames", "rawframes", "20bn-something-something-v2-frames", *VIDEO_FOLDERS)
+"""Where, else, one folder or tar per id may lie, of 1-based JPEG frames at `FRAME_FPS`."""
 
 FRAME_FPS = 12.0
 _PREFIX = "something-something-v2-"
@@ -65,14 +66,14 @@ def _load(root: Path) -> pa.Table:
         if path is not None:
             _append_split(columns, path, split, class_ids)
     ids = columns["clip_id"]
-    folder, suffix, frame_fps = _find_media(root)
+    paths, rates = _find_media(root, ids)
     return build_table(
         {
             "clip_id": ids,
             "video_id": ids,
-            "path": [f"{folder}{clip_id}{suffix}" for clip_id in ids],
+            "path": paths,
             "split": columns["split"],
-            "frame_fps": [frame_fps] * len(ids),
+            "frame_fps": rates,
         },
         {
             "label_id": pa.array(columns["label_id"], pa.int64()),
@@ -123,19 +124,31 @@ def _append_split(columns: dict[str, list[Any]], path: Path, split: str, class_i
     columns["split"].extend([split] * len(records))
 
 
-def _find_media(root: Path) -> tuple[str, str, float | None]:
-    """Return what stands before and after an id in its path, and the rate where that is a folder of frames."""
-    for folder in VIDEO_FOLDERS:
-        if _holds_webm(root / folder):
-            return ("" if folder == "." else f"{folder}/"), ".webm", None
-    if (root / FRAME_FOLDER).is_dir():
-        return f"{FRAME_FOLDER}/", "", FRAME_FPS
-    return f"{VIDEO_FOLDERS[0]}/", ".webm", None
+def _find_media(root: Path, ids: Sequence[str]) -> tuple[list[str], list[float | None]]:
+    """Return each id's path, and the rate where that is a folder or tar of frames.
+
+    A video is looked for before frames; where neither is there, the path is what the official archive would give.
+    """
+    videos = [(folder, names_below(root, folder)) for folder in VIDEO_FOLDERS]
+    frames = [(folder, names_below(root, folder)) for folder in FRAME_FOLDERS]
+    home = next((folder for folder, names in videos[:-1] if names), VIDEO_FOLDERS[0])
+    paths: list[str] = []
+    rates: list[float | None] = []
+    for clip_id in ids:
+        found = _first(videos, clip_id, VIDEO_SUFFIXES)
+        rate = None
+        if found is None:
+            found = _first(frames, clip_id, ("", *TAR_SUFFIXES))
+            rate = None if found is None else FRAME_FPS
+        paths.append(found or f"{home}/{clip_id}.webm")
+        rates.append(rate)
+    return paths, rates
 
 
-def _holds_webm(folder: Path) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return any(entry.name.endswith(".webm") for entry in entries)
-    except OSError:
-        return False
+def _first(places: Sequence[tuple[str, Names]], clip_id: str, suffixes: Sequence[str]) -> str | None:
+    for folder, names in places:
+        for suffix in suffixes:
+            name = names.get(clip_id + suffix)
+            if name is not None:
+                return name if folder == "." else f"{folder}/{name}"
+    return None
