@@ -97,3 +97,14 @@ def test_class_weights_balance_the_classes() -> None:
     assert class_weights(labels, 3, 0.0).tolist() == pytest.approx([1, 1, 0])
     counts = torch.tensor([3.0, 1, 0])
     assert (class_weights(labels, 3, 0.5) * counts).sum() == pytest.approx(4)
+
+
+def test_the_data_set_says_how_many_classes_it_has() -> None:
+    """A store of a part of EPIC-KITCHENS shows few of its 97 verbs; its predictions are about all of them."""
+    whole = table()
+    place = whole.column_names.index("verb_class")
+    field = whole.schema.field("verb_class").with_metadata({"num_classes": "97"})
+    part = whole.set_column(place, field, whole["verb_class"]).filter(pa.array([True] + [False] * (len(whole) - 1)))
+    space = LabelSpace.of(part, TaskConfig(columns=("verb_class",)), "s")
+    assert (space.heads, space.num_verbs) == ({"verb": 97}, 97)
+    assert LabelSpace.of(part, TaskConfig(columns=("verb_class",), num_classes=(5,)), "s").heads == {"verb": 5}

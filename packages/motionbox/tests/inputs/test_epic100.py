@@ -314,3 +314,11 @@ def test_boxes_annotated_by_frame_number_meet_the_stores_frames(official, testda
 
     assert min(scored(0)) > 0.999
     assert max(scored(2)) < 0.95
+
+
+def test_label_columns_say_how_many_classes_the_data_set_has(tmp_path):
+    write_csv(tmp_path)
+    table = load(tmp_path, split="train")
+    counts = {name: (table.schema.field(name).metadata or {}).get(b"num_classes") for name in table.column_names}
+    known = {name: int(count) for name, count in counts.items() if count}
+    assert known == {"verb_class": 97, "noun_class": 300, "action_id": 3806}

@@ -58,6 +58,7 @@ def test_epic_kitchens(epic: Path, tmp_path: Path, capsys) -> None:
     assert (take["clip_id"], take["verb_class"], take["noun_class"]) == ("P01_06_92", 0, 9)
     assert take["action_id"] is put["action_id"] is None  # two clips know nothing of the other 3,804 actions
     assert "action_id is left out" in shown.err
+    assert store.clips().schema.field("verb_class").metadata == {b"num_classes": b"97"}
     for clip, first, last in ((put, 20484, 20533), (take, 20643, 20700)):
         numbers = np.rint(store.frame_times(clip["clip_id"]) * 60).astype(int)
         assert numbers.tolist() == list(range(first, last + 1))

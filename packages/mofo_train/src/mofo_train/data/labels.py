@@ -51,13 +51,14 @@ class LabelSpace:
             DataError: A column is missing or has no labels, a label is negative, or the recipe has fewer classes.
         """
         counts = {column: _num_classes(table, column) for column in HEADS if column in table.column_names}
+        declared = {column: _declared_classes(table, column) for column in counts}
         heads = {}
         for place, column in enumerate(task.columns):
             found = counts.get(column, 0)
             if found == 0:
                 known = ", ".join(name for name, count in counts.items() if count) or "none"
                 raise DataError(f"task.columns must be labelled in {where}, got {column!r}; labelled columns: {known}")
-            wanted = found if task.num_classes is None else task.num_classes[place]
+            wanted = max(found, declared[column]) if task.num_classes is None else task.num_classes[place]
             if wanted < found:
                 raise DataError(
                     f"task.num_classes must be at least {found} for {column} of {where}, got {wanted}; "
@@ -70,9 +71,12 @@ class LabelSpace:
             if _NAME_COLUMNS.get(column) in table.column_names
         }
         pairs = _action_pairs(table, heads["action"]) if "action" in heads else None
-        # A recipe of EPIC-100 counts all 97 verbs and 300 nouns, also those that a part of the set lacks.
-        num_verbs = heads.get("verb", counts.get("verb_class", 0))
-        return cls(heads, names, pairs, num_verbs, heads.get("noun", counts.get("noun_class", 0)))
+        # EPIC-100 has 97 verbs and 300 nouns, also those that a part of the set lacks.
+        num_verbs, num_nouns = (
+            heads.get(head, max(counts.get(column, 0), declared.get(column, 0)))
+            for head, column in (("verb", "verb_class"), ("noun", "noun_class"))
+        )
+        return cls(heads, names, pairs, num_verbs, num_nouns)
 
     @property
     def num_outputs(self) -> int:
@@ -139,6 +143,11 @@ def _num_classes(table: pa.Table, column: str) -> int:
     if len(values) and values.min() < 0:
         raise DataError(f"{column} must not be negative, got {values.min()}")
     return int(values.max()) + 1 if len(values) else 0
+
+
+def _declared_classes(table: pa.Table, column: str) -> int:
+    """Return the number of classes that the data set has by its own word, 0 where the store does not know it."""
+    return int((table.schema.field(column).metadata or {}).get(b"num_classes", 0))
 
 
 def _class_names(table: pa.Table, column: str, count: int) -> tuple[str, ...]:

@@ -79,6 +79,9 @@ def export(store: Path, file_format: Any, out: Path, run: str | None, split: str
 
     with open_store(store, run=run) as opened:
         num_clips = export_store(opened, out, file_format, split=split)
-        num_left_out = len(opened) - num_clips
-    click.echo(f"{out}: {num_clips} clips" + (f" ({num_left_out} without boxes left out)" if num_left_out else ""))
+        splits = opened.clips()["split"].to_pylist()
+        num_chosen = len(splits) if split is None else splits.count(split)
+    without = f" ({num_chosen - num_clips} without boxes left out)" if num_chosen > num_clips else ""
+    others = f"; {len(splits) - num_chosen} clips are of other splits" if num_chosen < len(splits) else ""
+    click.echo(f"{out}: {num_clips} clips{without}{others}")
     return ExitCode.OK

@@ -16,7 +16,7 @@ from motionbox.inputs import DATASETS
 from motionbox.inputs.data_check import load_data_manifest
 from motionbox.inputs.frame_rates import settle_frame_rates
 from motionbox.inputs.missing_media import describe_missing, find_missing_media
-from motionbox.inputs.schema import SCHEMA, select_split, validate_manifest
+from motionbox.inputs.schema import NUM_CLASSES, SCHEMA, select_split, validate_manifest
 
 
 def load_manifest(
@@ -45,7 +45,7 @@ def load_manifest(
     root = Path(data_root)
     if not os.path.exists(root):  # noqa: PTH110  (False, not an error, where it may not be looked at)
         raise InputError(f"data root {root} does not exist; name it with --data-root{_how_to_get(dataset)}")
-    table = loader(root)
+    table = _with_vocabulary(dataset, loader(root))
     if split is not None:
         table = select_split(table, split)
     table = settle_frame_rates(_without_rates(dataset, table, frame_fps), root, frame_fps)
@@ -56,6 +56,17 @@ def load_manifest(
             raise InputError(
                 describe_missing(missing, f"they belong below {root}; --allow-missing goes on without them")
             )
+    return table
+
+
+def _with_vocabulary(dataset: str, table: pa.Table) -> pa.Table:
+    """Note the data set's number of classes with its label columns: a part of the set does not show them all."""
+    manifest = load_data_manifest(dataset)
+    for name, count in (manifest.vocabulary if manifest is not None else {}).items():
+        if name in table.column_names:
+            place = table.column_names.index(name)
+            field = table.schema.field(name).with_metadata({NUM_CLASSES: str(count)})
+            table = table.set_column(place, field, table[name])
     return table
 
 

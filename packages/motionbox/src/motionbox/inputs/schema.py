@@ -55,6 +55,9 @@ ASSUMED_FRAME_FPS = 30.0
 ASSUMED_RATE = "frame_fps_assumed"
 """Column of a manifest with frames of unknown rate: whether a clip's rate is assumed for want of another."""
 
+NUM_CLASSES = "num_classes"
+"""Key in the metadata of a label column's field: the data set's number of classes, whatever a part of it shows."""
+
 RESULT_COLUMNS = (
     *("row", "num_frames", "width", "height", "fps", "status", "reason", "x1", "y1", "x2", "y2", "first_row"),
     *("map_width", "map_height", "first_clip_block", "num_clip_blocks", "confidence"),
