@@ -3,13 +3,17 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from motionbox.extraction.executors import RayExecutor, SerialExecutor, import_ray
+from motionbox.errors import Interrupted
+from motionbox.extraction.executors import RayExecutor, SerialExecutor, ray_environment
 from motionbox.store.units import units_of
 from motionbox.store.writing.failures import recorded_faults
 from motionbox.store.writing.runs import Run
@@ -61,24 +65,54 @@ def test_workers_killed_at_work(tmp_path: Path, data: Path, expected: str, worke
     assert struck >= NUM_WORKER_KILLS * 0.8
 
 
-def test_a_node_leaves_the_cluster(tmp_path: Path, data: Path, expected: str) -> None:
-    ray = import_ray(local=True)
-    from ray.cluster_utils import Cluster
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head node with one CPU, in this process's hands."""
+    for name, value in ray_environment(local=True).items():
+        monkeypatch.setenv(name, value)  # a token that the drivers below inherit
+    from ray.cluster_utils import Cluster  # after the environment is set: Ray reads it once
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        for number in range(NUM_NODES_REMOVED):
-            node = cluster.add_node(num_cpus=1)
-            cluster.wait_for_nodes()
-            executor = RayExecutor(num_workers=2, address=cluster.address)
-            assert executor.num_slots == 2
-            run = make_folder_run(tmp_path / f"s{number}", data)
-            reporter = WhenStarted(run, lambda _pid, node=node: cluster.remove_node(node, allow_graceful=False))
-            digest = finish(run, executor, reporter)
-            assert reporter.done
-            judge(run, digest, expected)
-            executor.close()
-    finally:
-        if ray.is_initialized():
-            ray.shutdown()
-        cluster.shutdown()
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_leaves_the_cluster(tmp_path: Path, data: Path, expected: str, cluster: Any) -> None:
+    for number in range(NUM_NODES_REMOVED):
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        executor = RayExecutor(num_workers=2, address=cluster.address)
+        assert executor.num_slots == 2
+        run = make_folder_run(tmp_path / f"s{number}", data)
+        reporter = WhenStarted(run, lambda _pid, node=node: cluster.remove_node(node, allow_graceful=False))
+        digest = finish(run, executor, reporter)
+        assert reporter.done
+        judge(run, digest, expected)
+        executor.close()
+
+
+def test_the_head_node_dies(tmp_path: Path, data: Path, expected: str, cluster: Any) -> None:
+    executor = RayExecutor(num_workers=1, address=cluster.address)
+    run = make_folder_run(tmp_path / "s", data)
+    reporter = WhenStarted(run, lambda _pid: cluster.head_node.kill_gcs_server(check_alive=False))
+    with pytest.raises(Interrupted, match=r"the head node of the Ray cluster .* the same command resumes the run"):
+        finish(run, executor, reporter)
+    executor.close()
+    assert reporter.done
+    judge(run, finish(run, SerialExecutor()), expected)
+
+
+def test_a_killed_command_leaves_no_ray_behind(tmp_path: Path) -> None:
+    script = (
+        "import os, signal; from motionbox.extraction.executors import RayExecutor;"
+        "executor = RayExecutor(num_workers=1); print(executor._process.pid, executor._folder, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    process, folder = done.stdout.split()
+    deadline = time.monotonic() + 60
+    while (Path(f"/proc/{process}").exists() or Path(folder).exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{process}").exists()
+    assert not Path(folder).exists()

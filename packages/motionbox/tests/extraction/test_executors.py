@@ -5,13 +5,15 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from motionbox.errors import InputError, Interrupted, Reason
-from motionbox.extraction.executors import RayExecutor, SerialExecutor, _start_ray
+from motionbox.extraction import executors, ray_process
+from motionbox.extraction.executors import RayExecutor, SerialExecutor
 from motionbox.extraction.worker import Acknowledgement
 from motionbox.signals import interrupted_by_signals
 from motionbox.store.units import units_of
@@ -22,12 +24,21 @@ ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module")
-def ray_executor() -> Iterator[RayExecutor]:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    executor = RayExecutor(num_workers=2)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+def ray_executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+    """A Ray that starts where others left their traces, in a temporary folder too deep for sockets."""
+    deep = tmp_path_factory.mktemp("d" * 60)
+    (deep / "ray").mkdir()
+    (deep / "ray" / "ray_current_cluster").write_text("192.0.2.1:6379")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(deep))
+        patch.setattr(tempfile, "tempdir", None)  # where the module remembers TMPDIR
+        patch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere")
+        executor = RayExecutor(num_workers=2)
     yield executor
+    folder = executor._folder
     executor.close()
+    assert not folder.exists()
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +79,68 @@ def test_a_ray_that_cannot_be_used_is_one_line(monkeypatch, kind) -> None:
 
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(InputError, match=rf"cluster head:6379: {kind.__name__}: the token is missing.*; check"):
-        _start_ray(ray, 1, "head:6379")
+        ray_process.start_ray(ray, 1, "head:6379")
 
 
-def test_a_signal_while_ray_starts_waits_until_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
+def stand_in(monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    """Put a few lines of Python in the place of the process that talks to Ray."""
+    begin = (
+        "import os, signal, sys, time; from multiprocessing.connection import Connection;"
+        "pipe = Connection(int(sys.argv[1])); pipe.recv();"
+    )
+    monkeypatch.setattr(executors, "_START", begin + then)
 
-    def stopped(**_options: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        done.append("Ray is up")
 
+def test_a_signal_while_ray_starts_stops_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)")
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(ray, "init", stopped)
     with pytest.raises(Interrupted, match="stopped by SIGTERM"), interrupted_by_signals():
-        _start_ray(ray, 1, None)
-    assert done == ["Ray is up"]
+        RayExecutor(num_workers=1)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_ray_that_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "pipe.send(('refused', '--gpus must be at most 0'))")
+    with pytest.raises(InputError, match="--gpus must be at most 0"):
+        RayExecutor(num_workers=1)
+    stand_in(monkeypatch, "raise MemoryError('no room')")
+    with pytest.raises(InputError, match=r"Ray cannot start: .*MemoryError: no room"):
+        RayExecutor(num_workers=1)
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (f"sys.exit({ray_process.HEAD_LOST})", r"the head node of the Ray cluster head:6379 has not answered for 15 s"),
+        ("print('first'); print('gcs is gone', flush=True); os.abort()", r"talks to Ray has ended \(gcs is gone\)"),
+        ("pipe.send(('lost', 'ConnectionError: reset'))", "the connection to Ray broke: ConnectionError: reset"),
+    ],
+)
+def test_a_ray_that_goes_leaves_a_run_that_can_be_resumed(monkeypatch: pytest.MonkeyPatch, end, message) -> None:
+    stand_in(monkeypatch, f"pipe.send(('ready', 3)); {end}")
+    executor = RayExecutor(num_workers=3, address="head:6379")
+    assert executor.num_slots == 3
+    with pytest.raises(Interrupted, match=message + "; the same command resumes the run"):
+        executor.wait(60)
+    executor.close()
+
+
+def test_a_head_node_is_lost_once_it_refuses_connections_for_long() -> None:
+    script = (
+        "import socket, sys, threading; from motionbox.extraction import ray_process as r;"
+        "r.HEAD_SECONDS, r._PROBE_SECONDS = 0.4, 0.05;"
+        "head = socket.create_server(('127.0.0.1', 0)); r.watch_head('127.0.0.1:%d' % head.getsockname()[1]);"
+        "seen = [head.accept() for _ in range(12)];"  # longer than it may be away
+        "print('alive', flush=True); head.close(); threading.Event().wait()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (ray_process.HEAD_LOST, "alive\n")
+
+
+def test_no_folder_for_sockets_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "_SOCKET_PATH_BYTES", 80)
+    with pytest.raises(InputError, match=r"whose path has at most -?\d+ bytes, none of .*/tmp, .*set RAY_TMPDIR"):
+        RayExecutor(num_workers=1)
 
 
 def test_a_signal_after_the_work_meets_no_handler_of_ray(data: Path, tmp_path: Path) -> None:

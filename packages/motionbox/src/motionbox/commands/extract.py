@@ -133,7 +133,7 @@ def run_extraction(
     config = _settle_spans(config, manifest)
     with store_lock(store, force=force):
         run = _run(store, dataset, root, manifest, config, new_run=new_run, retry=retry_failed)
-        num_workers = 0 if executor == "serial" else workers if workers is not None else _num_cores(ray_address)
+        num_workers = 0 if executor == "serial" else _num_workers(workers, ray_address)
         return _drive(store, run, _executor(num_workers, ray_address, gpus), backend)
 
 
@@ -163,9 +163,14 @@ def _check_backend(method: str, backend: str) -> None:
     resolve_backend(method, backend)
 
 
-def _num_cores(ray_address: str | None) -> int:
-    """Return the cores of this machine, 0 (all of the cluster's) with an address."""
-    return len(os.sched_getaffinity(0)) if ray_address is None else 0
+def _num_workers(wanted: int | None, ray_address: str | None) -> int:
+    """Return how many workers to ask for: at most one per core of this machine; a cluster knows its own bound."""
+    if ray_address is not None:
+        return wanted or 0
+    cores = len(os.sched_getaffinity(0))
+    if wanted is not None and wanted > cores:
+        click.echo(f"--workers {wanted}: this command may use {cores} cores here, so {cores} workers start", err=True)
+    return cores if wanted is None else min(wanted, cores)
 
 
 def _manifest(
@@ -253,7 +258,11 @@ def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
         if gpus:
             raise InputError("--gpus needs Ray workers; leave --workers 0 and --executor serial out")
         return SerialExecutor()
-    return RayExecutor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
+    executor = RayExecutor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
+    if executor.num_slots < num_workers:
+        slots = executor.num_slots
+        click.echo(f"--workers {num_workers}: the cluster has {slots} CPUs, so {slots} units run at once", err=True)
+    return executor
 
 
 def _summarise(store: Path, run: Run) -> int:

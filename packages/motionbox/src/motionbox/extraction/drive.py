@@ -162,7 +162,7 @@ def _loop(
 def _task(run: Run, unit: Unit, options: EngineOptions, refused: Mapping[str, tuple[Reason, str]]) -> Task:
     videos = list(dict.fromkeys(piece.video_id for piece in unit.pieces))
     return Task(
-        run_root=run.paths.root,
+        run_root=run.paths.root.absolute(),  # workers have another working folder
         data_root=run.data_root,
         unit=unit,
         config=run.config,

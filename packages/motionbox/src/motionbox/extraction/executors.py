@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
+import contextlib
+import importlib.util
 import os
 import secrets
-import signal
+import shutil
+import subprocess
 import sys
-import threading
+import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from motionbox.errors import InputError, Interrupted, Reason
-from motionbox.extraction.worker import Acknowledgement, Task, execute, last_heard
+from motionbox.errors import InputError, Interrupted
+from motionbox.extraction.ray_process import HEAD_LOST, HEAD_SECONDS, RayOptions
+from motionbox.extraction.worker import Acknowledgement, Task, execute
 from motionbox.signals import deferred
-from motionbox.store.writing.failures import Fault
 
-# Kernels run on one thread: a worker is one core.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-# Results travel through the store, never through Ray's object store.
-_OBJECT_STORE_BYTES = 128 << 20
-# After a flow a frame costs a core about five times what the flow cost the GPU (docs/gpu.md).
-_UNITS_PER_GPU = 5
-_SIGNAL_SECONDS = 0.2
+_START = "from motionbox.extraction.ray_process import main; main()"
+_CLOSE_SECONDS = 20.0
+# A socket's path has 107 bytes at most; Ray takes so many below its folder for the longest of its sockets.
+_SOCKET_PATH_BYTES = 107
+_RAY_SOCKET_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
+_FOLDER_PREFIX = "mb-ray-"
+_FOLDER_BYTES = len(f"/{_FOLDER_PREFIX}12345678")
+# What would make a Ray on this machine join another, or fail over one that is gone.
+_OF_OTHER_RAYS = ("RAY_ADDRESS", "RAY_NAMESPACE", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_AUTH_TOKEN_PATH")
 
 
 class Executor(Protocol):
@@ -83,164 +86,133 @@ class SerialExecutor:
 class RayExecutor:
     """Executes tasks on Ray: local workers, or those of a cluster; GPU units beside CPU units where asked for.
 
-    At most `num_slots` tasks are under way; what they return is an `Acknowledgement`.
+    Ray lives in a process of its own (`ray_process`), in a folder of its own. At most `num_slots` tasks are under way.
 
     Args:
         num_workers: CPU workers; 0: one for each CPU of the cluster.
-        address: Address of a cluster; None starts Ray on this machine.
-        num_gpus: GPUs to use; each is shared by `_UNITS_PER_GPU` units, most of them at work on the CPU.
+        address: Address of a cluster; None starts Ray on this machine, whatever other Ray there is.
+        num_gpus: GPUs to use.
 
     Raises:
         InputError: Ray cannot start or be reached, or has fewer GPUs.
     """
 
     def __init__(self, *, num_workers: int, address: str | None = None, num_gpus: int = 0) -> None:
-        self._ray: Any = import_ray(local=address is None)
-        self._num_gpu_slots = num_gpus * _UNITS_PER_GPU
-        self._own = not self._ray.is_initialized()
-        if self._own:
-            _start_ray(self._ray, num_workers + self._num_gpu_slots, address)
-        resources = self._ray.cluster_resources()
-        if resources.get("GPU", 0) < num_gpus:
-            found = f"{resources.get('GPU', 0):g}"
-            self.close()
-            raise InputError(f"--gpus must be at most the {found} GPUs that Ray finds, got {num_gpus}")
-        cores = int(resources.get("CPU", 0))
-        self.num_slots = max(1, min(num_workers or cores, cores)) + self._num_gpu_slots
-        self._execute = self._ray.remote(execute)
-        self._tasks: dict[Any, Task] = {}
-        self._on_gpu: set[str] = set()
-        self._cancelled: set[str] = set()
+        if importlib.util.find_spec("ray") is None:
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+        self._address = address
+        self._folder = _ray_folder()
+        self._log: IO[bytes] = (self._folder / "output.log").open("wb")
+        self._connection, theirs = Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            cwd=self._folder,  # Ray's workers import from the working folder of the process that starts them
+            env=ray_environment(local=address is None),
+            start_new_session=True,
+        )
+        theirs.close()
+        try:
+            self._connection.send(RayOptions(num_workers, address, num_gpus))
+            self.num_slots = int(self._receive("ready"))
+        except Interrupted as error:
+            self._end(0)
+            raise InputError(f"Ray cannot start: {error}") from None
+        except BaseException:
+            self._end(0)
+            raise
 
     def submit(self, task: Task, check: Callable[[], None]) -> None:  # noqa: ARG002
-        """Hand the task to Ray, to a GPU while one has a free place."""
-        gpus = 0.0
-        if len(self._on_gpu) < self._num_gpu_slots:
-            gpus = 1 / _UNITS_PER_GPU
-            task = dataclasses.replace(task, backend="cuda")
-            self._on_gpu.add(task.token)
-        options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
-        self._tasks[self._execute.options(**options).remote(task)] = task
+        """Hand the task to Ray."""
+        self._send("submit", task)
 
     def wait(self, timeout_seconds: float) -> list[Acknowledgement]:
-        """Return the answers of finished tasks; a crashed worker's answer is a fault."""
-        ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout_seconds)
-        return [self._answer(reference) for reference in ready]
+        """Return the answers of finished tasks; a crashed worker's answer is a fault.
 
-    def _answer(self, reference: Any) -> Acknowledgement:
-        task = self._tasks.pop(reference)
-        self._on_gpu.discard(task.token)
-        errors = self._ray.exceptions
-        try:
-            answer: Acknowledgement = self._ray.get(reference)
-        except errors.OutOfMemoryError as error:
-            return _faulty(task, Reason.OUT_OF_MEMORY, _first_line(error))
-        except errors.NodeDiedError as error:
-            return Acknowledgement(task.unit.unit_id, lost=_first_line(error))
-        except (errors.WorkerCrashedError, errors.TaskCancelledError) as error:
-            if task.token in self._cancelled:
-                return _faulty(task, Reason.TIMEOUT, "the worker showed no sign of life and was killed")
-            return _faulty(task, Reason.CRASHED, _first_line(error))
-        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
-            return Acknowledgement(task.unit.unit_id, fatal=_first_line(getattr(error, "cause", None) or error))
-        except errors.RayError as error:
-            return Acknowledgement(task.unit.unit_id, lost=_first_line(error))
-        return answer
+        Raises:
+            Interrupted: Ray is gone.
+        """
+        return [self._receive("answer")] if self._connection.poll(timeout_seconds) else []
 
     def cancel(self, task: Task) -> None:
         """Kill the task's worker."""
-        self._cancelled.add(task.token)
-        for reference, known in self._tasks.items():
-            if known.token == task.token:
-                self._ray.cancel(reference, force=True)
+        self._send("cancel", task.token)
 
     def close(self) -> None:
         """Stop a Ray that this executor started; leave a cluster alone."""
-        if self._own:
-            with deferred():  # Ray does not survive an exception in the middle of it
-                self._ray.shutdown()
+        self._end(_CLOSE_SECONDS)
 
+    def _end(self, grace_seconds: float) -> None:
+        with deferred():
+            self._connection.close()
+            try:
+                self._process.wait(grace_seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._log.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
-def import_ray(*, local: bool) -> Any:
-    """Import Ray with safe settings, which it reads only once: a token of its own for a local Ray, no usage reports."""
-    if "ray" not in sys.modules:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if local:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    import ray
-
-    return ray
-
-
-def _start_ray(ray: Any, num_workers: int, address: str | None) -> None:
-    options: dict[str, Any] = {
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-        "runtime_env": {"env_vars": {**_ONE_THREAD, "PYTHONSAFEPATH": "1"}},
-    }
-    if address is None:
-        options |= {
-            "num_cpus": num_workers,
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
-    else:
-        options["address"] = address
-        options["runtime_env"]["py_modules"] = [str(Path(__file__).parents[1])]
-    if address is None or not address.startswith("ray://"):  # a client's driver runs elsewhere
-        options["job_config"] = _job_config(ray)
-    try:
-        _init_ray(ray, options)
-    except Exception as error:  # a bare one where a node does not start in time, many kinds elsewhere
-        where = f"cluster {address}" if address else "local workers"
-        raise InputError(
-            f"Ray cannot reach or start its {where}: {_first_line(error)}; "
-            "check --ray-address, or use --executor serial"
-        ) from None
-
-
-def _job_config(ray: Any) -> Any:
-    """Return Ray's settings of a job, made to keep this process's working folder off the workers' module path.
-
-    Ray puts it before everything else there, unless a working folder is shipped to the workers.
-    """
-
-    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]
-        def _runtime_env_has_working_dir(self) -> bool:
-            return True
-
-    return JobConfig()
-
-
-def _init_ray(ray: Any, options: dict[str, Any]) -> None:
-    """Start Ray in a thread: in the main thread it sets handlers, and a signal half-way makes it crash the process.
-
-    Ray's processes die with the thread that started them, so it stays until this process ends.
-    """
-    started: Future[None] = Future()
-
-    def start() -> None:
+    def _send(self, kind: str, content: Any) -> None:
         try:
-            ray.init(**options)
-            started.set_result(None)
-        except BaseException as error:
-            started.set_exception(error)
-        threading.Event().wait()
+            self._connection.send((kind, content))
+        except OSError:
+            raise self._lost() from None
 
-    with deferred() as signals:
-        threading.Thread(target=start, name="ray", daemon=True).start()
-        while not wait([started], timeout=_SIGNAL_SECONDS).done:
-            if signals:
-                signal.alarm(0)  # after SIGTERM the C++ of Ray aborts the process three seconds later
-        started.result()
+    def _receive(self, expected: str) -> Any:
+        try:
+            kind, content = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._lost() from None
+        if kind == "refused":
+            raise InputError(content)
+        if kind != expected:
+            raise Interrupted(f"the connection to Ray broke: {content}; the same command resumes the run")
+        return content
+
+    def _lost(self) -> Interrupted:
+        """Return the error that says why Ray's process has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_CLOSE_SECONDS)
+        if self._process.returncode == HEAD_LOST:
+            head = f"the head node of the Ray cluster {self._address}" if self._address else "Ray on this machine"
+            return Interrupted(f"{head} has not answered for {HEAD_SECONDS:g} s; the same command resumes the run")
+        self._log.flush()
+        said = (self._folder / "output.log").read_text(errors="replace").strip().splitlines()
+        last = f" ({said[-1][:300]})" if said else ""
+        return Interrupted(f"the process that talks to Ray has ended{last}; the same command resumes the run")
 
 
-def _faulty(task: Task, reason: Reason, message: str) -> Acknowledgement:
-    return Acknowledgement(task.unit.unit_id, fault=Fault(reason, message, last_heard(task)[0]))
+def ray_environment(*, local: bool) -> dict[str, str]:
+    """Return the environment of Ray's process: no usage reports, and for a local Ray nothing of any other.
+
+    Args:
+        local: Whether Ray is started on this machine, with a token that nobody else knows.
+    """
+    environment = {"RAY_USAGE_STATS_ENABLED": "0", **os.environ}
+    if local:
+        for name in _OF_OTHER_RAYS:
+            environment.pop(name, None)
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return environment
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+def _ray_folder() -> Path:
+    """Make a folder for Ray's process, below the first temporary folder whose path is short enough for sockets.
+
+    Raises:
+        InputError: There is none.
+    """
+    places = [os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108
+    longest = _SOCKET_PATH_BYTES - _RAY_SOCKET_BYTES - _FOLDER_BYTES
+    for place in filter(None, places):
+        if len(os.fsencode(place)) <= longest:
+            with contextlib.suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=place))
+    raise InputError(
+        f"Ray needs a temporary folder that can be written and whose path has at most {longest} bytes, none of "
+        f"{', '.join(filter(None, places))} is one; set RAY_TMPDIR to one, or use --executor serial"
+    )
