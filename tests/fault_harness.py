@@ -7,10 +7,12 @@ write path, engine and reader. Forking a warm process makes a trial cost a fract
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import random
+import shutil
 import signal
 import time
 import traceback
@@ -59,12 +61,14 @@ class Fault:
         detail: `<point>:<nth>:<kind>` for a failpoint; otherwise what the random numbers decide.
         seed: Seed of those random numbers.
         partial: Units that a session before the fault commits, with a snapshot; -1: the fault meets an empty store.
+        links: Whether the file system has hard links.
     """
 
     kind: str
     detail: str
     seed: int
     partial: int
+    links: bool = True
 
 
 @dataclass
@@ -117,9 +121,10 @@ def wait(process: int, timeout_seconds: float = _TIMEOUT_SECONDS) -> int:
 
 
 class Stage:
-    """A store under test, and the sessions that work on it."""
+    """A store under test, and the sessions that work on it; without hard links where asked for."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, links: bool = True) -> None:
+        self.links = links
         self.root = root
         self.store = root / "store"
         self.journal = root / "journal"
@@ -133,6 +138,8 @@ class Stage:
         """Do what `motionbox extract` does; to be called in a forked process."""
         os.environ["MOTIONBOX_FAULT_ONCE"] = str(self.marker)
         failpoints.arm(fault)
+        if not self.links:
+            os.link = _refuse_link
         tools = (_Journalled(self.journal), DifferenceFlow())
         worker._tools = lambda *_arguments: tools
         if stop_after is not None:
@@ -166,6 +173,10 @@ class _Journalled(NumberSource):
         with self._journal.open("a") as file:
             file.write(f"{path.stem}:{start_seconds}\n")
         return super().open(path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps)
+
+
+def _refuse_link(source: Path, target: Path) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
 
 
 def _stop_after(num_units: int) -> None:
@@ -218,7 +229,7 @@ def _write(path: Path, text: str) -> int:
 
 def run_trial(root: Path, fault: Fault, expected: Expected) -> Outcome:
     """Plant one fault, resume, and judge; in a process of its own."""
-    stage = Stage(root)
+    stage = Stage(root, links=fault.links)
     result = root / "outcome.json"
 
     def supervise() -> int:
@@ -344,11 +355,8 @@ def _plant_damage(stage: Stage, fault: Fault, rng: random.Random, outcome: Outco
     problems = [check.name for check in verify_store(stage.store) if check.problem]
     if problems != [f"unit {unit_id}"]:
         outcome.violations.append(f"verify named {problems} for damage to {unit_id}")
-    paths.commit(unit_id).unlink()
-    for number in paths.snapshot_numbers():
-        import shutil
-
-        shutil.rmtree(paths.snapshots / str(number))
+    for path in (paths.commit(unit_id), *(paths.snapshots / str(number) for number in paths.snapshot_numbers())):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 _PLANTERS: dict[str, Callable[[Stage, Fault, random.Random, Outcome], None]] = {

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,12 +94,28 @@ def test_quick_sweep(stages: Path) -> None:
     assert sum(outcome.struck for outcome in outcomes if outcome.fault in flow) >= 4
 
 
+def without_links(faults: list[Fault]) -> list[Fault]:
+    """Return the same faults on a file system without hard links."""
+    return [replace(fault, links=False) for fault in faults]
+
+
+def test_quick_sweep_without_hard_links(stages: Path) -> None:
+    rng = random.Random(8)
+    faults = [f for f in failpoint_faults(rng, 2) if f.detail.startswith("commit.") and f.detail.endswith("kill")]
+    faults = rng.sample(faults, 6) + other_faults(rng, {"sigkill": 1, "race": 3, "damage": 1})
+    outcomes = sweep(stages, without_links(faults))
+    judge(outcomes)
+    assert sum(outcome.struck for outcome in outcomes) >= 8
+
+
 @pytest.mark.faults
 def test_full_sweep(stages: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed = int(os.environ.get("MOTIONBOX_FAULT_SEED", time.time_ns() % 2**32))
     rng = random.Random(seed)
     faults = [fault for _ in range(3) for fault in failpoint_faults(rng, 10)]
     faults += other_faults(rng, {"sigkill": 180, "sigterm": 140, "race": 130, "damage": 100})
+    faults += without_links([fault for fault in failpoint_faults(rng, 3) if fault.detail.startswith("commit.")])
+    faults += without_links(other_faults(rng, {"sigkill": 20, "race": 40, "damage": 10}))
     rng.shuffle(faults)
     started = time.monotonic()
     with capsys.disabled():
@@ -119,7 +136,8 @@ def test_full_sweep(stages: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def name_of(outcome: Outcome) -> str:
     """Return the row of the fault table that an outcome belongs to."""
     fault = outcome.fault
+    links = "" if fault.links else ", no links"
     if fault.kind != "failpoint":
-        return f"{fault.kind} {fault.detail}" if fault.kind == "damage" else fault.kind
+        return (f"{fault.kind} {fault.detail}" if fault.kind == "damage" else fault.kind) + links
     point, _, kind = fault.detail.split(":")
-    return f"{point} {kind}"
+    return f"{point} {kind}{links}"

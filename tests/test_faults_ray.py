@@ -65,12 +65,19 @@ def test_workers_killed_at_work(tmp_path: Path, data: Path, expected: str, worke
     assert struck >= NUM_WORKER_KILLS * 0.8
 
 
+@pytest.fixture(scope="module")
+def token() -> Iterator[None]:
+    """A token for clusters, which the drivers below inherit; Ray reads it once in a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_environment(local=True).items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(token: None) -> Iterator[Any]:
     """A head node with one CPU, in this process's hands."""
-    for name, value in ray_environment(local=True).items():
-        monkeypatch.setenv(name, value)  # a token that the drivers below inherit
-    from ray.cluster_utils import Cluster  # after the environment is set: Ray reads it once
+    from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield cluster

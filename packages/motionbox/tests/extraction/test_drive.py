@@ -14,6 +14,8 @@ from motionbox.extraction.progress import Counts, PlainReporter, format_seconds
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.worker import Acknowledgement, Task
 from motionbox.store import open_store
+from motionbox.store.care.garbage import find_garbage, remove
+from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import read_json
 from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit
@@ -291,3 +293,23 @@ def test_progress_line() -> None:
     counts.num_frames, counts.num_frames_under_way, counts.num_failed_videos = 900, 100, 3
     assert counts.line().startswith("1,200/2,000 clips · 4/10 units · 3 with errors · 100.0 frames/s · ETA 0:20")
     assert [format_seconds(s) for s in (None, 3.2, 75, 3725)] == ["-", "0:03", "1:15", "1:02:05"]
+
+
+def test_a_store_without_hard_links_is_driven_verified_and_cleaned(tmp_path: Path, monkeypatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    manifest = number_videos(tmp_path / "videos", {**VIDEOS, "x": "error crashed"})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    drive_serially(run)
+    assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "x": ("failed", "crashed")}
+    half_written = run.paths.commits / ".u000001.json.1234.d"
+    half_written.mkdir()
+    (half_written / "record.json").write_text("{}")
+    assert [check.problem for check in verify_store(tmp_path / "store") if check.problem] == []
+    found = find_garbage(tmp_path / "store")
+    assert [entry.path for entry in found] == [half_written]
+    remove(found)
+    assert find_garbage(tmp_path / "store") == []
+    assert statuses(run)["x"] == ("failed", "crashed")

@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from motionbox.errors import StoreError
 from motionbox.extraction.work_unit import process_unit
-from motionbox.store.layout import RunPaths
+from motionbox.store.layout import RunPaths, read_json
 from motionbox.store.units import Piece, Unit
 from motionbox.store.writing import commit, durable
 from motionbox.store.writing.commit import commit_unit, read_commit, verify_files
@@ -165,3 +167,48 @@ def test_an_unreadable_record_keeps_every_file(paths: RunPaths, result) -> None:
     paths.commit("u000000").write_text("{")
     assert not commit_unit(paths, "u000000", result)
     assert any(name.endswith("/frames.parquet") for name in files_below(paths.attempts))
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system like exFAT's: no hard links."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("no_links")
+def test_commits_without_hard_links(paths: RunPaths, result) -> None:
+    assert commit_unit(paths, "u000000", result, seconds=1.5)
+    assert not commit_unit(paths, "u000000", result)
+    assert paths.committed_units() == ["u000000"]
+    record = read_commit(paths, "u000000")
+    assert record["seconds"] == 1.5
+    verify_files(committed_attempt(paths, "u000000"), record["files"])
+    assert files_below(paths.commits) == ["u000000.json/record.json"]
+    assert files_below(paths.attempts / "u000000") == sorted(f"{record['attempt']}/{name}" for name in record["files"])
+
+
+@pytest.mark.usefixtures("no_links")
+def test_one_of_many_writers_gets_a_name_without_hard_links(tmp_path: Path) -> None:
+    """Each name is fought for by eight threads at once; a host that can link may be among them."""
+    for number in range(40):
+        path = tmp_path / f"{number}.json"
+        with ThreadPoolExecutor(8) as pool:
+            contents = [b'{"by": %d}' % writer for writer in range(8)]
+            won = list(pool.map(lambda data, path=path: durable.publish_file(path, data, point="run"), contents))
+        assert won.count(True) == 1
+        assert read_json(path) == {"by": won.index(True)}
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_names_taken_with_and_without_links_exclude_each_other(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    assert durable.publish_file(tmp_path / "linked.json", b"{}", point="run")
+    link = os.link
+    request.getfixturevalue("no_links")
+    assert not durable.publish_file(tmp_path / "linked.json", b"{}", point="run")
+    assert durable.publish_file(tmp_path / "wrapped.json", b"{}", point="run")
+    with pytest.raises(FileExistsError):
+        link(tmp_path / "linked.json", tmp_path / "wrapped.json")

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -164,3 +165,21 @@ def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path) -> None:
             pass
     assert lock_holder(tmp_path) is None
     assert _lock_in_another_process(tmp_path) == "held"
+
+
+def test_a_file_system_on_which_commits_cannot_exclude_each_other_is_refused(tmp_path, monkeypatch) -> None:
+    """One without hard links that lets a directory be renamed onto a full one."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def rename(source: Path, target: Path) -> Path:
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(source, target)  # noqa: PTH104
+        return target
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(StoreError, match="has no hard links and lets a directory be renamed onto another"):
+        prepare_store(tmp_path / "store")
+    assert [entry.name for entry in (tmp_path / "store").iterdir() if entry.name.startswith(".")] == []

@@ -24,6 +24,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from mofo_train.errors import ConfigError
+
 Sharding = Literal["ddp", "fsdp"]
 _TIMEOUT = timedelta(minutes=30)
 
@@ -119,9 +121,12 @@ class Ranks:
 
 @contextmanager
 def ranks_of_this_run() -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs); leave them at the end."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
+    """Join the processes that `torchrun` started (NCCL on GPUs, Gloo on CPUs); leave them at the end.
+
+    Raises:
+        ConfigError: The environment is not one that `torchrun` leaves.
+    """
+    rank, world = _place_among_processes()
     if rank:
         logging.getLogger("mofo_train").setLevel(logging.ERROR)  # the first process warns for all
     device = torch.device("cpu")
@@ -136,3 +141,29 @@ def ranks_of_this_run() -> Iterator[Ranks]:
         yield Ranks(rank, world, device)
     finally:
         dist.destroy_process_group()
+
+
+def _place_among_processes() -> tuple[int, int]:
+    """Return rank and number of processes from the environment: all of what `torchrun` sets, or nothing of it."""
+    world = _whole_number("WORLD_SIZE", 1)
+    if world == 1:
+        return 0, 1
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {world} in the environment but {', '.join(missing)} not set: start with torchrun, which "
+            "sets them all, or unset WORLD_SIZE"
+        )
+    rank = _whole_number("RANK", 0)
+    if not 0 <= rank < world:
+        raise ConfigError(
+            f"RANK must be in 0..{world - 1} where WORLD_SIZE is {world}, got {rank}; start with torchrun"
+        )
+    return rank, world
+
+
+def _whole_number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name} must be a whole number in the environment, got {text!r}; unset it or use torchrun")
+    return int(text)

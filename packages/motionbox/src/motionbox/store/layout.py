@@ -19,6 +19,8 @@ MAPS_ARRAY = "maps"
 FLOW_DIRECTORY = "flow.zarr"
 CLIPS_FILE = "clips.bin"
 SNAPSHOT_FILE = "MANIFEST.json"
+RECORD_FILE = "record.json"
+"""What a record, such as `commits/u000000.json`, holds where it is a directory: on file systems without hard links."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,17 @@ def run_paths(store: Path) -> list[RunPaths]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one of the store's JSON files.
+    """Read one of the store's JSON files, or the one in the directory that stands in its place (`RECORD_FILE`).
 
     Raises:
         StoreError: It is missing, unreadable or not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        try:
+            data = path.read_bytes()
+        except IsADirectoryError:
+            data = (path / RECORD_FILE).read_bytes()
+        value = json.loads(data)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

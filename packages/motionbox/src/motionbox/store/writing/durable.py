@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from motionbox.store.layout import RECORD_FILE
 from motionbox.store.writing.failpoints import failpoint
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NAME_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
 
 
 def write_file(path: Path, data: bytes, *, point: str = "attempt") -> None:
@@ -50,10 +57,13 @@ def _write_all(descriptor: int, data: memoryview) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Force a directory's entries to disk."""
+    """Force a directory's entries to disk, where the file system can do that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -72,7 +82,9 @@ def make_directory(path: Path) -> None:
 def publish_file(path: Path, data: bytes, *, point: str) -> bool:
     """Publish a file under a name that only one writer can get.
 
-    The content is complete and on disk before the name appears (`os.link` of a finished file).
+    The content is complete and on disk before the name appears: as a hard link to a finished file, or, where the file
+    system has no hard links, as a directory that holds the file (`RECORD_FILE`) and was renamed; a directory cannot be
+    renamed onto one that is not empty. `layout.read_json` reads both.
 
     Args:
         path: The name to get.
@@ -86,14 +98,42 @@ def publish_file(path: Path, data: bytes, *, point: str) -> bool:
     try:
         write_file(temporary, data, point=point)
         failpoint(f"{point}.before_link")
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
+        published = _link(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    failpoint(f"{point}.after_link")
-    fsync_directory(path.parent)
+    if published:
+        failpoint(f"{point}.after_link")
+        fsync_directory(path.parent)
+    return published
+
+
+def _link(finished: Path, path: Path) -> bool:
+    """Give a finished file a name of its own, by a link or inside a directory; return False if the name is taken."""
+    try:
+        os.link(finished, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _wrap(finished, path)
+    return True
+
+
+def _wrap(finished: Path, path: Path) -> bool:
+    directory = finished.with_name(f"{finished.name}.d")
+    directory.mkdir()
+    try:
+        finished.rename(directory / RECORD_FILE)
+        fsync_directory(directory)
+        directory.rename(path)
+    except OSError as error:
+        if error.errno not in _NAME_TAKEN:
+            raise
+        return False
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
     return True
 
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -30,6 +29,7 @@ from motionbox.store.writing.durable import (
     make_directory,
     parquet_bytes,
     publish_file,
+    replace_file,
     to_json,
     write_file,
 )
@@ -142,27 +142,32 @@ def prepare_store(store: Path) -> None:
         make_directory(store)
         content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
         if not (store / "store.json").exists():
-            publish_file(store / "store.json", to_json(content), point="run")
+            replace_file(store / "store.json", to_json(content))
         make_directory(store / "runs")
-        _check_links(store)
+        _check_exclusive(store)
     except OSError as error:
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
 
 
-def _check_links(store: Path) -> None:
+def _check_exclusive(store: Path) -> None:
+    """Check that a name in the store can be got once only: what commits are made of.
+
+    Raises:
+        StoreError: It can be got twice.
+        OSError: The store cannot be written.
+    """
     probe = store / f".probe-{uuid.uuid4().hex}"
-    probe.touch()
-    linked = probe.with_suffix(".linked")
     try:
-        os.link(probe, linked)
-        linked.unlink()
-    except OSError as error:
-        raise StoreError(
-            f"store {store} lies on a file system without hard links ({error.strerror}), which commits need; "
-            "give --store a path on another one"
-        ) from None
+        if [publish_file(probe, b"", point="probe") for _ in range(2)] != [True, False]:
+            raise StoreError(
+                f"store {store} lies on a file system that has no hard links and lets a directory be renamed onto "
+                "another: two writers could destroy each other's work; give --store a path on another one"
+            )
     finally:
-        probe.unlink()
+        if probe.is_dir():
+            shutil.rmtree(probe, ignore_errors=True)
+        else:
+            probe.unlink(missing_ok=True)
 
 
 def find_run(store: Path, inputs: RunInputs) -> Run | None:
