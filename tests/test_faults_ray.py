@@ -98,11 +98,20 @@ def test_a_node_leaves_the_cluster(tmp_path: Path, data: Path, expected: str, cl
         executor.close()
 
 
-def test_the_head_node_dies(tmp_path: Path, data: Path, expected: str, cluster: Any) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["its control store", "all of it"])
+def test_the_head_node_dies(tmp_path: Path, data: Path, expected: str, cluster: Any, whole: bool) -> None:
     executor = RayExecutor(num_workers=1, address=cluster.address)
     run = make_folder_run(tmp_path / "s", data)
-    reporter = WhenStarted(run, lambda _pid: cluster.head_node.kill_gcs_server(check_alive=False))
-    with pytest.raises(Interrupted, match=r"the head node of the Ray cluster .* the same command resumes the run"):
+
+    def kill(_pid: int) -> None:
+        if whole:
+            cluster.remove_node(cluster.head_node, allow_graceful=False)
+        else:
+            cluster.head_node.kill_gcs_server(check_alive=False)
+        executor._process.wait(60)  # less than Ray itself takes
+
+    reporter = WhenStarted(run, kill)
+    with pytest.raises(Interrupted, match=r"Ray.* the same command resumes the run"):
         finish(run, executor, reporter)
     executor.close()
     assert reporter.done
