@@ -125,7 +125,7 @@ def bench_boxes(
     import cv2
 
     from motionbox.commands.extract import parse_overrides
-    from motionbox.extraction.memory import keep_freed_memory
+    from motionbox.extraction.worker import keep_freed_memory
     from motionbox.scoring.box_bench import (
         ablation_configs,
         find_clips,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from motionbox.store.writing.flow_writer import FlowWriter
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# What mallopt calls the settings of `keep_freed_memory`.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 256 << 20
+_LARGEST_FROM_HEAP_BYTES = 32 << 20  # glibc takes no more
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,6 @@ def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstima
     """Return the worker's decoder and flow estimator, kept from unit to unit."""
     import cv2
 
-    from motionbox.extraction.memory import keep_freed_memory
     from motionbox.flow import create_flow_estimator
     from motionbox.store.clip_blocks import SHORT_SIDE_PX
     from motionbox.video.sources import ChildSource
@@ -173,6 +177,22 @@ def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstima
     colour_px = None if config.store.clips == "none" else SHORT_SIDE_PX
     source = ChildSource(config.frames.short_side_px, colour_short_side_px=colour_px)
     return source, create_flow_estimator(config.flow, backend=backend)
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep up to 256 MiB of freed memory, for arrays of up to 32 MiB.
+
+    By default it hands the arrays of a frame back to the system and gets them again for the next frame, as pages that
+    must be filled with zeros first: that took a third of the time of all steps after flow.
+
+    Returns:
+        Whether it was told: C libraries other than glibc have no such setting.
+    """
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(tune(_MMAP_THRESHOLD, _LARGEST_FROM_HEAP_BYTES)) and bool(tune(_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
 class _SignOfLife:

@@ -6,7 +6,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from motionbox.extraction.memory import keep_freed_memory
+from motionbox.extraction.worker import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(77)
