@@ -22,8 +22,9 @@ def fingerprint(store: Store) -> str:
     for row in store.clips().to_pylist():
         digest.update(repr(row).encode())
         clip_id = row["clip_id"]
-        for array in (store.frame_boxes(clip_id), store.frame_times(clip_id), store.motion_maps(clip_id)):
-            digest.update(array.tobytes())
+        arrays = (store.frame_boxes, store.frame_times, store.motion_maps, store.motion_areas)
+        for array in arrays:
+            digest.update(array(clip_id).tobytes())
         if row["num_frames"] and store.config().store.flow != "none":
             digest.update(store.flow(clip_id).tobytes())
         if store.has_clip(clip_id):
@@ -55,6 +56,8 @@ def check_complete(store: Path, digest: str, num_clips: int) -> list[str]:
     with open_store(store) as reader:
         if reader.info["content_digest"] != digest:
             violations.append("the content is not that of an uninterrupted run")
+        if not any(reader.motion_areas(clip_id).any() for clip_id in reader.clips().column("clip_id").to_pylist()):
+            violations.append("no clip has areas")
         if len(reader) != num_clips:
             violations.append("clips are missing")
         clips = reader.clips().to_pylist() if reader.config().store.clips != "none" else []

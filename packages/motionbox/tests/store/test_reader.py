@@ -9,12 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from motionbox.config import load_config
 from motionbox.errors import StoreError
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
 from motionbox.inputs.schema import build_table
+from motionbox.motion.areas import clip_areas
 from motionbox.motion.boxes import BoxSource
 from motionbox.store import Store, open_store
+from motionbox.store.areas.blocks import stored_areas
+from motionbox.store.care.verify import verify_store
 from motionbox.store.units import units_of
 from motionbox.store.writing.commit import commit_unit
 from motionbox.store.writing.runs import Run
@@ -140,13 +144,15 @@ def test_overlapping_clips_of_one_video_are_ranges_of_its_frames(tmp_path: Path)
 
 def test_content_digest_does_not_depend_on_units_or_order_of_work(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", VIDEOS)
-    digests = []
+    digests, areas = [], []
     for number, max_frames in enumerate((50, 100, 300, 4096)):
         run = make_run(tmp_path / f"store{number}", tmp_path / "videos", manifest, max_frames=max_frames)
         process_all(run)
         make_snapshot(run)
-        digests.append(open_store(tmp_path / f"store{number}").info["content_digest"])
-    assert len(set(digests)) == 1
+        info = open_store(tmp_path / f"store{number}").info
+        digests.append(info["content_digest"])
+        areas.append(info["areas"]["digest"])
+    assert (len(set(digests)), len(set(areas))) == (1, 1)
     run = make_run(tmp_path / "other", tmp_path / "videos", manifest, config=small_config(**{"boxes.pad_share": 0.5}))
     process_all(run)
     make_snapshot(run)
@@ -188,17 +194,106 @@ def test_returned_arrays_are_the_callers(store: Store) -> None:
 
 
 def test_areas_are_those_of_the_clips_maps(store: Store) -> None:
+    config = store.config()
     for row in store.clips().to_pylist():
-        areas, maps = store.motion_areas(row["clip_id"]), store.motion_maps(row["clip_id"])
+        clip_id, count = row["clip_id"], row["num_frames"]
+        areas, maps = store.motion_areas(clip_id), store.motion_maps(clip_id)
         assert areas.dtype == np.uint8
-        assert areas.shape == (maps.shape if row["num_frames"] != 1 else (1, 12, 12))
-    np.testing.assert_array_equal(store.motion_areas("a", [7, 3, 3]), store.motion_areas("a")[[7, 3, 3]])
+        assert areas.shape == maps.shape == ((count, 12, 12) if count else (0, 0, 0))
+        if count:
+            found = clip_areas(maps, store.frame_times(clip_id), row["width"], row["height"], config)
+            np.testing.assert_array_equal(areas, stored_areas(found.areas))
+    assert store.motion_areas("e").any()
     assert store.frame_cells_wh("a") == (12.0, 12.0)
     assert store.frame_cells_wh("d") == (0.0, 0.0)
-    with pytest.raises(ValueError, match="0 to 59"):
-        store.motion_areas("a", [60])
+
+
+def test_some_frames_of_a_clips_areas(store: Store) -> None:
+    whole = store.motion_areas("e")
+    np.testing.assert_array_equal(store.motion_areas("e", [207, 3, 3, 249]), whole[[207, 3, 3, 249]])
+    assert store.motion_areas("e", []).shape == (0, 12, 12)
+    with pytest.raises(ValueError, match="0 to 249"):
+        store.motion_areas("e", [250])
     with pytest.raises(StoreError, match="source must be one of motion, got 'annotated'"):
-        store.motion_areas("a", source="annotated")
+        store.motion_areas("e", source="annotated")
+
+
+def test_boxes_of_preset_tuned_are_around_its_areas(tmp_path: Path) -> None:
+    manifest = number_videos(tmp_path / "videos", {"a": "60@25", "b": "600@25"})
+    own = {"frames.duplicate_ratio": 0.0, "frames.short_side_px": 48, "store.map_scale": 4}
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest, config=load_config("tuned", overrides=own))
+    process_all(run)
+    make_snapshot(run)
+    with open_store(tmp_path / "store") as store:
+        for row in store.clips().to_pylist():
+            maps, times = store.motion_maps(row["clip_id"]), store.frame_times(row["clip_id"])
+            found = clip_areas(maps, times, 96, 96, store.config())
+            np.testing.assert_array_equal(store.frame_boxes(row["clip_id"]), found.boxes)
+            np.testing.assert_array_equal(store.motion_areas(row["clip_id"]), stored_areas(found.areas))
+            assert found.areas.any()
+
+
+def test_a_snapshot_of_before_there_were_areas(tmp_path: Path) -> None:
+    """Its areas are computed on reading; the next extraction makes a snapshot that holds them."""
+    manifest = number_videos(tmp_path / "videos", {"a": "60@25", "still": "30@25"})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    process_all(run)
+    make_snapshot(run)
+    with open_store(tmp_path / "store") as store:
+        expected = [store.motion_areas(clip_id) for clip_id in ("a", "still")]
+    assert make_snapshot(run) == 1
+    without_areas(run.paths.snapshot(1))
+    with open_store(tmp_path / "store") as store:
+        for clip_id, areas in zip(("a", "still"), expected, strict=True):
+            np.testing.assert_array_equal(store.motion_areas(clip_id), areas)
+    assert make_snapshot(run) == 2
+    with open_store(tmp_path / "store") as store:
+        np.testing.assert_array_equal(store.motion_areas("a"), expected[0])
+        assert "areas.bin" in store.info["files"]
+
+
+def without_areas(snapshot: Path) -> None:
+    """Make a snapshot what it was before there were areas."""
+    info = json.loads((snapshot / "MANIFEST.json").read_text())
+    clips = pq.read_table(snapshot / "clips.parquet").drop_columns(["first_area_block", "num_area_blocks"])
+    pq.write_table(clips, snapshot / "clips.parquet")
+    for name in ("areas.bin", "area_blocks.npy"):
+        (snapshot / name).unlink()
+        del info["files"][name]
+    del info["areas"]
+    (snapshot / "MANIFEST.json").write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize("preset", ["tuned", "paper"])
+def test_a_clip_that_stands_still_has_no_area(tmp_path: Path, preset: str) -> None:
+    manifest = number_videos(tmp_path / "videos", {"a": "60@25"})
+    config = load_config(preset, overrides={"frames.short_side_px": 48, "store.static_energy": 1e6})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest, config=config)
+    process_all(run)
+    make_snapshot(run)
+    for _ in range(2):
+        with open_store(tmp_path / "store") as store:
+            assert store.motion_maps("a").any()
+            areas = store.motion_areas("a")
+            assert areas.shape == (60, 6, 6)
+            assert not areas.any()
+            assert store.clips().column("status").to_pylist() == ["no_motion"]
+        if "areas" in store.info:
+            without_areas(run.paths.snapshot(1))
+
+
+def test_a_damaged_block_of_areas_is_one_line(tmp_path: Path) -> None:
+    manifest = number_videos(tmp_path / "videos", {"a": "60@25"})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    process_all(run)
+    make_snapshot(run)
+    path = run.paths.snapshot(1) / "areas.bin"
+    path.write_bytes(path.read_bytes()[:-9])
+    with open_store(tmp_path / "store") as store, pytest.raises(StoreError, match=r"areas.bin is damaged: .*verify"):
+        store.motion_areas("a")
+    problems = [check for check in verify_store(tmp_path / "store") if check.problem]
+    assert [check.name for check in problems] == ["snapshot 1"]
+    assert "areas.bin" in str(problems[0].problem)
 
 
 def test_no_maps_kept(tmp_path: Path) -> None:
@@ -238,6 +333,24 @@ def test_choosing_a_run(store: Store) -> None:
         open_store(store.path, run="zzz")
 
 
+def test_areas_to_be_computed_where_opencv_is_missing_are_one_line(tmp_path: Path) -> None:
+    manifest = number_videos(tmp_path / "videos", {"a": "20@25"})
+    run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
+    process_all(run)
+    make_snapshot(run)
+    without_areas(run.paths.snapshot(1))
+    code = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "import motionbox.errors, motionbox.store\n"
+        f"s = motionbox.store.open_store({str(tmp_path / 'store')!r}); s.frame_boxes('a'); s.motion_maps('a')\n"
+        "try: s.motion_areas('a')\n"
+        "except motionbox.errors.StoreError as error: print(error)\n"
+    )
+    path = ":".join(sys.path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
+    assert "must hold motion areas where cv2 is not installed" in done.stdout, done.stderr
+
+
 def test_importing_the_reader_loads_numpy_and_pyarrow_alone() -> None:
     code = (
         "import sys, motionbox.store\n"
@@ -251,7 +364,7 @@ def test_importing_the_reader_loads_numpy_and_pyarrow_alone() -> None:
 def test_reading_loads_nothing_heavy(store: Store) -> None:
     code = (
         "import sys, motionbox.store, motionbox.inputs.manifest, motionbox.motion.boxes\n"
-        f"s = motionbox.store.open_store({str(store.path)!r}); s.frame_boxes('a'); s.clips()\n"
+        f"s = motionbox.store.open_store({str(store.path)!r}); s.frame_boxes('a'); s.motion_areas('a'); s.clips()\n"
         "print([m for m in ('ray', 'cv2', 'numba', 'av', 'zarr', 'torch', 'scipy', 'rich') if m in sys.modules])\n"
     )
     path = ":".join(sys.path)

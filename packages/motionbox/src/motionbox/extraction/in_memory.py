@@ -17,6 +17,7 @@ from motionbox.flow import FlowEstimator, create_flow_estimator
 from motionbox.motion import boxes as bx
 from motionbox.motion import clip_boxes as stabilising
 from motionbox.motion.areas import clip_areas
+from motionbox.store.areas.blocks import stored_areas
 from motionbox.video.frames import Frame, VideoInfo, working_size
 
 
@@ -47,7 +48,7 @@ def clip_boxes(
 def motion_areas(
     frames: npt.NDArray[np.uint8], fps: float, preset: str | ExtractConfig = "tuned", *, backend: str = "auto"
 ) -> npt.NDArray[np.uint8]:
-    """Return the motion areas of a clip: how strongly each cell of each frame belongs to the action.
+    """Return the motion areas of a clip, as a store would: how strongly each cell of each frame belongs to the action.
 
     Args:
         frames: As in `clip_boxes`.
@@ -66,7 +67,7 @@ def motion_areas(
     info, config, result = _process(frames, fps, preset, backend)
     if not result.maps:
         raise ValueError("preset must keep motion maps (store.motion_maps = true) to give areas")
-    return clip_areas(maps_of_block(result), result.times, info.width, info.height, config).areas
+    return stored_areas(clip_areas(maps_of_block(result), result.times, info.width, info.height, config).areas)
 
 
 def boxes_of_block(result: BlockResult, info: VideoInfo, config: ExtractConfig) -> bx.StabilisedBoxes:

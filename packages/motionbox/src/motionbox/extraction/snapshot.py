@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import errno
 import hashlib
+import math
 import shutil
 import time
 import uuid
@@ -23,8 +24,9 @@ import pyarrow as pa
 
 from motionbox.errors import Reason
 from motionbox.inputs.schema import REFUSED
-from motionbox.motion.boxes import clip_box, has_box
-from motionbox.motion.clip_boxes import clip_boxes
+from motionbox.motion.area_parts import areas_in_parts, joined_boxes
+from motionbox.motion.boxes import StabilisedBoxes, clip_box, has_box, is_static, stabilise
+from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
 from motionbox.store.unit_arrays import UnitArrays, read_maps
 from motionbox.store.units import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
@@ -33,9 +35,7 @@ from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
 from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.runs import Run
-from motionbox.store.writing.snapshot_files import ArrayFile, FrameRows
-
-_STATIC_SHARE = 0.9
+from motionbox.store.writing.snapshot_files import AreaFile, ArrayFile, FrameRows
 
 
 @dataclass
@@ -75,9 +75,10 @@ def make_snapshot(run: Run) -> int:
     """
     numbers = run.paths.snapshot_numbers()
     if numbers:
-        shown = run.paths.snapshot_info(numbers[-1])["units"]
+        newest = run.paths.snapshot_info(numbers[-1])
         committed = [[unit, read_commit(run.paths, unit)["attempt"]] for unit in run.paths.committed_units()]
-        if sorted(shown) == committed:
+        has_areas = "areas" in newest or not run.config.store.motion_maps  # one of before may lack them
+        if sorted(newest["units"]) == committed and has_areas:
             return numbers[-1]
     private = run.paths.snapshots / f".{uuid.uuid4().hex}"
     failpoint("snapshot.write")
@@ -109,7 +110,7 @@ def _publish(private: Path, paths: RunPaths) -> int:
 
 
 class _SnapshotWriter:
-    """Streams the clips of one run into a directory; memory holds one video and the clip table."""
+    """Streams the clips of one run into a directory; memory holds a video's rows, the clip table, a part's areas."""
 
     def __init__(self, run: Run, directory: Path) -> None:
         self._run = run
@@ -123,6 +124,7 @@ class _SnapshotWriter:
         self._num_rows = 0
         self._num_clip_blocks = 0
         self._clip_bytes = 0
+        self._areas = AreaFile(directory) if run.config.store.motion_maps else None
 
     def write(self) -> dict[str, Any]:
         """Write all files but MANIFEST.json; return what that must say."""
@@ -143,6 +145,9 @@ class _SnapshotWriter:
         for array in arrays.values():
             array.close()
         frames.close()
+        areas = {}
+        if self._areas is not None:
+            areas["areas"] = {"digest": self._areas.close(), "num_bytes": self._areas.num_bytes}
         clips = self._clip_table()
         write_file(self._directory / "clips.parquet", parquet_bytes(clips), point="run")
         statuses = clips.column("status").to_pylist()
@@ -162,6 +167,7 @@ class _SnapshotWriter:
                 "num_clips": sum(count > 0 for count in clips.column("num_clip_blocks").to_pylist()),
                 "num_bytes": self._clip_bytes,
             },
+            **areas,
             "content_digest": self._digest.hexdigest(),
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
             "units": self._units,
@@ -194,7 +200,15 @@ class _SnapshotWriter:
             if row["reason"]:
                 video.errors.append((row["block"], row["reason"], row["message"]))
             elif video.size is None or (row["map_width"] and not video.size["map_width"]):
-                video.size = row
+                video.size = self._with_grid(row)
+
+    def _with_grid(self, size: dict[str, Any]) -> dict[str, Any]:
+        """Return a block's row, with the size that its maps would have where it has none (a video of one frame)."""
+        if size["map_width"] or self._areas is None:
+            return size
+        settings = self._run.config
+        cells = frame_cells_wh(size["width"], size["height"], settings.frames.short_side_px, settings.store.map_scale)
+        return {**size, "map_width": math.ceil(cells[0]), "map_height": math.ceil(cells[1])}
 
     def _read_unit(self, unit: Unit) -> dict[str, VideoPart]:
         attempt = str(read_commit(self._run.paths, unit.unit_id)["attempt"])
@@ -209,16 +223,15 @@ class _SnapshotWriter:
         stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
         times, places = merged.times[first:stop], merged.places[first:stop]
         raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
-        still = self._run.config.store.static_energy
-        static = len(times) > 0 and np.quantile(merged.energy[first:stop], _STATIC_SHARE) < still
+        static = is_static(merged.energy[first:stop], self._run.config.store.static_energy)
         if static:
             raw, confidences = np.full_like(raw, -1), np.zeros_like(confidences)
         status, reason = _status(clip, video, raw)
         row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
         if len(times) and video.size is not None:
-            maps = self._clip_maps(np.full_like(places, -1) if static else places, video.size)
+            found = self._add_areas(row, np.full_like(places, -1) if static else places, times, video.size)
             size = (video.size["width"], video.size["height"])
-            stable = clip_boxes(raw, maps, times, *size, self._run.config, confidences)
+            stable = found or stabilise(raw, times, *size, self._run.config.boxes, confidences)
             whole = clip_box(stable.boxes)
             row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
             arrays["boxes"].append(stable.boxes)
@@ -234,6 +247,7 @@ class _SnapshotWriter:
         row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
         row["first_row"] = self._num_rows
         row.setdefault("num_clip_blocks", 0)
+        row.setdefault("num_area_blocks", 0)
         self._num_rows += len(times)
         for name, column in self._columns.items():
             column.append(row.get(name))
@@ -244,12 +258,26 @@ class _SnapshotWriter:
         self._clip_bytes += sum(num_bytes for *_, num_bytes in video.clip_blocks)
         array.append(np.array(video.clip_blocks, np.int64).reshape(-1, 4))
 
-    def _clip_maps(self, places: npt.NDArray[np.int32], size: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
-        """Return a clip's motion maps where its boxes are made from them."""
-        if self._run.config.boxes.stabilise != "areas":
+    def _add_areas(
+        self,
+        row: dict[str, Any],
+        places: npt.NDArray[np.int32],
+        times: npt.NDArray[np.float64],
+        size: dict[str, Any],
+    ) -> StabilisedBoxes | None:
+        """Write a clip's areas where the run keeps maps; return the boxes around them where those are its boxes."""
+        if self._areas is None:
             return None
-        height, width = max(1, size["map_height"] or 0), max(1, size["map_width"] or 0)
-        return read_maps(self._unit_arrays, places, (height, width))
+        row["first_area_block"] = self._areas.num_blocks
+        frame_wh, grid_hw = (size["width"], size["height"]), (size["map_height"], size["map_width"])
+        boxes = []
+        for part in areas_in_parts(
+            lambda rows: read_maps(self._unit_arrays, places[rows], grid_hw), times, grid_hw, frame_wh, self._run.config
+        ):
+            self._areas.append(part.areas)
+            boxes.append(part.stabilised_boxes())
+        row["num_area_blocks"] = self._areas.num_blocks - row["first_area_block"]
+        return joined_boxes(boxes, times) if self._run.config.boxes.stabilise == "areas" else None
 
     def _clip_table(self) -> pa.Table:
         results = pa.table(self._columns, schema=_RESULT_SCHEMA).sort_by("row")
@@ -284,6 +312,8 @@ _RESULT_SCHEMA = pa.schema(
         ("map_height", pa.int32()),
         ("first_clip_block", pa.int64()),
         ("num_clip_blocks", pa.int32()),
+        ("first_area_block", pa.int64()),
+        ("num_area_blocks", pa.int32()),
         ("confidence", pa.float32()),
     ]
 )

@@ -21,6 +21,8 @@ AnyBoxes = npt.NDArray[Any]
 
 NO_BOX = (-1, -1, -1, -1)
 
+_STATIC_SHARE = 0.9
+
 
 class BoxSource(IntEnum):
     """Where a frame's stabilised box comes from."""
@@ -149,6 +151,16 @@ def centre_half(width: int, height: int) -> Boxes:
     """Return the box of half the frame's width and height in its centre, int16 (4,)."""
     left, top = width // 4, height // 4
     return np.array([left, top, max(width - left, left + 1), max(height - top, top + 1)], np.int16)
+
+
+def is_static(energy: npt.NDArray[Any], static_energy: float) -> bool:
+    """Return whether a clip stands still: nine frames of ten have less energy than what noise of compression has.
+
+    Args:
+        energy: float (T,), mean motion of each frame.
+        static_energy: The limit, `StoreConfig.static_energy`; a clip at the limit moves, one without frames too.
+    """
+    return len(energy) > 0 and bool(np.quantile(energy, _STATIC_SHARE) < static_energy)
 
 
 def is_degenerate(boxes: AnyBoxes, width: int, height: int, config: BoxConfig) -> npt.NDArray[np.bool_]:

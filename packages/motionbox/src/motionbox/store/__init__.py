@@ -2,8 +2,8 @@
 
 In the order of the data: `layout` says where things are; `runs` creates a run; a worker's attempt is written by
 `clip_writer` (colour frames, as `clip_blocks`) and `flow_writer` and becomes visible through `commit`; `failures`
-counts what went wrong; `snapshot` puts the committed units together; `reader` is what programs open. `verify` and
-`garbage` look after a store, `export` leaves it.
+counts what went wrong; `snapshot` puts the committed units together; `reader` is what programs open (motion `areas`
+have a room of their own). `verify` and `garbage` look after a store, `export` leaves it.
 """
 
 from motionbox.store.reader import Store, open_store

@@ -21,9 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
+from motionbox.motion.boxes import BoxSource, is_static
+from motionbox.store.areas.blocks import frame_cells_wh
+from motionbox.store.areas.files import open_array
+from motionbox.store.areas.reader import AreaReader, computed_areas
 from motionbox.store.clip_blocks import SHORT_SIDE_PX
 from motionbox.store.clip_reader import ClipReader
-from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
+from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
 from motionbox.video.frames import working_size
@@ -34,7 +38,10 @@ if TYPE_CHECKING:
 MOTION = "motion"
 """The guidance that extraction makes; see `Store.guidance_sources`."""
 
-_PRIVATE_COLUMNS = ("first_row", "map_width", "map_height", "first_clip_block", "num_clip_blocks")
+_PRIVATE_COLUMNS = (
+    *("first_row", "map_width", "map_height"),
+    *("first_clip_block", "num_clip_blocks", "first_area_block", "num_area_blocks"),
+)
 
 
 def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None = None) -> Store:
@@ -92,17 +99,20 @@ class Store:
         self._rows: dict[str, int] | None = None
         self._first = self._table.column("first_row").to_numpy()
         self._count = self._table.column("num_frames").to_numpy()
-        self._boxes = _open_array(self._directory / "boxes.npy")
-        self._times = _open_array(self._directory / "times.npy")
-        self._sources = _open_array(self._directory / "sources.npy")
-        self._maps = _open_array(self._directory / "maps.npy")
-        self._confidences = _open_array(self._directory / "confidences.npy")
+        self._map_size = [self._table.column(name).fill_null(0).to_numpy() for name in ("map_height", "map_width")]
+        self._boxes = open_array(self._directory / "boxes.npy")
+        self._times = open_array(self._directory / "times.npy")
+        self._sources = open_array(self._directory / "sources.npy")
+        self._maps = open_array(self._directory / "maps.npy")
+        self._confidences = open_array(self._directory / "confidences.npy")
         self._unit_arrays = UnitArrays(paths, self.info["units"])
         self._clip_reader = ClipReader(paths, self.info["units"])
+        self._areas = AreaReader(self._directory, self._table) if AREAS_FILE in self.info["files"] else None
+        self._grid: tuple[int, int] | None = None
         self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
         self._first_clip_block = self._num_clip_blocks = np.zeros(self._table.num_rows, np.int64)
         if "clip_blocks.npy" in self.info["files"]:  # a snapshot from before there were clips has none
-            self._clip_blocks = _open_array(self._directory / "clip_blocks.npy")
+            self._clip_blocks = open_array(self._directory / "clip_blocks.npy")
             self._first_clip_block = self._table.column("first_clip_block").fill_null(0).to_numpy()
             self._num_clip_blocks = self._table.column("num_clip_blocks").to_numpy()
 
@@ -203,9 +213,8 @@ class Store:
         """
         if not self.info["motion_maps"]:
             raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
-        row = self._row(clip_id)
-        height, width = (int(self._table.column(name)[row].as_py() or 0) for name in ("map_height", "map_width"))
-        return read_maps(self._unit_arrays, self._maps[self._frame_rows(clip_id)], (height, width))
+        grid_hw = self._grid_hw(self._row(clip_id))
+        return read_maps(self._unit_arrays, self._maps[self._frame_rows(clip_id)], grid_hw)
 
     def motion_areas(
         self,
@@ -232,6 +241,9 @@ class Store:
         """
         self._check_source(source)
         places = self._chosen(clip_id, frame_indices)
+        row = self._row(clip_id)
+        if self._areas is not None:
+            return self._areas.read(row, self._grid_hw(row), np.arange(self._count[row])[places])
         return self._computed_areas(clip_id)[places]
 
     def frame_cells_wh(self, clip_id: str) -> tuple[float, float]:
@@ -246,25 +258,32 @@ class Store:
         width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
         if not width:
             return 0.0, 0.0
-        settings = self.run_info()["config"]
-        side_px, scale = settings["frames"]["short_side_px"], settings["store"]["map_scale"]
-        width, height = working_size(width, height, side_px)
-        return width / scale, height / scale
+        if self._grid is None:
+            settings = self.run_info()["config"]
+            self._grid = (settings["frames"]["short_side_px"], settings["store"]["map_scale"])
+        return frame_cells_wh(width, height, *self._grid)
+
+    def _grid_hw(self, row: int) -> tuple[int, int]:
+        return (int(self._map_size[0][row]), int(self._map_size[1][row]))
 
     def _computed_areas(self, clip_id: str) -> npt.NDArray[np.uint8]:
+        """Return the areas of a snapshot from before it held them."""
+        row = self._row(clip_id)
         maps, times = self.motion_maps(clip_id), self.frame_times(clip_id)
-        row = self._table.slice(self._row(clip_id), 1).select(["width", "height"]).to_pylist()[0]
-        if maps.size == 0:  # one frame has no flow, a failed clip no frames
-            width, height = self.frame_cells_wh(clip_id)
-            return np.zeros((len(maps), math.ceil(height), math.ceil(width)), np.uint8)
-        try:
-            from motionbox.motion.areas import clip_areas
-        except ImportError as error:
-            raise StoreError(
-                f"run {self.run_id} of store {self.path} holds motion maps but no areas, and computing them needs "
-                f"{error.name}; run `motionbox extract` on it once more, or `pip install 'motionbox[extract]'` here"
-            ) from None
-        return clip_areas(maps, times, row["width"], row["height"], self.config()).areas
+        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        if maps.size == 0 or self._stands_still(clip_id):
+            grid_wh = self.frame_cells_wh(clip_id)
+            return np.zeros((len(maps), math.ceil(grid_wh[1]), math.ceil(grid_wh[0])), np.uint8)
+        return computed_areas(maps, times, width, height, self.config())
+
+    def _stands_still(self, clip_id: str) -> bool:
+        """Return whether a clip counts as static, so that its maps count for nothing; see `store.static_energy`."""
+        if (self.frame_sources(clip_id) != BoxSource.CENTRE).any():
+            return False
+        times = self.frame_times(clip_id)
+        rows = self.video_rows(str(self._table.column("video_id")[self._row(clip_id)].as_py()))
+        own = np.isin(rows.column("time_seconds").to_numpy(), times)
+        return is_static(rows.column("energy").to_numpy()[own], self.config().store.static_energy)
 
     def _check_source(self, source: str) -> None:
         if source not in self.guidance_sources():
@@ -397,14 +416,6 @@ class Store:
 
 def _reopen(path: str, run: str, snapshot: int) -> Store:
     return open_store(path, run=run, snapshot=snapshot)
-
-
-def _open_array(path: Path) -> npt.NDArray[Any]:
-    """Map an array file into memory; a plain array over the mapping, because slicing `np.memmap` is slow."""
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} is damaged: {error}; run `motionbox verify` on the store") from None
 
 
 def _pin(path: Path) -> int | None:

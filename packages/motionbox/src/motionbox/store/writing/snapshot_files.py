@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.motion.boxes import StabilisedBoxes
+from motionbox.store.areas.blocks import Areas, encode_blocks, stored_areas
+from motionbox.store.layout import AREA_BLOCKS_FILE, AREAS_FILE
 from motionbox.store.writing.durable import parquet_bytes, write_file
 
 _ROWS_PER_FILE = 1 << 20
@@ -55,6 +58,39 @@ class ArrayFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+class AreaFile:
+    """The areas of clips, one behind the other in `areas.bin`, and where each block of them is in `area_blocks.npy`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = (directory / AREAS_FILE).open("xb")
+        self._blocks = ArrayFile(directory / AREA_BLOCKS_FILE, "<i8", 2)
+        self._digest = hashlib.sha256()
+        self._num_blocks = 0
+        self.num_bytes = 0
+
+    @property
+    def num_blocks(self) -> int:
+        """Return how many blocks there are."""
+        return self._num_blocks
+
+    def append(self, areas: Areas) -> None:
+        """Add frames of a clip; all but its last call take a multiple of `area_blocks.BLOCK_FRAMES` of them."""
+        for block in encode_blocks(areas):
+            self._blocks.append(np.array([[self.num_bytes, len(block)]], np.int64))
+            self._file.write(block)
+            self.num_bytes += len(block)
+            self._num_blocks += 1
+        self._digest.update(np.array(areas.shape, "<i8").tobytes() + stored_areas(areas).tobytes())
+
+    def close(self) -> str:
+        """Force the files to disk and return the SHA-256 of all areas as they will be read."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._blocks.close()
+        return self._digest.hexdigest()
 
 
 class FrameRows:
