@@ -100,15 +100,15 @@ def read_frames(
         ClipError: Broken, missing or refused input, or no frame within the span. Frames decoded before a fault are
             yielded first.
     """
-    from motionbox.video._pixels import RgbConverter, to_grey
+    from motionbox.video._pixels import RgbConverter
 
     to_rgb = RgbConverter()
     with _open(Path(path), limits, fps, numbered=numbered) as source:
         for raw in _span(source, start_seconds, stop_seconds):
-            grey = _shrink(to_grey(raw), working_size(*source.size_wh, short_side_px))
+            grey = _grey(raw, working_size(*source.size_wh, short_side_px))
             rgb = None
             if colour_short_side_px is not None:
-                rgb = to_rgb(raw, working_size(*source.size_wh, colour_short_side_px))
+                rgb = np.ascontiguousarray(to_rgb(raw, working_size(*source.size_wh, colour_short_side_px)))
             yield Frame(raw.index, raw.time_seconds, grey, rgb)
 
 
@@ -135,7 +135,8 @@ def read_colour_frames(
     to_rgb = RgbConverter()
     with _open(Path(path), limits, fps, numbered=numbered) as source:
         for raw in _span(source, start_seconds, stop_seconds):
-            yield ColourFrame(raw.index, raw.time_seconds, to_rgb(raw, _reduced(source, short_side_px)))
+            rgb = np.ascontiguousarray(to_rgb(raw, _reduced(source, short_side_px)))
+            yield ColourFrame(raw.index, raw.time_seconds, rgb)
 
 
 def read_frames_at(
@@ -216,10 +217,12 @@ def _reduced(source: VideoFile | FrameFiles, short_side_px: int | None) -> tuple
     return size if short_side_px is None else working_size(*size, short_side_px)
 
 
-def _shrink(grey: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Bring a grey frame to the working size, by area interpolation."""
-    if grey.shape == size_wh[::-1]:
-        return grey if grey.flags.writeable else grey.copy()
+def _grey(raw: RawFrame, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a frame in grey, of the working size by area interpolation."""
+    from motionbox.video._pixels import to_grey
+
+    if raw.size_wh == size_wh:
+        return np.array(to_grey(raw))  # memory of its own, where it may be the picture's
     import cv2
 
-    return np.asarray(cv2.resize(grey, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(cv2.resize(to_grey(raw, cv2.LUT), size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
