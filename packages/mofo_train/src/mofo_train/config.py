@@ -138,7 +138,7 @@ class OptimConfig(Section):
         batch_size: Clips (crops) of one optimiser step, over all ranks and accumulated micro-batches.
         accumulate: Micro-batches of a step.
         epochs: Passes over the data.
-        warmup_epochs: Of these, with rising learning rate; may be a fraction.
+        warmup_epochs: Epochs of these with rising learning rate; may be a fraction.
         base_lr: Peak learning rate per 256 clips of batch; the same scaling holds for the two below.
         warmup_lr: Learning rate of the first step.
         min_lr: Learning rate at the end of the cosine.
@@ -195,7 +195,7 @@ class PretrainConfig(Section):
 
     Attributes:
         stage: `pretrain`.
-        seed: Of weights, order, crops and masks.
+        seed: Seed of weights, order, crops and masks.
         target: What a hidden tubelet's prediction is compared with: its pixels `normalised` by its own mean and
             standard deviation (the paper), or its `pixels` (VideoMAE's other setting).
     """

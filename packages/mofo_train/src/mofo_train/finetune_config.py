@@ -81,13 +81,13 @@ class AugmentConfig(Section):
     Attributes:
         crop_area: Smallest and largest area of a random crop, shares of the frame.
         crop_aspect: Narrowest and widest aspect of a crop (width / height).
-        flip_probability: Of mirroring; 0 where left and right matter (SSV2, the generated set).
+        flip_probability: Probability of mirroring; 0 where left and right matter (SSV2, the generated set).
         rand_ops: Operations of RandAugment; 0 = none.
         rand_magnitude: Their strength, 0 to 10.
         rand_magnitude_std: Its standard deviation.
-        erase_probability: Of replacing a rectangle of all frames by noise.
-        mixup_alpha: Of mixup's Beta distribution; 0 = no mixup.
-        cutmix_alpha: Of cutmix's; 0 = no cutmix. With both, each batch draws one of them.
+        erase_probability: Probability of replacing a rectangle of all frames by noise.
+        mixup_alpha: Parameter of mixup's Beta distribution; 0 = no mixup.
+        cutmix_alpha: The same of cutmix; 0 = no cutmix. With both, each batch draws one of them.
         label_smoothing: Share of the target spread over all classes.
     """
 
@@ -116,7 +116,7 @@ class FinetuneOptimConfig(OptimConfig):
 
     Attributes:
         layer_decay: Learning rate of each block relative to the next one; 1 = the same for all.
-        ema_decay: Of the weights' moving average, which is then what is selected and saved; None = none.
+        ema_decay: Decay of the weights' moving average, which is then what is selected and saved; None = none.
         class_balance: Exponent of the inverse class frequency in the loss; 0 = off, 1 = every class weighs the same.
     """
 

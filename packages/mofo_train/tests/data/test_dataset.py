@@ -173,6 +173,6 @@ def test_an_error_in_a_worker_is_one_line(store_path: Path, tmp_path: Path) -> N
     (tmp_path / "videos").mkdir()
     sampler = ResumableSampler(12, 2, seed=0, epochs=1)
     batches = iter(create_loader(dataset(store_path, tmp_path), sampler, num_workers=1, pin=False))
-    with pytest.raises(DataError, match=r"^8 clips in a row must not be unreadable, got .*--data-root") as stop:
+    with pytest.raises(DataError, match=r"^8 clips in a row cannot be read; the first: .*--data-root") as stop:
         next(batches)
     assert len(str(stop.value).splitlines()) == 1

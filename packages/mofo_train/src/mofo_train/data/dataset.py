@@ -67,7 +67,7 @@ class TrainingClips(Dataset[Sample], ABC):
             except ClipUnreadableError as error:
                 bad.append((self._reader.clip_ids[clip], str(error)))
         raise DataError(
-            f"{_MAX_SUBSTITUTES} clips in a row must not be unreadable, got {bad[0][1]}; is --data-root the folder of "
+            f"{_MAX_SUBSTITUTES} clips in a row cannot be read; the first: {bad[0][1]}; is --data-root the folder of "
             "the videos?"
         )
 

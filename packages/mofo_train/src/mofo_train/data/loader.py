@@ -1,4 +1,4 @@
-"""Samples to batches to the device, without a copy that could be saved or a wait that could be hidden.
+"""Samples -> batches -> device: written once into shared memory, sent while the device computes.
 
 A worker writes each clip straight into the shared memory of its batch, and uses that memory again once the batch has
 been copied to page-locked memory: fresh pages cost more than a copy. `BatchesAhead` sends the next batch to the device

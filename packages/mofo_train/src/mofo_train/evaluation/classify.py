@@ -26,7 +26,7 @@ class ClassifiedClips:
     """What a test gave.
 
     Attributes:
-        predictions: Of the clips that could be read, of all ranks.
+        predictions: Those of the clips that could be read, of all ranks.
         unreadable: Clip id -> why, of the others.
         num_without_box: ClassifiedClips clips in which no frame has a box of its own motion: the centre half stands in.
     """

@@ -90,7 +90,7 @@ class BadClips:
     Attributes:
         max_share: Larger shares stop the run.
         num_read: Clips asked for.
-        num_bad: Of these, unreadable.
+        num_bad: How many of these could not be read.
         reasons: Clip id -> why.
     """
 

@@ -85,7 +85,7 @@ class Objective(ABC):
         Args:
             network: The model, as it is wrapped for several ranks or compiled.
             batch: Clips on the device.
-            seed: Of everything random in this micro-batch; PyTorch's own numbers are seeded with it already.
+            seed: Seed of everything random in this micro-batch; PyTorch's own numbers are seeded with it already.
             sums: Where to add what is logged.
         """
 

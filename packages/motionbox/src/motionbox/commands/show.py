@@ -37,7 +37,10 @@ Examples:
     "--boxes", "boxes_path", type=click.Path(path_type=Path), help="Annotated boxes (JSON) to draw as well.  [none]"
 )
 @click.option(
-    "--fps", "truth_fps", type=click.FloatRange(0, min_open=True), help="Of the annotations.  [the clip's own]"
+    "--fps",
+    "truth_fps",
+    type=click.FloatRange(0, min_open=True),
+    help="Rate of the annotations.  [the clip's own]",
 )
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
 @click.option("--panels", default=",".join(_PANELS), help="What is shown, in this order.")
@@ -48,7 +51,7 @@ Examples:
     help="png: one moment, in seconds from the clip's start.  [a contact sheet]",
 )
 @click.option("--still", is_flag=True, help="png: one moment, where the motion is strongest.")
-@click.option("--height", "height_px", default=360, type=click.IntRange(64, 2160), help="Of a panel.")
+@click.option("--height", "height_px", default=360, type=click.IntRange(64, 2160), help="Height of a panel.")
 @click.option("--max-seconds", default=20.0, type=click.FloatRange(0, min_open=True), help="Per clip.")
 @click.option(
     "--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.  [0]"

@@ -13,13 +13,13 @@ import numpy as np
 
 from motionbox.config import FLOW_METHODS, FlowConfig, TVL1Params
 from motionbox.errors import FlowError
-from motionbox.flow.arrays import Flow, Frame, check_frames
+from motionbox.flow.arrays import Flow, GreyImage, check_frames
 
 __all__ = [
     "BatchFlowEstimator",
     "Flow",
     "FlowEstimator",
-    "Frame",
+    "GreyImage",
     "TVL1Params",
     "check_frames",
     "compute_flow",
@@ -43,7 +43,7 @@ class FlowEstimator(Protocol):
         """Return the resolved backend."""
         ...
 
-    def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
+    def __call__(self, frame0: GreyImage, frame1: GreyImage, *, initial: Flow | None = None) -> Flow:
         """Return the flow from `frame0` to `frame1`, a new float32 array (H, W, 2), pixels per frame step.
 
         Args:
@@ -61,12 +61,12 @@ class FlowEstimator(Protocol):
 class BatchFlowEstimator(FlowEstimator, Protocol):
     """An estimator that is far faster with many pairs at once."""
 
-    def flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[Flow]:
+    def flows(self, pairs: Sequence[tuple[GreyImage, GreyImage]]) -> Iterator[Flow]:
         """Yield the flow of each pair of uint8 frames of one size, in order; each as a call with that pair gives it."""
         ...
 
 
-def iter_flows(estimator: FlowEstimator, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[Flow]:
+def iter_flows(estimator: FlowEstimator, pairs: Sequence[tuple[GreyImage, GreyImage]]) -> Iterator[Flow]:
     """Yield the flow of each pair of frames in order, as a batch where the estimator takes batches.
 
     Args:
@@ -81,8 +81,8 @@ def iter_flows(estimator: FlowEstimator, pairs: Sequence[tuple[Frame, Frame]]) -
 
 
 def compute_flow(
-    frame0: Frame,
-    frame1: Frame,
+    frame0: GreyImage,
+    frame1: GreyImage,
     *,
     method: str = "tvl1",
     params: TVL1Params = TVL1Params(),  # noqa: B008  (frozen)

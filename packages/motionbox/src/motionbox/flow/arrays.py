@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 from motionbox.flow.tvl1 import MIN_SIDE_PX
 
-Frame = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+GreyImage = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """Grey (H, W), uint8 or float32 in 0..1."""
 
 Flow = npt.NDArray[np.float32]
 """(H, W, 2): (dx, dy) in pixels per frame step."""
 
 
-def check_frames(frame0: Frame, frame1: Frame, initial: Flow | None = None) -> None:
+def check_frames(frame0: GreyImage, frame1: GreyImage, initial: Flow | None = None) -> None:
     """Check the input of a flow estimator.
 
     Raises:

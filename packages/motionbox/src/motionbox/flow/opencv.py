@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from motionbox.config import TVL1Params
 from motionbox.errors import FlowError
-from motionbox.flow.arrays import Flow, Frame, check_frames
+from motionbox.flow.arrays import Flow, GreyImage, check_frames
 
 
 class OpenCVTVL1Estimator:
@@ -34,7 +34,7 @@ class OpenCVTVL1Estimator:
         self._shape: tuple[int, ...] = ()
         self._dual_tvl1: Any = None
 
-    def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
+    def __call__(self, frame0: GreyImage, frame1: GreyImage, *, initial: Flow | None = None) -> Flow:
         """Return the flow, see `motionbox.flow.FlowEstimator`."""
         check_frames(frame0, frame1, initial)
         if frame0.shape != self._shape:
@@ -69,7 +69,7 @@ class DISEstimator:
 
     name = "opencv"
 
-    def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
+    def __call__(self, frame0: GreyImage, frame1: GreyImage, *, initial: Flow | None = None) -> Flow:
         """Return the flow, see `motionbox.flow.FlowEstimator`; float32 frames are rounded to 8 bits."""
         check_frames(frame0, frame1, initial)
         # A used object carries state into the next pair (scales, and the last bits of the refinement).
@@ -78,6 +78,6 @@ class DISEstimator:
         return np.asarray(dis.calc(_to_uint8(frame0), _to_uint8(frame1), start), dtype=np.float32)
 
 
-def _to_uint8(frame: Frame) -> npt.NDArray[np.uint8]:
+def _to_uint8(frame: GreyImage) -> npt.NDArray[np.uint8]:
     scaled = frame if frame.dtype == np.uint8 else np.rint(frame * np.float32(255))
     return np.ascontiguousarray(scaled).astype(np.uint8, copy=False)

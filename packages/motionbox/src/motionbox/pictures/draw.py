@@ -50,7 +50,7 @@ def overlay(
         frame_box: xyxy pixels before `scale`; None draws none.
         clip_box: The same, drawn dashed.
         truth_box: The same, an annotated box.
-        colour: Of the frame box.
+        colour: Colour of the frame box.
         scale: Pixels of the picture per pixel of the boxes.
         dim: How much darker the picture is outside the frame box, 0 to 1.
 

@@ -56,7 +56,7 @@ class EngineResult:
     """What one engine did.
 
     Attributes:
-        name: Of the engine.
+        name: The engine.
         milliseconds: CPU time of every timed pair and round.
         endpoint_errors_px: Mean end-point error per truth pair, by its name.
         mean_difference_px: Mean distance to OpenCV's DualTVL1 over the timed pairs.

@@ -61,7 +61,7 @@ class GpuBenchRow:
     Attributes:
         name: What was measured.
         rate: Amount per second.
-        unit: Of `rate`.
+        unit: Unit of `rate`.
         memory_share: Counted device bytes per second over the measured copy rate; None where nothing is counted.
         arithmetic_share: Counted operations per second over the measured multiply-add rate; None likewise.
     """

@@ -49,7 +49,7 @@ def warped_pair(kind: str, *, width: int = 320, height: int = 240, amount: float
         width: Pixels.
         height: Pixels.
         amount: Factor on the motion.
-        seed: Of the texture.
+        seed: Seed of the texture.
     """
     angle, zoom, shift = 0.0, 1.0, np.zeros(2)
     if kind == "translation":

@@ -43,7 +43,7 @@ class ScoreRow:
     """The scores of one method.
 
     Attributes:
-        name: Of the method.
+        name: The method.
         clip_ids: The clips.
         scores: One per clip.
         confidences: Clip confidence, one per clip; empty where the method knows none.

@@ -17,7 +17,7 @@ from motionbox.store.layout import CLIPS_FILE, RunPaths
 _OPEN_FILES = 64
 
 
-class ClipReader:
+class ClipFrameReader:
     """Reads frames out of clip blocks of committed units; keeps the files used last open. Loads PyAV at the first."""
 
     def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:

@@ -26,7 +26,7 @@ from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.areas.files import open_array
 from motionbox.store.areas.reader import AreaReader, computed_areas
 from motionbox.store.clip_blocks import SHORT_SIDE_PX
-from motionbox.store.clip_reader import ClipReader
+from motionbox.store.clip_reader import ClipFrameReader
 from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
@@ -106,7 +106,7 @@ class Store:
         self._maps = open_array(self._directory / "maps.npy")
         self._confidences = open_array(self._directory / "confidences.npy")
         self._unit_arrays = UnitArrays(paths, self.info["units"])
-        self._clip_reader = ClipReader(paths, self.info["units"])
+        self._clip_reader = ClipFrameReader(paths, self.info["units"])
         self._areas = AreaReader(self._directory, self._table) if AREAS_FILE in self.info["files"] else None
         self._grid: tuple[int, int] | None = None
         self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)

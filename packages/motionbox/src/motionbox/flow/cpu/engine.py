@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.config import TVL1Params
-from motionbox.flow.arrays import Flow, Frame, check_frames
+from motionbox.flow.arrays import Flow, GreyImage, check_frames
 from motionbox.flow.cpu.kernels import NUM_FIELDS, solve_level
 from motionbox.flow.cpu.warp import PAD, make_taps, resize, taps_size_hw
 from motionbox.flow.tvl1 import TVL1Plan, make_plan
@@ -29,7 +29,7 @@ class NumbaTVL1Estimator:
         self._params = params
         self._workspace: _Workspace | None = None
 
-    def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
+    def __call__(self, frame0: GreyImage, frame1: GreyImage, *, initial: Flow | None = None) -> Flow:
         """Return the flow, see `motionbox.flow.FlowEstimator`."""
         check_frames(frame0, frame1, initial)
         height, width = frame0.shape
@@ -64,7 +64,7 @@ class _Workspace:
         self._corner = np.zeros(32, np.int32)
         self.num_iterations = np.zeros((len(self._levels), plan.num_warps), np.int32)
 
-    def run(self, frame0: Frame, frame1: Frame, initial: Flow | None) -> Flow:
+    def run(self, frame0: GreyImage, frame1: GreyImage, initial: Flow | None) -> Flow:
         """Return the flow of checked frames."""
         if self._pyramid1.shows(frame0):
             self._pyramid0, self._pyramid1 = self._pyramid1, self._pyramid0
@@ -83,7 +83,7 @@ class _Workspace:
             np.multiply(finest.view(flow_field + c), inverse, out=flow[..., c])
         return flow
 
-    def _fill(self, pyramid: _Pyramid, frame: Frame) -> None:
+    def _fill(self, pyramid: _Pyramid, frame: GreyImage) -> None:
         pyramid.set_frame(frame)
         for index, resizing in enumerate(self._down):
             resizing.run(pyramid.images[index], 0, 1, pyramid.images[index + 1], 0, 1, 1.0, self._lines)
@@ -173,14 +173,14 @@ class _Pyramid:
     def __init__(self, levels: list[_Level]) -> None:
         self.images = [_aligned(((level.height + 2) * level.stride,)) for level in levels]
         self._finest = self.images[0].reshape(-1, levels[0].stride)[1:-1, PAD : PAD + levels[0].width]
-        self._frame: Frame | None = None
+        self._frame: GreyImage | None = None
 
-    def shows(self, frame: Frame) -> bool:
+    def shows(self, frame: GreyImage) -> bool:
         """Tell whether this is the pyramid of a frame with these very pixels."""
         mine = self._frame
         return mine is not None and mine.dtype == frame.dtype and np.array_equal(mine, frame)
 
-    def set_frame(self, frame: Frame) -> None:
+    def set_frame(self, frame: GreyImage) -> None:
         """Fill the finest level."""
         if self._frame is None or self._frame.dtype != frame.dtype:
             self._frame = np.empty(frame.shape, frame.dtype)

@@ -32,7 +32,7 @@ from motionbox.flow.tvl1 import MIN_SIDE_PX, make_plan
 
 if TYPE_CHECKING:
     from motionbox.config import TVL1Params
-    from motionbox.flow.arrays import Flow, Frame
+    from motionbox.flow.arrays import Flow, GreyImage
     from motionbox.flow.tvl1 import TVL1Plan
 
 INTERPRETED_TILE = Tile(rows=1)
@@ -244,7 +244,7 @@ class CudaTVL1Estimator:
     def __init__(self, params: TVL1Params, *, device: str = "cuda") -> None:
         self._engine = TVL1BatchEngine(params, device)
 
-    def __call__(self, frame0: Frame, frame1: Frame, *, initial: Flow | None = None) -> Flow:
+    def __call__(self, frame0: GreyImage, frame1: GreyImage, *, initial: Flow | None = None) -> Flow:
         """Return the flow, see `motionbox.flow.FlowEstimator`."""
         from motionbox.flow.arrays import check_frames
 
@@ -256,7 +256,7 @@ class CudaTVL1Estimator:
         )
         return cast("Flow", flow[0].cpu().numpy())
 
-    def flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[Flow]:
+    def flows(self, pairs: Sequence[tuple[GreyImage, GreyImage]]) -> Iterator[Flow]:
         """Yield the flow of each pair, see `motionbox.flow.BatchFlowEstimator`; a frame of two pairs goes up once."""
         if not pairs:
             return
