@@ -117,13 +117,20 @@ def test_validation_equals_the_rules_row_by_row(rows):
 
 
 def test_unknown_dataset(tmp_path):
-    with pytest.raises(InputError, match="dataset must be one of epic100, ssv2, synthetic, folder, got 'kinetics'"):
+    with pytest.raises(
+        InputError, match="dataset must be one of epic100, ssv2, synthetic, metaworld, folder, got 'kinetics'"
+    ):
         load_manifest("kinetics", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("dataset", "source"),
-    [("epic100", "epic-kitchens-download-scripts"), ("ssv2", "something-something"), ("synthetic", "motionbox synth")],
+    [
+        ("epic100", "epic-kitchens-download-scripts"),
+        ("ssv2", "something-something"),
+        ("synthetic", "motionbox synth"),
+        ("metaworld", "motionbox synth --metaworld"),
+    ],
 )
 def test_a_missing_root_says_where_it_looked_and_how_to_get_the_data(tmp_path, dataset, source):
     with pytest.raises(InputError) as caught:

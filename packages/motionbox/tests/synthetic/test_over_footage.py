@@ -276,4 +276,4 @@ def test_the_command_says_what_it_did(tmp_path, footage):
     assert json.loads((tmp_path / "out" / "synthetic.json").read_text())["num_videos"] == 2
     refused = CliRunner().invoke(synth.synth, [*arguments, "--no-camera-motion"])
     assert refused.exit_code == 2
-    assert "the footage's camera moves" in refused.output
+    assert "whose camera moves as it does" in refused.output

@@ -82,8 +82,11 @@ def _keeps_all_frames(store: Store) -> bool:
     return all(store.has_clip(name) for name, count in zip(names, counts, strict=True) if count)
 
 
+_GENERATED = {"synthetic": "motionbox synth", "metaworld": "motionbox synth --metaworld"}
+
+
 def _how_to_make(dataset: str, path: Path) -> str:
     extract = f"motionbox extract --dataset {dataset} --store {path}"
-    if dataset == "synthetic":
-        return f"make one with `motionbox synth -o data/synthetic` and `{extract}`"
+    if dataset in _GENERATED:
+        return f"make one with `{_GENERATED[dataset]} -o data/{dataset}` and `{extract}`"
     return f"make one with `{extract} --data-root <its videos>`"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from motionbox.extraction.executors import Executor
     from motionbox.store.writing.runs import Run, RunInputs
 
-_OWN_DATASETS = ("synthetic", "folder")  # nothing to compare them with: only what they lack is told
+_OWN_DATASETS = ("synthetic", "metaworld", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
 _NUM_NAMED = 5
 

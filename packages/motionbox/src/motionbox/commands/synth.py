@@ -1,4 +1,4 @@
-"""`motionbox synth`: generate a data set with exact truth, drawn from nothing or over real footage."""
+"""`motionbox synth`: generate a data set with exact truth: drawn, over real footage, or rendered with Meta-World."""
 
 from __future__ import annotations
 
@@ -12,37 +12,61 @@ import click
 EPILOG = """\b
 Examples:
   motionbox synth -o data/synthetic --num-clips 200 --seed 0
-  motionbox synth --footage my-videos -o data/over-footage --num-clips 40"""
-_NUM_DRAWN, _NUM_OVER_FOOTAGE = 200, 40
+  motionbox synth --footage my-videos -o data/over-footage --num-clips 40
+  motionbox synth --metaworld -o data/metaworld --num-clips 20"""
+_NUM_DRAWN, _NUM_OVER_FOOTAGE, _NUM_PER_ACTION = 200, 40, 20
 
 
 @click.command(
-    help="""Generate a data set with exact truth from a seed: the kitchen set, or things that move over real footage.
+    help="""Generate a data set with exact truth from a seed.
 
-    With --footage, moving, resting and partly hidden things with known outlines are laid over stretches of your videos
-    in which little but the camera moves; every frame gets its mask. Score boxes with `motionbox evaluate`.
+    Without further options the kitchen set is drawn. With --footage, moving, resting and partly hidden things with
+    known outlines are laid over stretches of your videos in which little but the camera moves. With --metaworld, a
+    robot arm handles things; that needs the package metaworld. The last two write a mask of every frame, too. Score
+    boxes with `motionbox evaluate`.
     """,
     epilog=EPILOG,
 )
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="New or empty folder.")
 @click.option("--footage", type=click.Path(path_type=Path), help="Folder of real videos to lay things over.")
+@click.option("--metaworld", is_flag=True, help="Render Meta-World's tasks.")
+@click.option(
+    "--part",
+    type=click.Choice(["all", "choose", "report"]),
+    default="all",
+    help="Of Meta-World: all, or one half of its nouns.",
+)
 @click.option(
     "--num-clips",
     type=click.IntRange(1, 99_999),
-    help=f"Clips in all.  [default: {_NUM_DRAWN}, {_NUM_OVER_FOOTAGE} over footage]",
+    help="Clips in all; of Meta-World, per verb of each noun.  "
+    f"[default: {_NUM_DRAWN}; {_NUM_OVER_FOOTAGE} over footage; {_NUM_PER_ACTION} of Meta-World]",
 )
 @click.option("--seed", default=0, type=click.IntRange(0), help="Another seed, another data set.")
-@click.option("--camera-motion/--no-camera-motion", default=True, help="Move the camera of the kitchen set.")
+@click.option("--camera-motion/--no-camera-motion", default=True, help="Move the camera; not for footage.")
 @click.option("--workers", default=None, type=click.IntRange(1), help="Processes that draw.  [default: all cores]")
 def synth(
-    out: Path, footage: Path | None, num_clips: int | None, seed: int, camera_motion: bool, workers: int | None
+    out: Path,
+    footage: Path | None,
+    metaworld: bool,
+    part: str,
+    num_clips: int | None,
+    seed: int,
+    camera_motion: bool,
+    workers: int | None,
 ) -> None:
     """Generate the data set, or say that it is there already."""
     num_workers = workers or len(os.sched_getaffinity(0))
-    if footage is None:
+    if footage is not None and metaworld:
+        raise click.UsageError("--footage and --metaworld make different sets; choose one")
+    if part != "all" and not metaworld:
+        raise click.UsageError("--part is for --metaworld")
+    if footage is not None and not camera_motion:
+        raise click.UsageError("--no-camera-motion is not for footage, whose camera moves as it does")
+    if metaworld:
+        _render(out, num_clips or _NUM_PER_ACTION, seed, part, camera_motion, num_workers)
+    elif footage is None:
         _draw(out, num_clips or _NUM_DRAWN, seed, camera_motion, num_workers)
-    elif not camera_motion:
-        raise click.UsageError("--no-camera-motion is for the kitchen set; over footage the footage's camera moves")
     else:
         _lay_over(out, footage, num_clips or _NUM_OVER_FOOTAGE, seed, num_workers)
 
@@ -72,6 +96,16 @@ def _lay_over(out: Path, footage: Path, num_clips: int, seed: int, num_workers: 
         click.echo(f"  {reason}")
     click.echo(f"next: motionbox extract --dataset folder --data-root {out} --store STORE")
     click.echo(f"      motionbox evaluate STORE --boxes {out}/boxes.json")
+
+
+def _render(out: Path, num_clips: int, seed: int, part: str, camera_motion: bool, num_workers: int) -> None:
+    from motionbox.synthetic.metaworld import MetaWorldConfig, write_metaworld_set
+
+    config = MetaWorldConfig(num_clips, seed, part, camera_motion=camera_motion)
+    with _progress() as show:
+        dataset = write_metaworld_set(out, config, num_workers=num_workers, progress=show)
+    _tell(out, dataset.num_clips, dataset.num_drawn)
+    click.echo(f"next: motionbox extract --dataset metaworld --data-root {out} --store STORE")
 
 
 def _tell(out: Path, num_clips: int, num_drawn: int) -> None:

@@ -33,6 +33,12 @@ def _load_synthetic(data_root: Path) -> pa.Table:
     return load_synthetic(data_root)
 
 
+def _load_metaworld(data_root: Path) -> pa.Table:
+    from motionbox.inputs.folder.load import load_synthetic
+
+    return load_synthetic(data_root, made_by="motionbox synth --metaworld")
+
+
 def _load_folder(data_root: Path) -> pa.Table:
     from motionbox.inputs.folder.load import load_folder
 
@@ -43,6 +49,7 @@ DATASETS: dict[str, Callable[[Path], pa.Table]] = {
     "epic100": _load_epic100,
     "ssv2": _load_ssv2,
     "synthetic": _load_synthetic,
+    "metaworld": _load_metaworld,
     "folder": _load_folder,
 }
 """Name -> what reads the annotation files below a data root into a manifest; its module is imported on first use."""

@@ -18,6 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from motionbox.errors import InputError, safe_path
 
 MARKER = "synthetic.json"
@@ -136,6 +140,16 @@ def write_boxes(path: Path, sidecars: Mapping[str, Path]) -> None:
     """Join the clips' box files, by clip id, into one JSON object."""
     clips = (f'"{clip_id}":{sidecar.read_text(encoding="utf-8")}' for clip_id, sidecar in sidecars.items())
     write_atomically(path, ("{" + ",\n".join(clips) + "}\n").encode())
+
+
+def write_masks(folder: Path, masks: NDArray[np.bool_]) -> None:
+    """Write (T, H, W) masks as PNG files of 0 and 255, `000000.png` for the first frame."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, mask in enumerate(masks):
+        picture = mask.astype(np.uint8) * 255
+        write_atomically(
+            folder / f"{index:06d}.png", cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+        )
 
 
 def frame_label(clip_id: str, index: int, boxes: Iterable[tuple[str, str, Box]]) -> dict[str, Any]:

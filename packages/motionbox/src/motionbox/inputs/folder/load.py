@@ -46,16 +46,18 @@ def load_folder(root: Path) -> pa.Table:
     return _whole_videos(list(ids.values()), list(ids), refused)
 
 
-def load_synthetic(root: Path) -> pa.Table:
-    """Read the generated data set (`motionbox synth`) into a manifest.
+def load_synthetic(root: Path, made_by: str = "motionbox synth") -> pa.Table:
+    """Read a generated data set into a manifest.
+
+    Args:
+        root: Its folder.
+        made_by: The command that makes such a set, for who lacks it.
 
     Raises:
         InputError: It is not there, or its `annotations.csv` is broken.
     """
     if not (root / ANNOTATIONS_NAME).is_file():
-        raise InputError(
-            f"data root {root} has no {ANNOTATIONS_NAME}; generate the set with: motionbox synth -o {root}"
-        )
+        raise InputError(f"data root {root} has no {ANNOTATIONS_NAME}; generate the set with: {made_by} -o {root}")
     # its columns of sizes and rates are what results have, too: no news for anyone
     return read_annotations(root / ANNOTATIONS_NAME).replace_schema_metadata(None)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, InputError
 from motionbox.inputs.folder.scan import find_media
@@ -36,6 +35,7 @@ from motionbox.synthetic.set_folder import (
     write_atomically,
     write_boxes,
     write_csv,
+    write_masks,
 )
 from motionbox.video.encode import encode_video
 
@@ -250,16 +250,6 @@ def _draw_one(partial: Path, config: FootageConfig, plan: FootageClip) -> None:
     write_atomically(partial / "clips" / f"{plan.clip_id}.row.json", json.dumps(_row(plan, clip)).encode())
     boxes = json.dumps(_labels(plan, clip), separators=(",", ":")).encode()
     write_atomically(partial / "clips" / f"{plan.clip_id}.boxes.json", boxes)
-
-
-def write_masks(folder: Path, masks: NDArray[np.bool_]) -> None:
-    """Write (T, H, W) masks as PNG files of 0 and 255, `000000.png` for the first frame."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, mask in enumerate(masks):
-        picture = mask.astype(np.uint8) * 255
-        write_atomically(
-            folder / f"{index:06d}.png", cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
-        )
 
 
 def _crf(path: Path) -> int:
