@@ -38,7 +38,8 @@ class NetworkConfig(Section):
         image_px: Side of a frame after cropping.
         drop_path: Stochastic depth of the encoder's last block.
         recompute: Activation checkpointing: less memory, about a third more time.
-        init: Checkpoint to start from (VideoMAE, MOFO, Hugging Face or ours); None = random weights.
+        init: Checkpoint to start from (VideoMAE, MOFO, mmaction2, Hugging Face or ours); None = random weights.
+        init_weights: The model's weights or their average (EMA), of a file that holds both; None = the model's.
     """
 
     name: Literal[
@@ -49,6 +50,7 @@ class NetworkConfig(Section):
     drop_path: float = Field(0.0, ge=0, lt=1)
     recompute: bool = False
     init: Path | None = None
+    init_weights: Literal["model", "ema"] | None = None
 
 
 class ModelConfig(NetworkConfig):

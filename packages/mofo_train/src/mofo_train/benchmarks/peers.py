@@ -110,13 +110,14 @@ def transformers_step(model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], fl
     """Return a function that takes one training step with transformers' VideoMAE of the same size and weights."""
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-    from mofo_train.models import weights as checkpoints
+    from mofo_train.models.weights.names import to_huggingface
+    from mofo_train.models.weights.saving import huggingface_config
 
     clip = model.clip
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    values = checkpoints.huggingface_config(state, clip.num_frames, clip.image_px)
+    values = huggingface_config(state, clip.num_frames, clip.image_px)
     other: Any = VideoMAEForPreTraining(VideoMAEConfig(**values))
-    other.load_state_dict(checkpoints.to_huggingface(state))
+    other.load_state_dict(to_huggingface(state))
     optimizer = torch.optim.AdamW(other.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05)
 
     def step(frames: Tensor, mask: Tensor) -> float:

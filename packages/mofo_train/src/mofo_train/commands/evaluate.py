@@ -32,6 +32,12 @@ Examples:
     help="Layout of the weights; videomae: VideoMAE's, MOFO's, Hugging Face's and ours.",
 )
 @click.option(
+    "--weights",
+    "kind",
+    type=click.Choice(["model", "ema"]),
+    help="Which of a file that holds both: the model's, or their moving average.  [model]",
+)
+@click.option(
     "--recipe",
     shell_complete=complete_recipe,
     help="Recipe to test weights of other programs by.  [that of the checkpoint]",
@@ -53,6 +59,7 @@ def command(
     checkpoint: Path | None,
     predictions: Path | None,
     system: Any,
+    kind: Any,
     recipe: str | None,
     overrides: tuple[str, ...],
     store: Path | None,
@@ -92,7 +99,7 @@ def command(
             check_report_folder(out, answers.info["source"])
         else:
             assert checkpoint is not None  # noqa: S101
-            answers = evaluate_checkpoint(checkpoint, ranks, out, system=system, **where)
+            answers = evaluate_checkpoint(checkpoint, ranks, out, system=system, kind=kind, **where)
         if not ranks.is_first:
             return ExitCode.OK
         return _write_results(answers, out, SupervisionLevels(*sls) if submission else None)

@@ -23,6 +23,7 @@ from mofo_train.models import load_checkpoint, load_into
 from mofo_train.models.from_recipe import create_model
 from mofo_train.models.systems import OtherSystem, load_system
 from mofo_train.models.vit import size_of
+from mofo_train.models.weights import WeightsKind
 from mofo_train.runtime.checkpoints import read_checkpoint
 from mofo_train.runtime.precision import DTYPES
 from mofo_train.runtime.ranks import Ranks
@@ -36,6 +37,7 @@ def evaluate_checkpoint(
     out: Path,
     *,
     system: System = "videomae",
+    kind: WeightsKind | None = None,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     store: Path | None = None,
@@ -48,6 +50,7 @@ def evaluate_checkpoint(
         ranks: This process among all.
         out: Folder where the report will be written; nothing is written here.
         system: Whose weights: `videomae` (VideoMAE, MOFO, Hugging Face, ours) or another, which needs `recipe`.
+        kind: The model's weights or their average, of a file that holds both; None = the model's.
         recipe: Name or path of a finetuning recipe; None = that of the checkpoint.
         overrides: `section.key=value`.
         store: Motion boxes; None = `stores/<dataset>`.
@@ -61,10 +64,10 @@ def evaluate_checkpoint(
         DataError: The store is missing or of another data set, or lacks the split.
     """
     config, space = load_identity(checkpoint, recipe, overrides)
-    check_report_folder(out, _source_of(checkpoint, system, config))
+    check_report_folder(out, _source_of(checkpoint, system, kind, config))
     data = config.data.model_copy(update={"split": config.test.split})
     reader = open_clips(data, store, data_root)
-    return predict(checkpoint, config, space, reader, ranks, system=system)
+    return predict(checkpoint, config, space, reader, ranks, system=system, kind=kind)
 
 
 def stage_of(checkpoint: Path, recipe: str | None) -> str:
@@ -101,6 +104,7 @@ def load_classifier(
     reader: ClipReader,
     *,
     system: System = "videomae",
+    kind: WeightsKind | None = None,
 ) -> tuple[nn.Module, LabelSpace]:
     """Create the classifier of a checkpoint after checking that the store has its classes."""
     own = LabelSpace.of(reader.every_clip(), config.task, "the store")
@@ -113,7 +117,7 @@ def load_classifier(
         clip = size.clip_shape(net.num_frames, net.image_px)
         return load_system(system, checkpoint, size, clip, num_outputs), space
     model = create_model(net.model_copy(update={"init": None}), num_outputs)
-    load_into(model, _weights(checkpoint), source=str(checkpoint))
+    load_into(model, _weights(checkpoint, kind), source=str(checkpoint))
     return model, space
 
 
@@ -125,9 +129,10 @@ def predict(
     ranks: Ranks,
     *,
     system: System = "videomae",
+    kind: WeightsKind | None = None,
 ) -> Predictions:
     """Predict the clips of a reader with the weights of a checkpoint; see `evaluate_checkpoint`."""
-    model, space = load_classifier(checkpoint, config, space, reader, system=system)
+    model, space = load_classifier(checkpoint, config, space, reader, system=system, kind=kind)
     tested = classify_clips(
         model.to(ranks.device),
         space,
@@ -139,7 +144,7 @@ def predict(
         dtype=DTYPES[config.run.precision],
     )
     source: dict[str, Any] = {
-        **_source_of(checkpoint, system, config),
+        **_source_of(checkpoint, system, kind, config),
         "num_views": config.test.segments * config.test.crops,
         "num_without_box": tested.num_without_box,
         "num_uncertain": reader.num_uncertain(),
@@ -150,11 +155,16 @@ def predict(
     return dataclasses.replace(tested.predictions, info=info)
 
 
-def _source_of(checkpoint: Path, system: System, config: FinetuneConfig) -> dict[str, Any]:
-    return {"checkpoint": str(checkpoint), "system": system, "config": config.model_dump(mode="json")}
+def _source_of(checkpoint: Path, system: System, kind: WeightsKind | None, config: FinetuneConfig) -> dict[str, Any]:
+    return {
+        "checkpoint": str(checkpoint),
+        "weights": kind or "model",
+        "system": system,
+        "config": config.model_dump(mode="json"),
+    }
 
 
-def _weights(checkpoint: Path) -> Any:
-    if (checkpoint / "checkpoint.json").is_file():
+def _weights(checkpoint: Path, kind: WeightsKind | None) -> Any:
+    if kind != "ema" and (checkpoint / "checkpoint.json").is_file():
         return read_checkpoint(checkpoint).model
-    return load_checkpoint(checkpoint)
+    return load_checkpoint(checkpoint, kind)

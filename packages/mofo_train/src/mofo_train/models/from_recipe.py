@@ -29,7 +29,7 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
             recompute=config.recompute,
         )
     if config.init is not None:
-        state = load_checkpoint(config.init)
+        state = load_checkpoint(config.init, config.init_weights)
         # A head of other classes, or none, is no fault of a checkpoint to start from.
         head = model.state_dict()["head.weight"].shape
         if "head.weight" in state and state["head.weight"].shape != head:

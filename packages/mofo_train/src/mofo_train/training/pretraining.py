@@ -62,7 +62,9 @@ class _Pretraining(Objective):
         self.model = _create_model(config.model)
         self.num_hidden = num_hidden_tokens(config.mask, self.model.clip)
         if config.model.init is not None:
-            load_into(self.model, load_checkpoint(config.model.init), source=str(config.model.init))
+            load_into(
+                self.model, load_checkpoint(config.model.init, config.model.init_weights), source=str(config.model.init)
+            )
         self.model.to(run.ranks.device)
         self.clips = PretrainClips(
             run.reader,

@@ -18,7 +18,8 @@ from mofo_train.errors import CheckpointError
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models.classifier import Classifier
 from mofo_train.models.vit import VitSize
-from mofo_train.models.weights import State, clip_of_embedding, load_into, read_named_weights, without_fixed_positions
+from mofo_train.models.weights import State, clip_of_embedding, load_into, read_named_weights
+from mofo_train.models.weights.names import without_fixed_positions
 
 _EMBEDDING = "trunk.patch_embed.proj.1.weight"
 _POSITIONS = "trunk.pos_embed"

@@ -2,20 +2,25 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from pathlib import Path
+import subprocess
+import sys
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mofo_train import cli
+from mofo_train.data.transforms import normalise
 from mofo_train.errors import CheckpointError
 from mofo_train.guidance import masks
 from mofo_train.models import create_classifier, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models import weights as checkpoints
 from mofo_train.models.vit import sinusoid_table
+from mofo_train.models.weights import ModelCard, saving
 
 FRAMES, SIDE = 4, 32
 
@@ -136,6 +141,130 @@ def test_another_model_is_refused_by_name_and_shape() -> None:
         load_into(pretrained(), state)
 
 
+def test_huggingface_folder_is_what_from_pretrained_and_the_hub_take(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModelForVideoClassification
+
+    model = classifier("mean")
+    names = ("open", "close", "pour", "cut", "wash")
+    recipe = {"data": {"dataset": "kitchen", "split": "train"}, "optim": {"epochs": 4}}
+    card = ModelCard(names, recipe, {"label, test clips": "top-1 50.0%"}, "cc-by-nc-4.0")
+    folder = tmp_path / "new" / "hub"
+    checkpoints.save_checkpoint(model.state_dict(), folder, "huggingface", num_frames=FRAMES, image_px=SIDE, card=card)
+    other, report = AutoModelForVideoClassification.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert [other.config.id2label[index] for index in range(5)] == list(names)
+    assert other.config.label2id["pour"] == 2
+    pixels = torch.randint(256, (FRAMES, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ready = AutoImageProcessor.from_pretrained(folder)(list(pixels.numpy()), return_tensors="pt")["pixel_values"]
+    ours = normalise(pixels.transpose(0, 1)[None])
+    assert torch.allclose(ready.transpose(1, 2), ours, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(other.eval()(ready).logits, model(ours), rtol=1e-3, atol=1e-3)
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlicense: cc-by-nc-4.0\npipeline_tag: video-classification\n")
+    assert "Data set `kitchen`, split `train`." in text
+    assert '"epochs": 4' in text
+    assert "- label, test clips: top-1 50.0%" in text
+    stored = load_file(folder / "model.safetensors")
+    attention = "videomae.encoder.layer.3.attention.attention."
+    for old, new in (("q_bias", "query.bias"), ("v_bias", "value.bias")):  # transformers 4 and 5
+        assert torch.equal(stored[attention + old], stored[attention + new])
+    assert same(load_checkpoint(folder), model.state_dict())
+
+
+@pytest.mark.slow
+def test_transformers_4_gives_our_logits(tmp_path: Path) -> None:
+    """The last release whose VideoMAE keeps its biases under other names, installed beside the tests' own."""
+    pins = ("transformers==4.50.3", "tokenizers==0.21.4", "huggingface_hub==0.36.0")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "four"),
+        *pins,
+    ]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=500, check=False)
+    if done.returncode:
+        pytest.skip(f"transformers 4 cannot be installed here: {done.stderr.splitlines()[-1]}")
+    model = classifier("mean")
+    checkpoints.save_checkpoint(model.state_dict(), tmp_path / "hf", "huggingface", num_frames=FRAMES, image_px=SIDE)
+    frames = torch.randn(2, 3, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    torch.save(frames, tmp_path / "frames.pt")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "four")!r})
+import torch, transformers
+assert transformers.__version__ == "4.50.3"
+model = transformers.VideoMAEForVideoClassification.from_pretrained({str(tmp_path / "hf")!r}).eval()
+frames = torch.load({str(tmp_path / "frames.pt")!r})
+torch.save(model(frames.transpose(1, 2)).logits.detach(), {str(tmp_path / "logits.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+    theirs = torch.load(tmp_path / "logits.pt")
+    with torch.no_grad():
+        assert torch.allclose(model(frames), theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_mmaction2_file(tmp_path: Path) -> None:
+    """The names of mmaction2's `VisionTransformer` and `TimeSformerHead`, its table of positions included."""
+    state = classifier("mean").state_dict()
+    theirs = {"backbone.pos_embed": sinusoid_table(8, 192)[None]}
+    for name, value in state.items():
+        short = name.removeprefix("encoder.").replace("patch_embed.proj.", "patch_embed.projection.")
+        short = short.replace("mlp.fc1.", "mlp.layers.0.0.").replace("mlp.fc2.", "mlp.layers.1.")
+        short = short.replace("head.", "cls_head.fc_cls.") if short.startswith("head.") else f"backbone.{short}"
+        theirs[short] = value
+    assert "backbone.blocks.3.mlp.layers.0.0.weight" in theirs
+    torch.save({"meta": {"epoch": 3}, "state_dict": theirs}, tmp_path / "mm.pth")
+    assert same(load_checkpoint(tmp_path / "mm.pth"), state)
+
+
+def test_a_file_with_averaged_weights_says_which_are_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, other = pretrained().state_dict(), pretrained().state_dict()
+    other["decoder.head.bias"] = other["decoder.head.bias"] + 1
+    torch.save({"model": one, "model_ema": other}, tmp_path / "both.pth")
+    torch.save({"model_ema": other, "epoch": 1}, tmp_path / "alone.pth")
+    torch.save({"state_dict": one}, tmp_path / "plain.pth")
+    average = {f"module.{name}": value for name, value in other.items()} | {"steps": torch.tensor(3)}
+    torch.save({"state_dict": one, "ema_state_dict": average}, tmp_path / "mmengine.pth")
+    assert same(load_checkpoint(tmp_path / "both.pth"), one)
+    assert "both.pth: holds the model's weights and their average (EMA), the model's are taken" in caplog.text
+    caplog.clear()
+    for kind, expected in (("model", one), ("ema", other)):
+        assert same(load_checkpoint(tmp_path / "both.pth", kind), expected)  # type: ignore[arg-type]
+        assert same(load_checkpoint(tmp_path / "mmengine.pth", kind), expected)  # type: ignore[arg-type]
+    assert same(load_checkpoint(tmp_path / "alone.pth"), other)
+    assert caplog.text == ""
+    with pytest.raises(CheckpointError, match=r"plain\.pth must hold averaged weights \(EMA\), got the model's alone"):
+        load_checkpoint(tmp_path / "plain.pth", "ema")
+
+
+def test_what_training_scripts_keep_beside_weights_is_read(tmp_path: Path) -> None:
+    state = pretrained().state_dict()
+    arguments = argparse.Namespace(
+        lr=np.float64(1e-3), epochs=np.int64(3), flag=np.bool_(True), table=np.arange(3), out=Path("a/b"),
+        windows=PureWindowsPath("c:/x"), seed=np.random.default_rng(0).random(2).astype(np.float32),
+    )  # fmt: skip
+    torch.save({"model": state, "args": arguments}, tmp_path / "a.pth")
+    assert same(load_checkpoint(tmp_path / "a.pth"), state)
+
+
+def test_weights_that_are_no_numbers_are_called_that(tmp_path: Path) -> None:
+    state = pretrained().state_dict()
+    for name in ("mask_token", "decoder.norm.bias"):
+        state[name] = torch.full_like(state[name], torch.nan)
+    torch.save({"model": state}, tmp_path / "nan.pth")
+    with pytest.raises(
+        CheckpointError, match=r"nan\.pth must hold numbers, got NaN in mask_token and 1 more; .* diverged"
+    ):
+        load_checkpoint(tmp_path / "nan.pth")
+
+
 class _Evil:
     def __reduce__(self) -> Any:
         return (print, ("executed",))
@@ -145,8 +274,9 @@ def test_bad_files_are_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(CheckpointError, match="does not exist"):
         load_checkpoint(tmp_path / "none.pth")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"model": _Evil()}, protocol=2))
-    with pytest.raises(CheckpointError, match="plain file of weights"):
+    with pytest.raises(CheckpointError, match=r"plain file of weights, got \S*print in it, whose code") as stop:
         load_checkpoint(tmp_path / "evil.pth")
+    assert str(stop.value).isprintable(), "one line without escape codes"
     assert "executed" not in capsys.readouterr().out
     torch.save(pretrained().state_dict(), tmp_path / "whole.pth")
     torn = (tmp_path / "whole.pth").read_bytes()[:100_000]
@@ -187,15 +317,16 @@ def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert run(str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors")) == 2
     assert "TARGET must not exist" in capsys.readouterr().err
     for layout, name in (("ours", "x.safetensors"), ("videomae", "x.pth")):
-        assert run(str(tmp_path / "a.pth"), str(tmp_path / "none" / name), "--to", layout) == 2
+        assert run(str(tmp_path / "a.pth"), str(tmp_path / "new" / name), "--to", layout) == 0
+        assert run(str(tmp_path / "a.pth"), str(tmp_path / "a.pth" / name), "--to", layout) == 2
         assert "must be writable" in capsys.readouterr().err
 
     def no_space(_: Any, target: Any, **__: Any) -> None:
         Path(target).write_bytes(b"half of it")
         raise RuntimeError("no space left")
 
-    monkeypatch.setattr(checkpoints, "save_file", no_space)
-    monkeypatch.setattr(checkpoints.torch, "save", no_space)
+    monkeypatch.setattr(saving, "save_file", no_space)
+    monkeypatch.setattr(saving.torch, "save", no_space)
     before = sorted(tmp_path.iterdir())
     for layout, name in (("ours", "y.safetensors"), ("videomae", "y.pth"), ("huggingface", "y")):
         assert run(str(tmp_path / "a.pth"), str(tmp_path / name), "--to", layout) == 2
