@@ -1,11 +1,17 @@
 import errno
 import io
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from motionbox.cli import main
 from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, Stop, drive
@@ -287,12 +293,55 @@ def test_progress_is_left_for_status(run: Run) -> None:
 
 
 def test_progress_line() -> None:
-    counts = Counts(num_units=10, num_clips=2000, num_frames_estimated=3000, done_units=4, done_clips=1200)
+    counts = Counts(num_units=10, num_clips=2000, num_frames_planned=9000, done_units=4, done_clips=1200)
     assert counts.line().endswith("ETA -")
     counts.started -= 10
-    counts.num_frames, counts.num_frames_under_way, counts.num_failed_videos = 900, 100, 3
-    assert counts.line().startswith("1,200/2,000 clips · 4/10 units · 3 with errors · 100.0 frames/s · ETA 0:20")
+    counts.num_frames, counts.failed_videos = 900, {"a", "b"}
+    assert counts.line().startswith("1,200/2,000 clips · 4/10 units · 2 videos with errors · 90.0 frames/s · ETA -")
     assert [format_seconds(s) for s in (None, 3.2, 75, 3725)] == ["-", "0:03", "1:15", "1:02:05"]
+
+
+def test_a_video_with_errors_in_several_units_is_one_video() -> None:
+    counts = Counts(num_units=3, num_clips=3, num_frames_planned=300)
+    for videos in (("a", "b"), ("b",), ("b", "c")):
+        counts.commit(num_clips=1, num_frames=100, num_frames_planned=100, failed_videos=videos)
+    assert (counts.failed_videos, counts.done_units, counts.done_clips) == ({"a", "b", "c"}, 3, 3)
+
+
+def test_the_eta_waits_until_it_can_be_right() -> None:
+    """Workers take a minute to start, and the headers promise three times the frames that there are."""
+    now = time.monotonic()
+    counts = Counts(num_units=10, num_clips=10, num_frames_planned=30_000, started=now - 100)
+    counts.num_frames_under_way = 100
+    counts.look(now - 40)
+    assert counts.eta_seconds is None, "no unit is done: the headers may be wrong by any factor"
+    counts.num_frames_under_way = 1100
+    counts.commit(num_clips=1, num_frames=1000, num_frames_planned=3000, failed_videos=())
+    counts.look(now - 20)  # changes nothing
+    counts.num_frames_under_way = 1100
+    # 2,000 frames in 40 s since the first 100 were seen; of 10,000 frames 9,000 are not committed, 1,100 of them done
+    assert counts.frames_per_second == pytest.approx(50, rel=0.01)
+    assert counts.eta_seconds == pytest.approx((9000 - 1100) / 50, rel=0.01)
+    early = Counts(num_units=10, num_clips=10, num_frames_planned=100, num_frames=50, num_frames_planned_done=50)
+    early.look(now - 5)
+    assert early.eta_seconds is None, "a rate of five seconds"
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_status_and_a_driver_that_was_killed(run: Run, capsys: pytest.CaptureFixture[str], alive: bool) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    note = {"updated_unix": time.time(), "host": socket.gethostname(), "pid": child.pid, "units_in_flight": ["u000000"]}
+    counts = Counts(num_units=len(units_of(run.plan())), num_clips=4, num_frames_planned=400)
+    run.paths.progress.write_text(json.dumps(note | counts.summary()))
+    if not alive:
+        child.kill()
+        child.wait()
+    with pytest.raises(SystemExit):
+        main(["status", str(run.paths.root.parent.parent)])
+    text = capsys.readouterr().out
+    child.kill()
+    child.wait()
+    assert ("1 units under way" in text, "stopped, last heard of at" in text) == (alive, not alive)
 
 
 def test_a_store_without_hard_links_is_driven_verified_and_cleaned(tmp_path: Path, monkeypatch) -> None:

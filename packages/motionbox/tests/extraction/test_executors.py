@@ -68,7 +68,7 @@ def test_a_killed_worker_costs_an_attempt(tmp_path, data, expected, ray_executor
 
 
 def test_answers_are_small() -> None:
-    answer = Acknowledgement("u000000", 4096, 3, 12.5)
+    answer = Acknowledgement("u000000", 4096, ("P01_01", "P01_02", "P01_03"), 12.5)
     assert len(pickle.dumps(answer)) < 500
 
 

@@ -167,7 +167,7 @@ def test_bad_videos_are_rows_and_the_others_go_on(tmp_path: Path) -> None:
         ("gone", 0, "missing"),
         ("c", 30, ""),
     ]
-    assert result.num_failed_videos == 3
+    assert len(result.failed_videos) == 3
 
 
 def test_a_crash_is_a_fault_of_the_attempt_until_the_video_is_skipped(tmp_path: Path) -> None:

@@ -275,9 +275,12 @@ def _summarise(store: Path, run: Run) -> int:
         kept = opened.info.get("training_clips", {"form": "none"})
     statuses = clips.column("status").to_pylist()
     counts = {name: statuses.count(name) for name in ("ok", "partial", "no_motion", "failed")}
+    videos = clips.column("video_id").to_pylist()
+    broken = {video for video, status in zip(videos, statuses, strict=True) if status in ("failed", "partial")}
     click.echo(
         f"{len(statuses):,} clips, {frames:,} frame boxes in {store}: "
         + ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        + (f" ({len(broken):,} videos with errors)" if broken else "")
     )
     if kept["form"] != "none":
         click.echo(f"training clips ({kept['form']}): {kept['num_clips']:,}, {kept['num_bytes'] / 2**20:,.1f} MiB")

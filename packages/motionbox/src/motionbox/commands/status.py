@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,13 +39,13 @@ def status(store: Path, failed: bool) -> int:
     click.echo(f"store {store} · format {info['version']} · {'in use by ' + holder if holder else 'not in use'}")
     runs = run_paths(store)
     for paths in runs:
-        _show_run(store, paths, list_failed=failed)
+        _show_run(store, paths, holder, list_failed=failed)
     if not runs:
         click.echo("no run yet")
     return ExitCode.OK
 
 
-def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
+def _show_run(store: Path, paths: RunPaths, holder: str | None, *, list_failed: bool) -> None:
     from motionbox.store.writing.runs import load_run
 
     run = load_run(paths)
@@ -53,7 +54,7 @@ def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
     done = len(paths.committed_units())
     num_units = run.info["num_units"]
     click.echo(f"  units   {done:,} of {num_units:,} committed")
-    _show_progress(paths)
+    _show_progress(paths, holder)
     _show_faults(paths)
     if paths.snapshot_numbers():
         _show_snapshot(store, run.run_id, list_failed=list_failed)
@@ -61,8 +62,8 @@ def _show_run(store: Path, paths: RunPaths, *, list_failed: bool) -> None:
         click.echo(f"  clips   no snapshot yet, of {run.info['num_clips']:,}")
 
 
-def _show_progress(paths: RunPaths) -> None:
-    """Show what the driving process last said, if that is recent."""
+def _show_progress(paths: RunPaths, holder: str | None) -> None:
+    """Show what the driving process last said, if it still drives; otherwise that it went before the end."""
     from motionbox.errors import StoreError
     from motionbox.extraction.progress import format_seconds
     from motionbox.store.layout import read_json
@@ -71,13 +72,27 @@ def _show_progress(paths: RunPaths) -> None:
         progress = read_json(paths.progress)
     except StoreError:
         return
-    age = time.time() - progress["updated_unix"]
-    if age < _FRESH_SECONDS and progress["done_units"] < progress["num_units"]:
-        click.echo(
-            f"  running {progress['done_clips']:,} of {progress['num_clips']:,} clips · "
-            f"{progress['frames_per_second']:,.1f} frames/s · ETA {format_seconds(progress['eta_seconds'])} · "
-            f"{len(progress['units_in_flight'])} units under way on {progress['host']}"
-        )
+    if len(paths.committed_units()) >= progress["num_units"]:
+        return
+    if not _is_driven(progress, holder):
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(progress["updated_unix"]))
+        click.echo(f"  stopped, last heard of at {since} on {progress['host']}; the same command resumes the run")
+        return
+    click.echo(
+        f"  running {progress['done_clips']:,} of {progress['num_clips']:,} clips · "
+        f"{progress['frames_per_second']:,.1f} frames/s · ETA {format_seconds(progress['eta_seconds'])} · "
+        f"{len(progress['units_in_flight'])} units under way on {progress['host']}"
+    )
+
+
+def _is_driven(progress: dict[str, Any], holder: str | None) -> bool:
+    """Tell whether the process that left the note is still there: on this machine its number says so.
+
+    On another one the store's lock does, and where the file system has no locks, how old the note is.
+    """
+    if progress["host"] == socket.gethostname():
+        return Path(f"/proc/{progress['pid']}").exists() if Path("/proc").is_dir() else holder is not None
+    return holder is not None or time.time() - progress["updated_unix"] < _FRESH_SECONDS
 
 
 def _show_faults(paths: RunPaths) -> None:

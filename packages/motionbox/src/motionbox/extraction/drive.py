@@ -106,7 +106,7 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
     counts = Counts(
         num_units=len(units),
         num_clips=sum(unit.num_clips for unit in units),
-        num_frames_estimated=sum(unit.estimated_frames for unit in state.pending),
+        num_frames_planned=sum(unit.estimated_frames for unit in state.pending),
         done_units=len(units) - len(state.pending),
         done_clips=sum(unit.num_clips for unit in units if unit.unit_id in done),
         num_assumed_rates=num_assumed_rates(manifest),
@@ -154,6 +154,7 @@ def _loop(
         if time.monotonic() - written > _PROGRESS_EVERY_SECONDS:
             written = time.monotonic()
             counts.num_frames_under_way = sum(last_heard(entry.task)[1] for entry in state.in_flight.values())
+            counts.look()
             _write_progress(run, counts, state)
         reporter.update(counts)
     _write_progress(run, counts, state)
@@ -202,12 +203,12 @@ def _settle(
         else:
             state.unstored[unit.unit_id] = answer.store_error
     else:
-        counts.done_units += 1
-        counts.done_clips += unit.num_clips
-        counts.num_frames += answer.num_frames
-        counts.num_frames_under_way = max(0, counts.num_frames_under_way - answer.num_frames)
-        counts.num_frames_estimated += answer.num_frames - unit.estimated_frames
-        counts.num_failed_videos += answer.num_failed_videos
+        counts.commit(
+            num_clips=unit.num_clips,
+            num_frames=answer.num_frames,
+            num_frames_planned=unit.estimated_frames,
+            failed_videos=answer.failed_videos,
+        )
 
 
 def _count_fault(run: Run, unit: Unit, fault: Fault, options: EngineOptions, stop: Stop) -> None:

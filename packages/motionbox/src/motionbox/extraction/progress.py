@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Protocol
@@ -11,6 +12,7 @@ from typing import IO, Any, Protocol
 from motionbox.inputs.schema import ASSUMED_FRAME_FPS
 
 _PLAIN_EVERY_SECONDS = 10.0
+_MEASURED_SECONDS = 15.0
 
 
 @dataclass
@@ -20,38 +22,55 @@ class Counts:
     Attributes:
         num_units: Units of the plan.
         num_clips: Clips of the plan.
-        num_frames_estimated: Frames to do in this session, from header hints, corrected as units finish.
+        num_frames_planned: Frames of this session's units, from header hints.
         done_units: Units committed, of earlier sessions too.
         done_clips: Clips whose last unit is committed.
         num_frames: Frames committed in this session.
+        num_frames_planned_done: What the hints had said of them.
         num_frames_under_way: Frames done in units that are not committed yet, when last looked.
-        num_failed_videos: Videos with an error, per unit, in this session.
+        failed_videos: Videos with an error in this session.
         num_faults: Attempts that crashed or hung in this session.
         num_assumed_rates: Folders and tars of frames whose rate nobody said.
         started: `time.monotonic()` at the start of this session.
+        first_seen: When the first frames of this session were seen, and how many they were.
     """
 
     num_units: int
     num_clips: int
-    num_frames_estimated: int
+    num_frames_planned: int
     done_units: int = 0
     done_clips: int = 0
     num_frames: int = 0
+    num_frames_planned_done: int = 0
     num_frames_under_way: int = 0
-    num_failed_videos: int = 0
+    failed_videos: set[str] = field(default_factory=set)
     num_faults: int = 0
     num_assumed_rates: int = 0
     started: float = field(default_factory=time.monotonic)
+    first_seen: tuple[float, int] | None = None
 
-    @property
-    def seconds(self) -> float:
-        """Return the seconds since this session began."""
-        return time.monotonic() - self.started
+    def commit(self, *, num_clips: int, num_frames: int, num_frames_planned: int, failed_videos: Iterable[str]) -> None:
+        """Count a unit that was committed."""
+        self.done_units += 1
+        self.done_clips += num_clips
+        self.num_frames += num_frames
+        self.num_frames_planned_done += num_frames_planned
+        self.num_frames_under_way = max(0, self.num_frames_under_way - num_frames)
+        self.failed_videos.update(failed_videos)
+
+    def look(self, now: float | None = None) -> None:
+        """Note when the first frames were seen: rates are counted from there, without the time that workers start."""
+        if self.first_seen is None and self._frames_seen > 0:
+            self.first_seen = (time.monotonic() if now is None else now, self._frames_seen)
 
     @property
     def frames_per_second(self) -> float:
-        """Return frames done per second of this session."""
-        return self._frames_seen / self.seconds if self.seconds > 0 else 0.0
+        """Return frames done per second since the first were seen, or of the whole session where that says nothing."""
+        now = time.monotonic()
+        since, already = self.first_seen or (now, 0)
+        if now - since > 1 and self._frames_seen > already:
+            return (self._frames_seen - already) / (now - since)
+        return self._frames_seen / (now - self.started) if now > self.started else 0.0
 
     @property
     def _frames_seen(self) -> int:
@@ -59,10 +78,19 @@ class Counts:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Return the expected seconds to the end; None before anything is done."""
-        if self._frames_seen == 0:
+        """Return the expected seconds to the end; None while it could only be guessed.
+
+        Header hints may be off by a factor, so a unit must have been committed, which says by what factor; and the
+        rate must have been measured for a while.
+        """
+        if self.done_units == self.num_units:
+            return 0.0
+        measured = self.first_seen is not None and time.monotonic() - self.first_seen[0] >= _MEASURED_SECONDS
+        if not measured or self.num_frames_planned_done == 0 or self.frames_per_second == 0:
             return None
-        return max(self.num_frames_estimated - self._frames_seen, 0) / self.frames_per_second
+        factor = self.num_frames / self.num_frames_planned_done
+        expected = (self.num_frames_planned - self.num_frames_planned_done) * factor
+        return max(expected - self.num_frames_under_way, 0) / self.frames_per_second
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
@@ -71,7 +99,7 @@ class Counts:
             "done_units": self.done_units,
             "num_clips": self.num_clips,
             "done_clips": self.done_clips,
-            "num_failed_videos": self.num_failed_videos,
+            "num_failed_videos": len(self.failed_videos),
             "num_faults": self.num_faults,
             "frames_per_second": round(self.frames_per_second, 2),
             "eta_seconds": self.eta_seconds,
@@ -82,7 +110,7 @@ class Counts:
         parts = [
             f"{self.done_clips:,}/{self.num_clips:,} clips",
             f"{self.done_units:,}/{self.num_units:,} units",
-            f"{self.num_failed_videos:,} with errors",
+            f"{len(self.failed_videos):,} videos with errors",
             f"{self.frames_per_second:,.1f} frames/s",
             f"ETA {format_seconds(self.eta_seconds)}",
         ]

@@ -77,7 +77,7 @@ class Acknowledgement:
     Attributes:
         unit_id: The unit.
         num_frames: Frames processed.
-        num_failed_videos: Videos with an error in this unit.
+        failed_videos: Videos with an error in this unit.
         seconds: Wall time of the attempt.
         fault: Why the attempt is void; None when the unit is committed.
         store_error: Why the result could not be stored; None when it could.
@@ -88,7 +88,7 @@ class Acknowledgement:
 
     unit_id: str
     num_frames: int = 0
-    num_failed_videos: int = 0
+    failed_videos: tuple[str, ...] = ()
     seconds: float = 0.0
     fault: Fault | None = None
     store_error: str | None = None
@@ -127,7 +127,7 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
         seconds = time.perf_counter() - started
         commit_unit(task.paths, task.unit.unit_id, result, seconds=round(seconds, 3), backend=estimator.name)
         failpoint("unit.acknowledge")
-        return Acknowledgement(task.unit.unit_id, result.frames.num_rows, result.num_failed_videos, seconds)
+        return Acknowledgement(task.unit.unit_id, result.frames.num_rows, result.failed_videos, seconds)
     except PieceFault as error:
         return Acknowledgement(task.unit.unit_id, fault=Fault(error.reason, error.message, error.video_id))
     except MemoryError:

@@ -91,10 +91,10 @@ class UnitResult:
     flow: FlowWriter | None = None
 
     @property
-    def num_failed_videos(self) -> int:
-        """Return the number of videos with an error in this unit."""
+    def failed_videos(self) -> tuple[str, ...]:
+        """Return the videos with an error in this unit."""
         rows = zip(self.blocks.column("video_id").to_pylist(), self.blocks.column("reason").to_pylist(), strict=True)
-        return len({video for video, reason in rows if reason})
+        return tuple(dict.fromkeys(video for video, reason in rows if reason))
 
 
 def commit_unit(run: RunPaths, unit_id: str, result: UnitResult, **facts: Any) -> bool:
@@ -125,7 +125,7 @@ def commit_unit(run: RunPaths, unit_id: str, result: UnitResult, **facts: Any) -
             "unit_id": unit_id,
             "attempt": attempt_id,
             "num_frames": result.frames.num_rows,
-            "num_failed_videos": result.num_failed_videos,
+            "num_failed_videos": len(result.failed_videos),
             "committed_unix": time.time(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
