@@ -72,16 +72,15 @@ def with_edit_list(path: Path) -> None:
     plain(path, "libx264", options={"g": "8", "bf": "2"}, pts=[index - 13 for index in range(NUM_FRAMES)])
 
 
-def with_repeated_times(path: Path) -> None:
-    """Show frames 25 and 26 at the time of frame 24, and those behind them two frames early."""
+def retimed(path: Path, shown_at: Callable[[int], int]) -> None:
+    """Write a stream, and its packets again with other times, which may repeat."""
     plain(path, "mjpeg", pix_fmt="yuvj420p")
     rewritten = path.with_name(f"rewritten_{path.name}")
     with av.open(str(path)) as source, av.open(str(rewritten), "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
         for index, packet in enumerate(source.demux(video=0)):
             if packet.size:
-                shown = min(index, max(24, index - 2))
-                packet.pts = packet.dts = round(shown / FPS / packet.time_base)
+                packet.pts = packet.dts = round(shown_at(index) / FPS / packet.time_base)
                 packet.stream = stream
                 container.mux(packet)
     rewritten.replace(path)
@@ -101,6 +100,12 @@ def without_times(path: Path) -> None:
                 data[place + 9 : place + 9 + data[place + 8]] = b"\xff" * data[place + 8]
             count += 1
     path.write_bytes(bytes(data))
+
+
+def cut(path: Path) -> None:
+    """Record a broadcast that is under way: the first 8 frames have no keyframe."""
+    plain(path, "libx264", options={"g": "8", "bf": "2"})
+    path.write_bytes(path.read_bytes()[20 * 188 :])
 
 
 def late(path: Path) -> None:
@@ -204,7 +209,10 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "edit_list.mov": with_edit_list,
     "uneven.mkv": lambda path: plain(path, "libx264", options={"g": "8", "bf": "2"}, pts=UNEVEN),
     "uneven.mp4": lambda path: plain(path, "libx264", options={"g": "8", "bf": "2"}, pts=UNEVEN),
-    "repeated_times.mkv": with_repeated_times,
+    "repeated_times.mkv": lambda path: retimed(path, lambda index: min(index, max(24, index - 2))),
+    "no_times.mkv": lambda path: retimed(path, lambda _: 0),
+    "begins_late.mkv": lambda path: plain(path, "libx264", options={"g": "8"}, pts=list(range(140, 140 + NUM_FRAMES))),
+    "begins_between_keyframes.ts": cut,
     "without_times.ts": without_times,
     "late.mkv": late,
     "late.mp4": late,

@@ -23,7 +23,7 @@ from motionbox.video.sources import ChildSource
 from odd_videos import FPS, NUM_FRAMES, WRITERS, pictures, plain
 from video_support import read_all, write_frames
 
-HIDDEN = {"edit_list.mp4": 13, "edit_list.mov": 13}  # frames that the file says not to show
+HIDDEN = {"edit_list.mp4": 13, "edit_list.mov": 13, "begins_between_keyframes.ts": 8}  # first frames not to be shown
 SEEDS = {"two_streams.mkv": 2, "two_streams.mp4": 2}
 TURNS = {"turned_90.mp4": 3, "turned_180.mp4": 2, "turned_270.mov": 1}  # counter-clockwise, to undo a turn clockwise
 CHANGING = {"shrinks.ts", "grows.mkv", "shrinks.webm"}

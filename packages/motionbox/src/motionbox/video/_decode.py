@@ -12,7 +12,9 @@ from pathlib import Path
 import av
 import av.container
 import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
@@ -29,6 +31,7 @@ from motionbox.video.frames import DEFAULT_FRAME_FPS, DecodeLimits, VideoInfo
 
 _SEEKABLE = {"mov", "matroska"}  # demuxers whose timestamps can be trusted after a seek
 _UNTIMED = {"avi"}  # containers without timestamps: time is position over rate
+_CUT_ANYWHERE = {"mpegts", "mpeg"}  # recordings of broadcasts, which may begin between keyframes
 _NEAR_SECONDS = 0.5  # up to here the beginning is as near as a keyframe
 _MARGINS_SECONDS = (0.0, 1.0, 8.0, 64.0)  # a seek may land too late where an index is sparse or pictures are reordered
 _TOLERANCE_SECONDS = 1e-3  # who asks for a frame has its time from here, or from rate and position
@@ -160,8 +163,15 @@ class VideoFile:
         Raises:
             ClipError: No frame, or decoding broke; what was decoded before is yielded first.
         """
-        frames = self._from_beginning() if start_seconds is None else self._enter(start_seconds)
-        return (frame for frame in frames if start_seconds is None or frame.time_seconds >= start_seconds)
+        if start_seconds is None:
+            yield from self._from_beginning()
+            return
+        empty = True
+        for frame in _from(start_seconds, self._enter(start_seconds)):
+            empty = False
+            yield frame
+        if empty and not self._from_start:  # times jump back somewhere
+            yield from _from(start_seconds, self._from_beginning())
 
     def read_at(self, times_seconds: NDArray[np.float64]) -> Iterator[RawFrame]:
         """Yield the frames at the given times, which increase; decoded from the keyframe before the first of them.
@@ -266,13 +276,12 @@ class VideoFile:
         """Yield the pictures; after a fault those that the decoder still holds and believes in, then the error."""
         self._used = True
         packets = self._container.demux(self._stream)
-        codec = self._stream.codec_context
         seen = False
         packet = None
         while True:
             try:
                 packet = next(packets, None)
-                pictures = [] if packet is None else codec.decode(packet if packet.size else None)
+                pictures = [] if packet is None else self._sent(packet, begun=seen)
             except ERRORS as error:
                 yield from self._flush()
                 raise self._decode_failure(error, truncated=packet is not None and packet.is_corrupt) from None
@@ -284,6 +293,15 @@ class VideoFile:
                     yield picture
             if packet is None:
                 break
+
+    def _sent(self, packet: Packet[VideoStream], *, begun: bool) -> list[VideoFrame]:
+        """Decode a packet; what a recording holds before its first keyframe cannot be, and is passed over."""
+        try:
+            return self._stream.codec_context.decode(packet if packet.size else None)
+        except ERRORS:
+            if begun or self.container_name not in _CUT_ANYWHERE or not packet.size:
+                raise
+            return []
 
     def _flush(self) -> list[VideoFrame]:
         try:
@@ -301,6 +319,8 @@ class VideoFile:
         expected = stream_duration(self._stream)
         if expected is None and len(self._container.streams) == 1:
             expected = self.duration_seconds
+        if expected is not None and self.container_name == "matroska":
+            expected -= max(0.0, self._origin_seconds())  # there the header says when the last frame ends
         if expected is not None and expected - end_seconds > max(1.0, 0.05 * expected):
             raise ClipError(
                 Reason.TRUNCATED,
@@ -308,13 +328,28 @@ class VideoFile:
             )
 
 
+def _from(start_seconds: float, frames: Iterator[RawFrame]) -> Iterator[RawFrame]:
+    return (frame for frame in frames if frame.time_seconds >= start_seconds)
+
+
 def _matching(frames: Iterator[RawFrame], wanted: deque[float], tolerance_seconds: float) -> Iterator[RawFrame]:
-    """Yield the frames at the wanted times and take those out; end at the first that does not come."""
+    """Yield the frame nearest to each wanted time and take that out; end at the first that does not come."""
+    held: RawFrame | None = None  # the last frame before the next wanted time
     for frame in frames:
-        if frame.time_seconds > wanted[0] + tolerance_seconds:
-            return
-        if frame.time_seconds >= wanted[0] - tolerance_seconds:
+        while frame.time_seconds >= wanted[0]:
+            nearest = frame
+            if held is not None and wanted[0] - held.time_seconds < frame.time_seconds - wanted[0]:
+                nearest = held
+            if abs(nearest.time_seconds - wanted[0]) > tolerance_seconds:
+                return
             wanted.popleft()
-            yield frame
+            yield nearest
             if not wanted:
                 return
+            if nearest is frame:
+                break
+            held = None
+        held = frame
+    if held is not None and wanted[0] - held.time_seconds <= tolerance_seconds:
+        wanted.popleft()
+        yield held
