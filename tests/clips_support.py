@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.config import DataConfig, GuidanceConfig, ModelConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch
 from mofo_train.data.reader import ClipReader
@@ -16,15 +16,27 @@ MODEL = ModelConfig(name="videomae_tiny", num_frames=4, image_px=64)
 DATA = DataConfig(dataset="synthetic", stride_frames=2, short_side_px=80, crops_per_clip=2, num_workers=0)
 
 
-def reader(store_path: Path, root: Path | None = None) -> ClipReader:
-    return ClipReader(open_store(store_path), root or store_path.parent / "synthetic", split=None, short_side_px=80)
+AREA = GuidanceConfig(kind="area")
 
 
-def dataset(store_path: Path, root: Path | None = None, seed: int = 0, with_motion: bool = True) -> PretrainClips:
-    return PretrainClips(reader(store_path, root), MODEL, DATA, seed=seed, with_motion=with_motion, patch_px=16)
+def reader(store_path: Path, root: Path | None = None, guidance: GuidanceConfig | None = None) -> ClipReader:
+    folder = root or store_path.parent / "synthetic"
+    return ClipReader(open_store(store_path), folder, split=None, short_side_px=80, guidance=guidance)
+
+
+def dataset(
+    store_path: Path,
+    root: Path | None = None,
+    seed: int = 0,
+    with_motion: bool = True,
+    guidance: GuidanceConfig | None = None,
+) -> PretrainClips:
+    return PretrainClips(
+        reader(store_path, root, guidance), MODEL, DATA, seed=seed, with_motion=with_motion, patch_px=16
+    )
 
 
 def same(one: Batch, other: Batch) -> bool:
     return one.clips == other.clips and all(
-        torch.equal(getattr(one, name), getattr(other, name)) for name in ("frames", "boxes", "motion")
+        torch.equal(getattr(one, name), getattr(other, name)) for name in ("frames", "boxes", "areas", "motion")
     )

@@ -74,3 +74,19 @@ def test_keys_of_rows_and_optional_sections_are_named_too(tmp_path: Path) -> Non
     rows = 'rows=[{name="a", title="t", finetune="f", tite="t"}]'
     with pytest.raises(ConfigError, match=r"unknown key 'rows\.0\.tite'; did you mean 'title'"):
         load_recipe(TableConfig, "synthetic_table1", ["baseline=a", rows])
+
+
+def test_a_section_may_be_named_by_its_kind() -> None:
+    """Whether the recipe has the section, or the word comes before or after the section's other values."""
+    source = "guidance.source=annotated"
+    for overrides in (["guidance=area", source], [source, "guidance=area"], ["guidance.kind=area", source]):
+        guidance = load_recipe(PretrainConfig, "synthetic_pretrain_tiny", overrides).guidance
+        assert (guidance.kind, guidance.source, guidance.max_share) == ("area", "annotated", 0.4)
+    assert load_recipe(PretrainConfig, "synthetic_pretrain_tiny", ["mask=tube"]).mask.kind == "tube"
+
+
+def test_areas_leave_room_for_the_rule() -> None:
+    few = ["guidance=area", "mask=motion", "mask.inside_ratio=0.5"]
+    with pytest.raises(ConfigError, match=r"max_share must be at most 0.2, so that 90% of all tubes and 50% .*got 0.4"):
+        load_recipe(PretrainConfig, "synthetic_pretrain_tiny", few)
+    assert load_recipe(PretrainConfig, "synthetic_pretrain_tiny", [*few, "guidance.max_share=0.2"])

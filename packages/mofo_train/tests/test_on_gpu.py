@@ -78,6 +78,7 @@ def test_batches_ahead_are_the_loaders() -> None:
         Batch(
             torch.randint(256, (4, 3, 8, 64, 64), dtype=torch.uint8, generator=generator),
             torch.rand(4, 8, 4, generator=generator),
+            torch.randint(256, (4, 4, 4, 4), dtype=torch.uint8, generator=generator),
             torch.empty(0),
             [place],
             [],

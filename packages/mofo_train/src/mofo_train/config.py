@@ -23,10 +23,19 @@ MASK_NAMES = ["tube", "random", "motion", "motion_map"]
 """Values of `mask.kind`; what each means stands in `guidance.mask_kinds.MASKS`."""
 
 
+_ROUNDING = 1e-9
+
+
 class Section(BaseModel):
     """A part of a recipe: frozen, no unknown keys, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word_is_kind(cls, value: Any) -> Any:
+        """Take `guidance = "area"` for `guidance.kind = "area"`, in every section that has kinds."""
+        return {"kind": value} if isinstance(value, str) and "kind" in cls.model_fields else value
 
 
 class NetworkConfig(Section):
@@ -75,9 +84,10 @@ class ClipsConfig(Section):
             shared memory (/dev/shm), 2.4 MB per crop of 16 frames of 224 pixels.
         cache_gib: Memory of each of these processes for decoded clips, for data sets that fit; 0 = decode every time.
         max_bad_share: Stop when more than this share of the clips asked for cannot be read.
-        boxes: `stored`; or to compare with: `full_frame`, or `random` (the clip's boxes moved to a random place).
-        min_confidence: Clips whose box is less certain take the full frame, 0 to 1 (`stored`): masks are plain tube
-            masks there.
+        boxes: `stored`; or to compare with: `full_frame`, or `random` (the clip's boxes, or its areas, moved to a
+            random place).
+        min_confidence: Clips whose box is less certain take the full frame, 0 to 1 (`stored`), or no area: masks are
+            plain tube masks there.
     """
 
     dataset: str
@@ -107,6 +117,20 @@ class DataConfig(ClipsConfig):
         if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
             raise ValueError(f"crop_scales must be shares in (0, 1], got {self.crop_scales!r}")
         return self
+
+
+class GuidanceConfig(Section):
+    """What says which tokens are inside, for masks and for multi-cross attention.
+
+    Attributes:
+        kind: `box`: all that the motion box touches (the paper). `area`: the strongest patches of the motion areas.
+        source: `motion`, or another guidance that the store holds (`motionbox import-boxes`), `annotated` for instance.
+        max_share: Largest share of the patches inside (`area`).
+    """
+
+    kind: Literal["box", "area"] = "box"
+    source: str = "motion"
+    max_share: float = Field(0.4, gt=0, lt=1)
 
 
 class MaskConfig(Section):
@@ -193,7 +217,7 @@ class PretrainRunConfig(RunConfig):
 
 
 class PretrainConfig(Section):
-    """A recipe of `mofo-train pretrain`.
+    """A recipe of `mofo-train pretrain`; `guidance` says what is inside.
 
     Attributes:
         stage: `pretrain`.
@@ -207,9 +231,22 @@ class PretrainConfig(Section):
     target: Literal["normalised", "pixels"] = "normalised"
     model: ModelConfig = ModelConfig()
     data: DataConfig
+    guidance: GuidanceConfig = GuidanceConfig()
     mask: MaskConfig = MaskConfig()
     optim: OptimConfig = OptimConfig()
     run: PretrainRunConfig = PretrainRunConfig()
+
+    @model_validator(mode="after")
+    def _areas_leave_room_for_the_rule(self) -> PretrainConfig:
+        mask, share = self.mask, self.guidance.max_share
+        visible = share * (1 - mask.inside_ratio)
+        if self.guidance.kind == "area" and mask.kind == "motion" and visible > 1 - mask.mask_ratio + _ROUNDING:
+            raise ValueError(
+                f"guidance.max_share must be at most {(1 - mask.mask_ratio) / (1 - mask.inside_ratio):.3g}, so that "
+                f"{mask.mask_ratio:.0%} of all tubes and {mask.inside_ratio:.0%} of those inside can be hidden, "
+                f"got {share}"
+            )
+        return self
 
 
 def config_digest(config: BaseModel) -> str:
@@ -289,9 +326,13 @@ def _parse(value: str) -> Any:
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
     for key in keys[:-1]:
+        if isinstance(values.get(key), str):
+            values[key] = {"kind": values[key]}
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set must name a value inside sections, got {text!r}; {key!r} is no section")
+    if isinstance(value, str) and isinstance(values.get(keys[-1]), dict):
+        values, keys = values[keys[-1]], ["kind"]
     values[keys[-1]] = value
 
 

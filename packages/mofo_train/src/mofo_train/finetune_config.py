@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mofo_train.config import ClipsConfig, NetworkConfig, OptimConfig, RunConfig, Section
+from mofo_train.config import ClipsConfig, GuidanceConfig, NetworkConfig, OptimConfig, RunConfig, Section
 
 FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
 """Values of `model.fusion`; what each means stands in `mofo_train.models.FUSIONS`."""
@@ -169,6 +169,7 @@ class FinetuneConfig(Section):
     model: ClassifierConfig = ClassifierConfig()
     task: TaskConfig
     data: FinetuneDataConfig
+    guidance: GuidanceConfig = GuidanceConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: FinetuneOptimConfig = FinetuneOptimConfig()
     selection: SelectionConfig = SelectionConfig()

@@ -57,7 +57,7 @@ def test_crop_and_mirror_carry_the_box() -> None:
     config = QUIET.model_copy(update={"crop_area": (0.4, 0.8), "flip_probability": 1.0})
     seen_some = 0
     for seed in range(30):
-        view, placed = augment_clip(pixels, boxes, config, 48, np.random.default_rng(seed))
+        view, placed, _ = augment_clip(pixels, boxes, config, 48, np.random.default_rng(seed))
         if placed.any():
             seen_some += 1
             assert placed[1].tolist() == pytest.approx(extent(view[:, 1]), abs=2)
@@ -67,14 +67,14 @@ def test_crop_and_mirror_carry_the_box() -> None:
 def test_an_empty_box_stays_empty_when_mirrored() -> None:
     pixels, _ = bright_rectangle(0, 0, 1, 1)
     config = QUIET.model_copy(update={"flip_probability": 1.0})
-    _, placed = augment_clip(pixels, np.zeros((2, 4), np.float32), config, 48, np.random.default_rng(0))
+    _, placed, _ = augment_clip(pixels, np.zeros((2, 4), np.float32), config, 48, np.random.default_rng(0))
     assert not placed.any()
 
 
 def test_erasing_hides_a_rectangle_of_all_frames_and_leaves_the_box() -> None:
     pixels, boxes = bright_rectangle(0, 0, 80, 64)
     config = QUIET.model_copy(update={"erase_probability": 1.0})
-    view, placed = augment_clip(pixels, boxes, config, 48, np.random.default_rng(3))
+    view, placed, _ = augment_clip(pixels, boxes, config, 48, np.random.default_rng(3))
     erased = (view < 255).any(0)
     share = erased.float().mean().item()
     assert 0.015 < share < 0.4

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from clips_support import DATA, MODEL, dataset, reader, same
+from clips_support import AREA, DATA, MODEL, dataset, reader, same
 from mofo_train.config import MaskConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import collate, create_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler, SampleKey
 from mofo_train.errors import DataError
+from mofo_train.guidance.inside import inside_tubes
 from mofo_train.guidance.mask_kinds import draw_mask
 from mofo_train.guidance.tubelets import ClipShape
 from motionbox.store import open_store
@@ -53,7 +54,7 @@ def test_boxes_lie_on_the_motion(store_path: Path) -> None:
 
 
 def test_workers_change_nothing(store_path: Path) -> None:
-    clips = dataset(store_path)
+    clips = dataset(store_path, guidance=AREA)
     here = [list(create_loader(clips, ResumableSampler(12, 6, seed=0, epochs=1), num_workers=0, pin=False))][0]
     there = list(create_loader(clips, ResumableSampler(12, 6, seed=0, epochs=1), num_workers=2, pin=False))
     assert all(same(one, other) for one, other in zip(here, there, strict=True))  # type: ignore[arg-type]
@@ -162,8 +163,9 @@ def test_a_full_frame_means_a_plain_tube_mask(store_path: Path) -> None:
     )
     sample = PretrainClips(clips, MODEL, DATA, seed=0, with_motion=False, patch_px=16)[SampleKey(0, 0, 0)]
     shape = ClipShape(4, 64)
+    inside = inside_tubes(shape, sample.boxes)
     masks = [
-        draw_mask(MaskConfig(kind=kind), shape, sample.boxes, sample.motion, torch.Generator().manual_seed(0))
+        draw_mask(MaskConfig(kind=kind), shape, inside, sample.motion, torch.Generator().manual_seed(0))
         for kind in ("motion", "tube")
     ]
     assert torch.equal(*masks)

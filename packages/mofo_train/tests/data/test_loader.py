@@ -65,7 +65,7 @@ def test_a_worker_uses_memory_again_once_it_is_free() -> None:
     assert first.data_ptr() != second.data_ptr()
     assert first.is_shared()
     assert len(first) == 100
-    batch = Batch(first, torch.zeros(1), torch.zeros(1), [], [], first_in_use)
+    batch = Batch(first, torch.zeros(1), torch.zeros(0), torch.zeros(1), [], [], first_in_use)
     copied(batch)
     assert buffers.take(100)[0].data_ptr() == first.data_ptr()
     assert buffers.take(100)[0].data_ptr() not in (first.data_ptr(), second.data_ptr())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import motionbox.cli
 from mofo_train.commands.evaluate import command
+from mofo_train.config import GuidanceConfig
 from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.views import FixedBatches, ViewedClips, view_crops, view_frames
@@ -23,6 +24,8 @@ from mofo_train.evaluation.classify import ClassifiedClips, classify_clips
 from mofo_train.evaluation.predictions import Predictions, merge_predictions, read_predictions, write_predictions
 from mofo_train.evaluation.report import describe
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
+from mofo_train.guidance.inside import inside_tokens
+from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import create_classifier
 from mofo_train.models.from_recipe import create_model
 from mofo_train.models.systems import OtherSystem
@@ -321,3 +324,24 @@ def test_an_action_head_reports_marginals_and_groups() -> None:
     assert report["verb_noun"]["method"] == "marginals"
     assert report["verb_noun"]["overall"]["noun"]["top1"] == 1.0
     assert report["verb_noun"]["unseen"]["action"] == {"top1": 0.0, "top5": 1.0, "num_clips": 1}
+
+
+def test_areas_say_what_is_inside_in_tests_too(store_path: Path) -> None:
+    """The classifier gets the very tokens that `inside_tokens` finds in a view's areas, or in its boxes."""
+
+    class Witness(torch.nn.Module):
+        def forward(self, frames: torch.Tensor, *, inside: torch.Tensor) -> torch.Tensor:
+            seen.append(inside)
+            return torch.zeros(len(frames), 15)
+
+    for guidance in (GuidanceConfig(), GuidanceConfig(kind="area", max_share=0.3)):
+        seen: list[torch.Tensor] = []
+        clips = ClipReader(
+            open_store(store_path), store_path.parent / "synthetic", split=None, short_side_px=48, guidance=guidance
+        )
+        space = LabelSpace.of(clips.every_clip(), CONFIG.task, "the store")
+        classify_clips(Witness(), space, clips, CONFIG.test, ONE, shape=CONFIG.model, data=CONFIG.data)
+        viewed = ViewedClips(clips, CONFIG.model, CONFIG.data, CONFIG.test)[3]
+        expected = inside_tokens(ClipShape(4, 32), viewed.boxes, viewed.areas, max_share=0.3)
+        assert torch.equal(torch.cat(seen)[3 * 6 : 4 * 6], expected)
+        assert expected.any()

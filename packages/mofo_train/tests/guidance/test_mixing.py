@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mofo_train.guidance.inside import tubelets_inside_boxes
-from mofo_train.guidance.mixing import Mix, draw_mix, mix_frames, mix_membership, mix_targets
+from mofo_train.guidance.mixing import Mix, draw_mix, mix_areas, mix_frames, mix_membership, mix_targets
 from mofo_train.guidance.tubelets import ClipShape
 
 CLIP = ClipShape(num_frames=4, image_px=48)
@@ -80,3 +80,36 @@ def test_targets_are_smoothed_and_shared() -> None:
     targets = mix_targets(torch.tensor([0, 2]), 4, share=0.75, smoothing=0.2)
     assert targets.sum(1).tolist() == pytest.approx([1, 1])
     assert targets[0].tolist() == pytest.approx([0.05 + 0.8 * 0.75, 0.05, 0.05 + 0.8 * 0.25, 0.05])
+
+
+def random_areas(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    areas = torch.randint(256, (4, 2, 3, 3), generator=generator, dtype=torch.uint8)
+    return areas * (torch.rand(areas.shape, generator=generator) < 0.6)
+
+
+@given(st.integers(0, 100_000))
+@settings(max_examples=60)
+def test_cutmix_moves_strength_with_the_pixels(seed: int) -> None:
+    areas, mix = random_areas(seed), draw_mix(0.0, 1.0, 48, np.random.default_rng(seed))
+    pixels = areas.float().repeat_interleave(16, 2).repeat_interleave(16, 3)
+    frames = pixels[:, None].repeat_interleave(2, 2).expand(-1, 3, -1, -1, -1)
+    shown = mix_frames(frames, mix)[:, 0, ::2].reshape(4, 2, 3, 16, 3, 16).mean((3, 5))
+    torch.testing.assert_close(mix_areas(areas, mix, CLIP).float(), shown, rtol=1e-4, atol=1e-3)
+
+
+@given(st.integers(0, 100_000))
+@settings(max_examples=60)
+def test_mixing_makes_no_more_inside(seed: int) -> None:
+    areas, boxes = random_areas(seed), random_boxes(np.random.default_rng(seed))
+    mix = draw_mix(0.8, 1.0, 48, np.random.default_rng(seed))
+    inside = mix_membership(boxes, mix, CLIP, areas).view(4, 2, 9).sum(2)
+    assert (inside <= 3).all(), "40 % of nine"
+    anything = mix_areas(areas, mix, CLIP).flatten(2).amax(2) > 0
+    assert torch.equal(inside > 0, anything)
+
+
+def test_mixup_takes_the_stronger() -> None:
+    areas = random_areas(3)
+    assert torch.equal(mix_areas(areas, Mix(0.3), CLIP), torch.maximum(areas, areas.flip(0)))
+    assert torch.equal(mix_areas(areas, Mix(1.0), CLIP), areas)

@@ -13,7 +13,7 @@ from mofo_train.commands.saliency import command
 from mofo_train.data.labels import LabelSpace
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.inside import inside_tokens
-from mofo_train.guidance.tubelets import patchify
+from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models import Classifier, create_classifier
 from mofo_train.models.from_recipe import create_model
 from mofo_train.pictures.saliency import attention_of, attention_rollout, grad_cam, share_inside
@@ -34,32 +34,32 @@ def classifier(fusion: str = "mean") -> Classifier:
 def clips() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     boxes = torch.tensor([[4.0, 4, 20, 20], [0, 0, 48, 48], [0, 0, 0, 0]])[:, None].repeat(1, 4, 1)
-    return torch.randn(3, 3, 4, 48, 48, generator=generator), boxes
+    return torch.randn(3, 3, 4, 48, 48, generator=generator), inside_tokens(ClipShape(4, 48), boxes)
 
 
 def test_grad_cam_of_the_last_block_is_the_gradient_of_the_mean_token() -> None:
     """Behind the last block all tokens are averaged, so each has the same gradient: that of the average over N."""
-    model, (frames, boxes) = classifier(), clips()
+    model, (frames, inside) = classifier(), clips()
     tokens = model.encoder(patchify(frames, model.clip)).detach()
     mean = tokens.mean(1).requires_grad_()
     (gradient,) = torch.autograd.grad(model.head(model.fc_norm(mean)).amax(1).sum(), mean)
     expected = (tokens * gradient[:, None] / tokens.shape[1]).sum(2).relu()
-    torch.testing.assert_close(grad_cam(model, frames, boxes, 4, SPACE), expected, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(grad_cam(model, frames, inside, 4, SPACE), expected, rtol=1e-3, atol=1e-7)
 
 
-def test_grad_cam_passes_through_the_box() -> None:
+def test_grad_cam_passes_through_the_fusion() -> None:
     """With the weighted mean an inside token weighs more, and the map follows the box."""
-    model, (frames, boxes) = classifier("mca"), clips()
-    one = grad_cam(model, frames, boxes, 2, SPACE)
+    model, (frames, inside) = classifier("mca"), clips()
+    one = grad_cam(model, frames, inside, 2, SPACE)
     assert one.shape == (3, 18)
     assert bool((one >= 0).all())
-    moved = boxes.clone()
-    moved[0] += 20
+    moved = inside.clone()
+    moved[0] = moved[0].flip(0)
     other = grad_cam(model, frames, moved, 2, SPACE)
     assert not torch.allclose(one[0], other[0])
     torch.testing.assert_close(one[1:], other[1:])
     with pytest.raises(ValueError, match="block must be 1 to 4, got 5"):
-        grad_cam(model, frames, boxes, 5, SPACE)
+        grad_cam(model, frames, inside, 5, SPACE)
     assert not any(block._forward_hooks for block in model.encoder.blocks)
 
 
@@ -76,7 +76,7 @@ def test_recomputed_attention_is_the_models() -> None:
 
 
 def test_rollout_is_the_product_of_the_blocks() -> None:
-    model, (frames, boxes) = classifier("mca"), clips()
+    model, (frames, inside) = classifier("mca"), clips()
     x = patchify(frames, model.clip)
     x = model.encoder.patch_embed(x) + model.encoder.positions
     total = torch.eye(18).expand(3, -1, -1)
@@ -84,9 +84,8 @@ def test_rollout_is_the_product_of_the_blocks() -> None:
         for block in model.encoder.blocks:
             total = (torch.eye(18) + attention_of(block.attn, block.norm1(x))) / 2 @ total
             x = block(x)
-    inside = inside_tokens(model.clip, boxes)
     expected = torch.stack([total[0][inside[0]].mean(0), total[1].mean(0), total[2].mean(0)])
-    result = attention_rollout(model, frames, boxes)
+    result = attention_rollout(model, frames, inside)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(result.sum(1), torch.ones(3))
 
@@ -153,5 +152,5 @@ def test_clips_with_an_empty_map_are_counted_apart(tmp_path: Path, monkeypatch: 
     arguments = ["--checkpoint", str(tmp_path), "--title", "M", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(command, arguments, standalone_mode=False)
     assert done.exception is None
-    wanted = "M: 60.0% of the saliency inside the box, 25.0% of the tokens (2 clips, 1 more have an empty map)"
+    wanted = "M: 60.0% of the saliency inside, 25.0% of the tokens, lift 2.40 (2 clips, 1 more have an empty map)"
     assert wanted in done.output

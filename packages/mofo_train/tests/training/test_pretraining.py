@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mofo_train.config import PretrainConfig
+from mofo_train.config import GuidanceConfig, PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import CheckpointError, ConfigError, DataError, ExitCode, Interrupted
 from mofo_train.models import create_pretrain_model
@@ -37,7 +37,7 @@ def recipe(**sections: Any) -> PretrainConfig:
         "run": {"precision": "fp32", "log_every_steps": 1, "checkpoint_every_steps": 2, "picture_every_epochs": 3},
     }
     for section, change in sections.items():
-        values[section] = {**values[section], **change}
+        values[section] = {**values.get(section, {}), **change}
     return PretrainConfig.model_validate(values)
 
 
@@ -55,7 +55,7 @@ class Trainer:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def __call__(self, config: PretrainConfig, out: Path, root: Path | None = None) -> Path:
-        reader = open_clips(config.data, self.store_path, root)
+        reader = open_clips(config.data, self.store_path, root, guidance=config.guidance)
         return pretrain(config, reader, out, CPU, say=self.say)
 
 
@@ -113,6 +113,29 @@ def test_loss_falls_and_parts_add_up(train: Trainer, tmp_path: Path) -> None:
 def test_every_kind_of_mask_trains(train: Trainer, tmp_path: Path, change: dict[str, Any]) -> None:
     train(recipe(mask=change, optim={"epochs": 1, "batch_size": 12, "accumulate": 2}), tmp_path)
     assert len(losses(tmp_path)) == 1
+
+
+def test_areas_keep_the_rule_that_boxes_break(train: Trainer, tmp_path: Path) -> None:
+    """With 9 patches 3 can be inside: the boxes of the generated set seldom are so small."""
+    short = {"optim": {"epochs": 1}, "mask": {"mask_ratio": 0.9}}
+    train(recipe(**short), tmp_path / "box")
+    (warning,) = [line for line in train.lines if line.startswith("warning: ")]
+    assert "90% of all and 75% of the inside tubes can be hidden in" in warning
+    train.lines.clear()
+    train(recipe(**short, guidance={"kind": "area"}), tmp_path / "area")
+    assert not any("warning" in line for line in train.lines)
+    boxes, areas = (read_log(tmp_path / name / "log.jsonl") for name in ("box", "area"))
+    assert boxes[0]["rule_holds"] < 0.5
+    assert all(row["rule_holds"] == 1 for row in areas)
+    assert all(row["share_inside"] <= 3 / 9 for row in areas)
+    assert all(0 <= row["unguided"] < 0.5 for row in areas)
+
+
+def test_a_reader_of_other_guidance_is_refused(train: Trainer, tmp_path: Path) -> None:
+    config = recipe()
+    reader = open_clips(config.data, train.store_path, None, guidance=GuidanceConfig(kind="area"))
+    with pytest.raises(ValueError, match="reader must be opened with guidance"):
+        pretrain(config, reader, tmp_path, CPU, say=train.say)
 
 
 def test_masks_differ_from_step_to_step(train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from mofo_train.data.frame_sampling import dense_frames
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey
 from mofo_train.guidance import masks
-from mofo_train.guidance.inside import patches_inside_clip_box
+from mofo_train.guidance.inside import inside_tubes
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets
@@ -167,17 +167,25 @@ def _row(timing: Timing, clips: int, flops: float, rate: float) -> dict[str, flo
 
 
 def bench_masks(batch_size: int, rounds: int, device: torch.device) -> dict[str, Timing]:
-    """Time the masks of a batch of 16x224x224 clips, boxes included."""
+    """Time the masks of a batch of 16x224x224 clips, boxes or areas included."""
     generator = torch.Generator(device).manual_seed(0)
     corners = torch.rand(batch_size, 16, 2, 2, device=device).mul(224).sort(2).values
     boxes = corners.flatten(2)
 
+    areas = (torch.rand(batch_size, 8, 14, 14, device=device) * 512 - 256).clamp(min=0).to(torch.uint8)
     clip = ClipShape()
 
     def motion() -> Tensor:
-        return masks.motion_tube_mask(patches_inside_clip_box(clip, boxes), 8, generator=generator)
+        return masks.motion_tube_mask(inside_tubes(clip, boxes), 8, generator=generator)
 
-    contenders = {"motion": motion, "tube": lambda: masks.tube_mask(batch_size, 196, 8, generator=generator)}
+    def area() -> Tensor:
+        return masks.motion_tube_mask(inside_tubes(clip, boxes, areas, generator=generator), 8, generator=generator)
+
+    contenders = {
+        "motion": motion,
+        "area": area,
+        "tube": lambda: masks.tube_mask(batch_size, 196, 8, generator=generator),
+    }
     return interleaved(contenders, rounds, device)
 
 

@@ -23,6 +23,7 @@ from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler
 from mofo_train.data.transforms import normalise
+from mofo_train.guidance.inside import inside_tubes
 from mofo_train.guidance.mask_kinds import draw_mask
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import create_pretrain_model
@@ -115,7 +116,9 @@ class _Inputs:
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return float32 frames (B, 3, T, S, S) and bool mask (B, num_tokens), both on the device."""
-        return normalise(batch.frames), draw_mask(_MASK, self._clip, batch.boxes, batch.motion, self._generator)
+        inside = inside_tubes(self._clip, batch.boxes, batch.areas, generator=self._generator)
+        mask = draw_mask(_MASK, self._clip, inside, batch.motion, self._generator)
+        return normalise(batch.frames), mask
 
 
 def _discard(batches: Iterator[Any], count: int) -> None:

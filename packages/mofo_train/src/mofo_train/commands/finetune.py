@@ -49,7 +49,7 @@ def command(
 
     changes = overrides if init is None else (*overrides, f"model.init={json.dumps(str(init))}")
     config = load_recipe(FinetuneConfig, recipe, changes)
-    reader = open_clips(config.data, store, data_root)
+    reader = open_clips(config.data, store, data_root, guidance=config.guidance)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
         say = say_once(ranks)

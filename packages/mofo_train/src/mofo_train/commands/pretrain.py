@@ -42,7 +42,7 @@ def command(
     from mofo_train.training.pretraining import pretrain
 
     config = load_recipe(PretrainConfig, recipe, overrides)
-    reader = open_clips(config.data, store, data_root)
+    reader = open_clips(config.data, store, data_root, guidance=config.guidance)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
         say = say_once(ranks)

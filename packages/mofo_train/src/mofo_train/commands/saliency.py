@@ -1,4 +1,4 @@
-"""`mofo-train saliency`: where classifiers look, beside the motion box."""
+"""`mofo-train saliency`: where classifiers look, beside where the motion is."""
 
 from __future__ import annotations
 
@@ -40,9 +40,13 @@ def command(
     data_root: Path | None,
     out: Path,
 ) -> None:
-    """Measure how much of a classifier's saliency lies inside the motion box, and draw one clip."""
+    """Measure how much of a classifier's saliency lies inside the motion box or area, and draw one clip.
+
+    Lift is that share over the share of the tokens inside: 1 is what a map without preference gives.
+    """
     import csv
     import json
+    import math
 
     import torch
 
@@ -61,7 +65,8 @@ def command(
         found = saliency_of_checkpoint(checkpoint, device, method=method, block=block, limit=limit, **sources)
         shares = []
         for clip in found:
-            rows.append([name, clip.clip_id, f"{clip.share:.6f}", f"{clip.area_share:.6f}"])
+            lift = clip.share / clip.area_share if clip.area_share else math.nan
+            rows.append([name, clip.clip_id, f"{clip.share:.6f}", f"{clip.area_share:.6f}", f"{lift:.6f}"])
             shares.append((clip.share, clip.area_share))
             if name not in shown and clip_id in (None, clip.clip_id):
                 shown[name] = clip
@@ -74,20 +79,28 @@ def command(
     record = {**identity, "models": summary}
     (out / "saliency.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     with (out / "saliency.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["model", "clip_id", "share_inside", "area_share"], *rows])
+        csv.writer(file).writerows([["model", "clip_id", "share_inside", "area_share", "lift"], *rows])
     draw_saliency(shown, out / "saliency.png")
     click.echo(f"written: {out / 'saliency.json'}, {out / 'saliency.csv'}, {out / 'saliency.png'}")
 
 
 def _summary(known: list[tuple[float, float]], num_empty: int) -> dict[str, Any]:
     share, area = (sum(values) / len(known) for values in zip(*known, strict=True))
-    return {"share_inside": share, "area_share": area, "num_clips": len(known), "num_empty_maps": num_empty}
+    lift = share / area if area else None
+    return {
+        "share_inside": share,
+        "area_share": area,
+        "lift": lift,
+        "num_clips": len(known),
+        "num_empty_maps": num_empty,
+    }
 
 
 def _sentence(row: dict[str, Any]) -> str:
     left_out = f", {row['num_empty_maps']} more have an empty map" if row["num_empty_maps"] else ""
     counted = f"({row['num_clips']} clips{left_out})"
-    return f"{row['share_inside']:.1%} of the saliency inside the box, {row['area_share']:.1%} of the tokens {counted}"
+    lift = "" if row["lift"] is None else f", lift {row['lift']:.2f}"
+    return f"{row['share_inside']:.1%} of the saliency inside, {row['area_share']:.1%} of the tokens{lift} {counted}"
 
 
 def _check_folder(path: Path, identity: dict[str, Any]) -> None:

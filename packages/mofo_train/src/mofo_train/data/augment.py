@@ -1,4 +1,4 @@
-"""Augmentation of a training clip: RandAugment, random crop, mirror and erasing, all frames alike; boxes follow.
+"""Augmentation of a training clip: RandAugment, random crop, mirror and erasing, boxes and areas follow.
 
 The operations and their strengths are those of timm's policy `rand-m7-n4-mstd0.5-inc1`, which VideoMAE finetunes with;
 pixels and boxes are moved by torchvision's functions.
@@ -7,7 +7,7 @@ pixels and boxes are moved by torchvision's functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
+from mofo_train.data.areas import after, crop_map
 from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Crop, crop_boxes, crop_frames
 from mofo_train.finetune_config import AugmentConfig
 
@@ -53,10 +54,10 @@ def augment_clip(
     config: AugmentConfig,
     out_px: int,
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
     """Make one training view of a clip.
 
-    Erasing leaves the boxes alone: it hides content and does not move it.
+    Erasing leaves boxes and areas alone: it hides content and does not move it.
 
     Args:
         pixels: uint8 (T, H, W, 3) RGB.
@@ -66,29 +67,34 @@ def augment_clip(
         rng: Source of all randomness.
 
     Returns:
-        uint8 (3, T, out_px, out_px) and float32 (T, 4) xyxy pixels of these frames; an empty box is all zero.
+        uint8 (3, T, out_px, out_px); float32 (T, 4) xyxy pixels of these frames, an empty box is all zero; and float64
+        (2, 3), which takes (x, y, 1) of their pixels to (x, y) of the source's, by which areas follow.
     """
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    moved = torch.from_numpy(boxes)
+    moved, to_source = torch.from_numpy(boxes), np.eye(2, 3)
     for _ in range(config.rand_ops):
         if rng.random() < _OP_PROBABILITY:
             level = rng.normal(config.rand_magnitude, config.rand_magnitude_std)
             strength = min(max(level, 0.0), _MAX_LEVEL) / _MAX_LEVEL
             name = _OPS[rng.integers(len(_OPS))]
-            frames, moved = apply_op(name, frames, moved, strength, 1.0 if rng.random() < 0.5 else -1.0)
+            sign = 1.0 if rng.random() < 0.5 else -1.0
+            frames, moved = apply_op(name, frames, moved, strength, sign)
+            to_source = after(to_source, way_back(name, frames.shape[-2:], strength, sign))
     height, width = frames.shape[-2:]
     crop = random_crop(width, height, config.crop_area, config.crop_aspect, rng)
     view = crop_frames(frames.permute(0, 2, 3, 1), crop, out_px)
+    to_source = after(to_source, crop_map(crop, out_px))
     placed = torch.from_numpy(crop_boxes(moved.numpy(), crop, out_px))
     if rng.random() < config.flip_probability:
         view = view.flip(-1)
+        to_source = after(to_source, np.array([[-1.0, 0, out_px], [0, 1, 0]]))
         mirrored = placed[:, [2, 1, 0, 3]] * placed.new_tensor([-1, 1, -1, 1]) + placed.new_tensor(
             [out_px, 0, out_px, 0]
         )
         placed = mirrored.where((placed[:, 2:] > placed[:, :2]).all(1, keepdim=True), placed)
     if rng.random() < config.erase_probability:
         _erase(view, rng)
-    return view, placed
+    return view, placed, to_source
 
 
 def apply_op(name: str, frames: Tensor, boxes: Tensor, strength: float, sign: float) -> tuple[Tensor, Tensor]:
@@ -107,6 +113,42 @@ def apply_op(name: str, frames: Tensor, boxes: Tensor, strength: float, sign: fl
     if name in _COLOUR_OPS:
         return _COLOUR_OPS[name](frames, strength, sign), boxes
     height, width = frames.shape[-2:]
+    angle, translate, shear = _movement(name, (height, width), strength, sign)
+    tensor = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+    moved = tv.affine(tensor, angle, translate, 1.0, shear)
+    mode = tv.InterpolationMode.BILINEAR
+    out = tv.affine(frames, angle, translate, 1.0, shear, interpolation=mode, fill=_FILL)
+    return out, tv.clamp_bounding_boxes(moved, clamping_mode="soft").as_subclass(Tensor)
+
+
+def way_back(name: str, shape_hw: Sequence[int], strength: float, sign: float) -> NDArray[np.float64]:
+    """Return where the pixels come from that `apply_op` gives.
+
+    Args:
+        name: As of `apply_op`.
+        shape_hw: Height and width of the frames.
+        strength: As of `apply_op`.
+        sign: As of `apply_op`.
+
+    Returns:
+        float64 (2, 3), takes (x, y, 1) after the operation to (x, y) before it.
+    """
+    if name in _COLOUR_OPS:
+        return np.eye(2, 3)
+    height, width = shape_hw
+    angle, translate, shear = _movement(name, shape_hw, strength, sign)
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    moved = tv.affine(tv_tensors.KeyPoints(corners, canvas_size=(height, width)), angle, translate, 1.0, shear)
+    origin, right, down = moved.as_subclass(Tensor).numpy()
+    turned = np.linalg.inv(np.stack([right - origin, down - origin], 1))
+    return np.column_stack([turned, -turned @ origin])
+
+
+def _movement(
+    name: str, shape_hw: Sequence[int], strength: float, sign: float
+) -> tuple[float, list[float], list[float]]:
+    """Return angle in degrees, translation in pixels and shear in degrees of a moving operation."""
+    height, width = shape_hw
     angle, translate, shear = 0.0, [0.0, 0.0], [0.0, 0.0]
     if name == "rotate":
         angle = sign * strength * _MAX_ROTATION_DEGREES
@@ -114,11 +156,7 @@ def apply_op(name: str, frames: Tensor, boxes: Tensor, strength: float, sign: fl
         shear[name == "shear_y"] = sign * math.degrees(math.atan(strength * _MAX_SHEAR))
     else:
         translate[name == "translate_y"] = sign * strength * _MAX_TRANSLATION * (height if name[-1] == "y" else width)
-    tensor = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
-    moved = tv.affine(tensor, angle, translate, 1.0, shear)
-    mode = tv.InterpolationMode.BILINEAR
-    out = tv.affine(frames, angle, translate, 1.0, shear, interpolation=mode, fill=_FILL)
-    return out, tv.clamp_bounding_boxes(moved, clamping_mode="soft").as_subclass(Tensor)
+    return angle, translate, shear
 
 
 def random_crop(

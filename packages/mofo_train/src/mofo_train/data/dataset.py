@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.data.areas import crop_map
 from mofo_train.data.augment import augment_clip
 from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
@@ -36,6 +37,7 @@ class Sample:
     Attributes:
         frames: uint8 (R, 3, T, S, S), R crops; see `transforms.join_views` for their order in memory.
         boxes: float32 (R, T, 4) xyxy in the crops' pixels; all zero where the crop misses the box.
+        areas: uint8 (R, slots, side, side) strength of the motion area in each tubelet, or empty where boxes guide.
         motion: float32 (R, P) mean motion of each patch, or an empty tensor where the mask does not need it.
         clip: Index of the clip that was read.
         bad: Clips tried before it and why they failed.
@@ -43,6 +45,7 @@ class Sample:
 
     frames: Tensor
     boxes: Tensor
+    areas: Tensor
     motion: Tensor
     clip: int
     bad: list[tuple[str, str]] = field(default_factory=list)
@@ -111,17 +114,19 @@ class PretrainClips(TrainingClips):
         chosen = dense_frames(self._reader.num_frames(clip), model.num_frames, data.stride_frames, rng.random())
         pixels, boxes = self._reader.read(clip, chosen)
         source = torch.from_numpy(pixels)
+        areas = self._reader.areas(clip, chosen)
         motion = torch.from_numpy(self._reader.motion(clip, chosen)) if self._with_motion else None
-        frames, moved, weights = [], [], []
+        height, width = pixels.shape[1:3]
+        frames, moved, strength, weights = [], [], [], []
         for _ in range(data.crops_per_clip):
-            crop = multi_scale_crop(pixels.shape[2], pixels.shape[1], model.image_px, data.crop_scales, rng)
+            crop = multi_scale_crop(width, height, model.image_px, data.crop_scales, rng)
             frames.append(crop_frames(source, crop, model.image_px)[None])
             moved.append(torch.from_numpy(crop_boxes(boxes, crop, model.image_px)))
+            if areas is not None:
+                strength.append(areas.on_tubelets((width, height), crop_map(crop, model.image_px), model.image_px))
             if motion is not None:
                 weights.append(self._patch_motion(motion, crop, pixels.shape))
-        return Sample(
-            join_views(frames), torch.stack(moved), torch.stack(weights) if weights else torch.empty(0), clip, bad
-        )
+        return Sample(join_views(frames), torch.stack(moved), _stack(strength), _stack(weights), clip, bad)
 
     def _patch_motion(self, motion: Tensor, crop: Any, shape: tuple[int, ...]) -> Tensor:
         """Average the motion map of the whole frame over the patches of a crop."""
@@ -149,9 +154,17 @@ class FinetuneClips(TrainingClips):
         else:
             chosen = segment_frames(count, length, rng.random(length))
         pixels, boxes = self._reader.read(clip, chosen)
-        views = [
-            augment_clip(pixels, boxes, config.augment, config.model.image_px, rng)
-            for _ in range(config.data.crops_per_clip)
-        ]
-        frames, moved = zip(*views, strict=True)
-        return Sample(join_views([view[None] for view in frames]), torch.stack(moved), torch.empty(0), clip, bad)
+        areas = self._reader.areas(clip, chosen)
+        image_px = config.model.image_px
+        frames, moved, strength = [], [], []
+        for _ in range(config.data.crops_per_clip):
+            view, placed, to_source = augment_clip(pixels, boxes, config.augment, image_px, rng)
+            frames.append(view[None])
+            moved.append(placed)
+            if areas is not None:
+                strength.append(areas.on_tubelets((pixels.shape[2], pixels.shape[1]), to_source, image_px))
+        return Sample(join_views(frames), torch.stack(moved), _stack(strength), torch.empty(0), clip, bad)
+
+
+def _stack(views: list[Tensor]) -> Tensor:
+    return torch.stack(views) if views else torch.empty(0)

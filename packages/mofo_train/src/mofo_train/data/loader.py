@@ -22,6 +22,7 @@ from mofo_train.data.sampler import SampleKey
 from mofo_train.errors import DataError
 from motionbox.errors import MotionBoxError, safe_path
 
+_TENSORS = ("frames", "boxes", "areas", "motion")  # of a batch, needed on the device
 _MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written
 
 
@@ -32,6 +33,7 @@ class Batch:
     Attributes:
         frames: uint8 (B, 3, T, S, S), colours innermost in memory.
         boxes: float32 (B, T, 4).
+        areas: uint8 (B, slots, side, side), or empty where boxes guide.
         motion: float32 (B, P) or empty.
         clips: Index of each clip in the reader, one per B.
         bad: Clips that could not be read, and why.
@@ -40,6 +42,7 @@ class Batch:
 
     frames: Tensor
     boxes: Tensor
+    areas: Tensor
     motion: Tensor
     clips: list[int]
     bad: list[tuple[str, str]]
@@ -47,14 +50,13 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory (called by the loader); its worker may use this one's again."""
-        frames, boxes, motion = self.frames.pin_memory(), self.boxes.pin_memory(), self.motion.pin_memory()
+        pinned = {name: getattr(self, name).pin_memory() for name in _TENSORS}
         self.in_use.zero_()
-        return Batch(frames, boxes, motion, self.clips, self.bad)
+        return Batch(**pinned, clips=self.clips, bad=self.bad)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device; from page-locked memory without waiting for it."""
-        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("frames", "boxes", "motion")}
-        return replace(self, **tensors)
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS})
 
 
 class _Buffers:
@@ -90,7 +92,7 @@ def collate(samples: Collection[Sample], *, reuse: bool = False) -> Batch:
         reuse: In a worker: hold on to the batch's memory, to write it again once `in_use` is 0.
     """
     frames = in_use = torch.empty(0)
-    boxes, motion, clips, bad = [], [], [], []
+    boxes, areas, motion, clips, bad = [], [], [], [], []
     for place, sample in enumerate(samples):
         views = sample.frames.permute(0, 2, 3, 4, 1)
         repeats = len(views)
@@ -99,10 +101,12 @@ def collate(samples: Collection[Sample], *, reuse: bool = False) -> Batch:
             frames = memory.view(-1, *views.shape[1:])
         frames[place * repeats : (place + 1) * repeats] = views
         boxes.append(sample.boxes)
+        areas.append(sample.areas)
         motion.append(sample.motion)
         clips += [sample.clip] * repeats
         bad += sample.bad
-    return Batch(frames.permute(0, 4, 1, 2, 3), shared(torch.cat(boxes)), shared(torch.cat(motion)), clips, bad, in_use)
+    small = [shared(torch.cat(values)) for values in (boxes, areas, motion)]
+    return Batch(frames.permute(0, 4, 1, 2, 3), small[0], small[1], small[2], clips, bad, in_use)
 
 
 def _memory(num_bytes: int, *, reuse: bool) -> tuple[Tensor, Tensor]:
@@ -139,8 +143,10 @@ class BatchesAhead:
         if self._stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)
-            for tensor in (batch.frames, batch.boxes, batch.motion):
-                tensor.record_stream(current)  # its memory is not given away before the work on it is done
+            for name in _TENSORS:
+                getattr(batch, name).record_stream(
+                    current
+                )  # its memory is not given away before the work on it is done
             self._begun = (time.perf_counter(), current.record_event(_timed_event()))
         return batch
 

@@ -1,9 +1,10 @@
-"""Reads chosen frames of a store's clips with their boxes."""
+"""Reads chosen frames of a store's clips with their boxes and motion areas."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mofo_train.config import GuidanceConfig
+from mofo_train.data.areas import TUBELET_FRAMES, FrameAreas
 from mofo_train.errors import DataError
 from motionbox.errors import ClipError
 from motionbox.motion.boxes import clip_box
@@ -21,6 +24,7 @@ from motionbox.video import read_frames_at
 BoxUse = Literal["stored", "full_frame", "random"]
 
 
+_STRONGEST = 255  # of motion areas
 Pixels = NDArray[np.uint8]
 
 
@@ -61,12 +65,13 @@ class ClipCache:
 
 
 class ClipReader:
-    """Reads chosen frames of a store's clips with their boxes.
+    """Reads chosen frames of a store's clips with their boxes, and with their motion areas where these guide.
 
     Attributes:
         clip_ids: The clips that can be used, in the store's order.
         labels: The store's table of these clips, label columns included.
         left_out: Clip id -> why, of the split's clips that the store has no boxes for.
+        guidance: Whose boxes, or areas, these are.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class ClipReader:
         from_source: bool = False,
         boxes: BoxUse = "stored",
         min_confidence: float = 0.0,
+        guidance: GuidanceConfig | None = None,
         cache_gib: float = 0.0,
     ) -> None:
         """Choose the clips of a split that have boxes.
@@ -90,13 +96,22 @@ class ClipReader:
             short_side_px: Larger videos are reduced to this short side.
             from_source: Read the source media even where the store keeps the frames, to compare the two.
             boxes: Which boxes to give, see `ClipsConfig`.
-            min_confidence: Clips whose stored box is less certain take the full frame, so that masks are plain tube
-                masks there and multi-cross attention attends to itself.
+            min_confidence: Clips whose stored box is less certain take the full frame, or no area, so that masks are
+                plain tube masks there and multi-cross attention attends to itself.
+            guidance: Whose boxes or areas; None = the store's motion boxes.
             cache_gib: Memory for decoded clips; 0 = decode every time.
 
         Raises:
-            DataError: The store has no clip of that split with boxes.
+            DataError: The store has no clip of that split with boxes, or no such guidance.
+            StoreError: Areas guide, and the store holds none.
         """
+        self.guidance = guidance or GuidanceConfig()
+        if self.guidance.source not in store.guidance_sources():
+            known, wanted = ", ".join(store.guidance_sources()), self.guidance.source
+            raise DataError(
+                f"guidance.source must be one of {known}, got {wanted!r}; store {store.path}; "
+                f"`motionbox import-boxes {store.path} --boxes F --name {wanted}` makes it"
+            )
         table = store.clips()
         if split is not None:
             splits = table.column("split").to_pylist()
@@ -123,6 +138,8 @@ class ClipReader:
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         self._confidences: list[float] = self.labels.column("confidence").to_pylist()
         rates = "frame_fps" in self.labels.column_names
+        if self.guidance.kind == "area":
+            self.areas(0, np.zeros(TUBELET_FRAMES, np.int64))  # a store without areas says so here
         self._rates: list[float | None] = self.labels.column("frame_fps").to_pylist() if rates else [None] * len(self)
 
     def __len__(self) -> int:
@@ -203,17 +220,51 @@ class ClipReader:
     def _boxes(self, index: int) -> NDArray[np.int32]:
         """Return the boxes of all frames of a clip, int32 (T, 4) in display pixels, as the recipe wants them."""
         _, _, width, height = self._rows[index]
-        clip_id = self.clip_ids[index]
-        boxes = self._store.frame_boxes(clip_id)
+        boxes = self._store.frame_boxes(self.clip_ids[index], source=self.guidance.source)
         if self._box_use == "full_frame" or self._is_uncertain(index):
             boxes[:] = (0, 0, width, height)
         elif self._box_use == "random":
             around = clip_box(boxes)
-            seed = int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8])
             spare = np.maximum([width - around[2] + around[0], height - around[3] + around[1]], 0)
-            place = np.random.default_rng(seed).integers(0, spare, endpoint=True)
+            place = self._chance(index).integers(0, spare, endpoint=True)
             boxes += np.tile(place - around[:2], 2).astype(np.int32)
         return boxes
+
+    def areas(self, index: int, frames: NDArray[np.int64]) -> FrameAreas | None:
+        """Return the motion areas of frames of a clip, as the recipe wants them; None where boxes guide.
+
+        Args:
+            index: Place of the clip in `clip_ids`.
+            frames: (T,) positions among the clip's frames.
+
+        Raises:
+            StoreError: The store holds none.
+            DataError: They are of another number of frames, or of another grid than the clip's.
+        """
+        if self.guidance.kind == "box":
+            return None
+        clip_id, source = self.clip_ids[index], self.guidance.source
+        cells_wh = self._store.frame_cells_wh(clip_id)
+        strength = self._store.motion_areas(clip_id, frames, source=source)
+        grid = (len(frames), *(math.ceil(cells) for cells in reversed(cells_wh)))
+        if strength.shape != grid or strength.dtype != np.uint8:
+            raise DataError(
+                f"areas of guidance {source!r} must be uint8 {grid} for {len(frames)} frames of clip {clip_id}, got "
+                f"{strength.dtype} {strength.shape}; store {self._store.path}; extract or import them again"
+            )
+        if self._is_uncertain(index):
+            strength = np.zeros_like(strength)
+        elif self._box_use == "full_frame":
+            strength = np.full_like(strength, _STRONGEST)
+        elif self._box_use == "random":
+            shift = self._chance(index).integers(0, strength.shape[1:])
+            strength = np.roll(strength, shift, axis=(1, 2))
+        return FrameAreas(strength, cells_wh)
+
+    def _chance(self, index: int) -> np.random.Generator:
+        """Return random numbers that are always the same for a clip."""
+        digest = hashlib.sha256(self.clip_ids[index].encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8]))
 
     def _is_uncertain(self, index: int) -> bool:
         return bool(self._box_use == "stored" and self._confidences[index] < self._min_confidence)

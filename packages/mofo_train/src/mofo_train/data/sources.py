@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mofo_train.config import ClipsConfig
+from mofo_train.config import ClipsConfig, GuidanceConfig
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store
 
 
-def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None) -> ClipReader:
+def open_clips(
+    data: ClipsConfig, store: Path | None, data_root: Path | None, *, guidance: GuidanceConfig | None = None
+) -> ClipReader:
     """Open the clips that a recipe asks for.
 
     Args:
         data: The recipe's section.
         store: The store; None = `stores/<dataset>`.
         data_root: Folder of the videos; None = the one that the store was made from.
+        guidance: The recipe's section; None = the motion boxes.
 
     Raises:
         DataError: Something is missing, or the store is of another data set.
+        StoreError: Areas guide, and the store holds none.
     """
     boxes, root = open_boxes(data.dataset, store, data_root)
     return ClipReader(
@@ -30,6 +34,7 @@ def open_clips(data: ClipsConfig, store: Path | None, data_root: Path | None) ->
         short_side_px=data.short_side_px,
         boxes=data.boxes,
         min_confidence=data.min_confidence,
+        guidance=guidance,
         cache_gib=data.cache_gib,
     )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mofo_train.data.areas import crop_map
 from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.loader import create_worker_loader, shared
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
@@ -28,12 +29,14 @@ class ViewedClip:
         clip: Index of the clip in its reader.
         frames: uint8 (V, 3, T, S, S); V = 0 where the clip cannot be read.
         boxes: float32 (V, T, 4) xyxy pixels of these frames.
+        areas: uint8 (V, slots, side, side), the motion areas in their tubelets, or empty where boxes guide.
         problem: Why it cannot be read, or empty.
     """
 
     clip: int
     frames: Tensor
     boxes: Tensor
+    areas: Tensor
     problem: str = ""
 
 
@@ -84,20 +87,25 @@ class ViewedClips(Dataset[ViewedClip]):
         side, length = self._model.image_px, self._model.num_frames
         in_time = view_frames(self._reader.num_frames(clip), length, self._views.segments, self._stride)
         wanted = np.unique(np.concatenate(in_time))
+        nothing = torch.empty(0, dtype=torch.uint8)
         try:
             pixels, boxes = self._reader.read(clip, wanted)
         except ClipUnreadableError as error:
             return ViewedClip(
-                clip, torch.empty(0, 3, length, side, side, dtype=torch.uint8), torch.empty(0, length, 4), str(error)
+                clip, nothing.view(0, 3, length, side, side), torch.empty(0, length, 4), nothing, str(error)
             )
-        frames, moved = [], []
-        for crop in view_crops(pixels.shape[2], pixels.shape[1], self._views.crops):
+        areas = [self._reader.areas(clip, chosen) for chosen in in_time]
+        height, width = pixels.shape[1:3]
+        frames, moved, strength = [], [], []
+        for crop in view_crops(width, height, self._views.crops):
             view, placed = crop_frames(torch.from_numpy(pixels), crop, side), crop_boxes(boxes, crop, side)
-            for chosen in in_time:
+            for chosen, guide in zip(in_time, areas, strict=True):
                 rows = np.searchsorted(wanted, chosen)
                 frames.append(view[:, rows])
                 moved.append(torch.from_numpy(placed[rows]))
-        return ViewedClip(clip, torch.stack(frames), torch.stack(moved))
+                if guide is not None:
+                    strength.append(guide.on_tubelets((width, height), crop_map(crop, side), side))
+        return ViewedClip(clip, torch.stack(frames), torch.stack(moved), torch.stack(strength) if strength else nothing)
 
 
 class FixedBatches(Sampler[list[int]]):
@@ -120,4 +128,6 @@ def create_view_loader(clips: ViewedClips, batches: FixedBatches, *, num_workers
 
 
 def _in_shared_memory(clips: list[ViewedClip]) -> list[ViewedClip]:
-    return [replace(clip, frames=shared(clip.frames), boxes=shared(clip.boxes)) for clip in clips]
+    return [
+        replace(clip, frames=shared(clip.frames), boxes=shared(clip.boxes), areas=shared(clip.areas)) for clip in clips
+    ]

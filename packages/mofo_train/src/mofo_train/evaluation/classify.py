@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from mofo_train.data.transforms import normalise
 from mofo_train.data.views import FixedBatches, ViewedClip, ViewedClips, create_view_loader
 from mofo_train.evaluation.predictions import Predictions, merge_predictions
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
+from mofo_train.guidance.inside import inside_tokens
+from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.runtime.ranks import Ranks
 from motionbox.motion.boxes import BoxSource
 
@@ -53,7 +56,7 @@ def classify_clips(
     Batches are the same whatever the number of ranks, and no clip is padded or counted twice.
 
     Args:
-        model: `(frames, boxes) -> logits`; put into evaluation mode for the time being.
+        model: `(frames, inside=tokens inside) -> logits`; put into evaluation mode for the time being.
         space: What the logits mean.
         reader: The clips.
         views: How many views, and how many clips at once.
@@ -64,6 +67,7 @@ def classify_clips(
     """
     batches = FixedBatches(len(reader), views.batch_clips, rank=ranks.rank, world_size=ranks.world_size)
     loader = create_view_loader(ViewedClips(reader, shape, data, views), batches, num_workers=data.num_workers)
+    clip_shape = ClipShape(shape.num_frames, shape.image_px)
     rows, logits, unreadable = [], [], {}
     with _evaluating(model):
         for batch in loader:
@@ -71,7 +75,8 @@ def classify_clips(
             unreadable.update({reader.clip_ids[clip.clip]: clip.problem for clip in batch if clip.problem})
             if good:
                 rows += [clip.clip for clip in good]
-                logits.append(_mean_logits(model, good, ranks.device, dtype))
+                inside = partial(inside_tokens, clip_shape, max_share=reader.guidance.max_share)
+                logits.append(_mean_logits(model, good, inside, ranks.device, dtype))
     chosen = np.array(rows, np.int64)
     scores = np.concatenate(logits) if logits else np.zeros((0, space.num_outputs), np.float32)
     table = reader.labels.take(chosen)
@@ -91,13 +96,17 @@ def classify_clips(
 
 
 def _mean_logits(
-    model: nn.Module, clips: list[ViewedClip], device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    clips: list[ViewedClip],
+    inside: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> NDArray[np.float32]:
     """Average the logits of each clip's views, float32 (clips, outputs)."""
     frames = normalise(torch.cat([clip.frames for clip in clips]).to(device))
-    boxes = torch.cat([clip.boxes for clip in clips]).to(device)
+    boxes, areas = (torch.cat([getattr(clip, name) for clip in clips]).to(device) for name in ("boxes", "areas"))
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        logits: Tensor = model(frames, boxes)
+        logits: Tensor = model(frames, inside=inside(boxes, areas))
     averaged = logits.double().reshape(len(clips), -1, logits.shape[1]).mean(1)
     return averaged.float().cpu().numpy()
 

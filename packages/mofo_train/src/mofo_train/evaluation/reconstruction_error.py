@@ -29,7 +29,7 @@ from mofo_train.data.views import FixedBatches
 from mofo_train.errors import CheckpointError
 from mofo_train.evaluation.reconstruction import picture
 from mofo_train.evaluation.report import check_report_folder
-from mofo_train.guidance.inside import patches_inside_clip_box
+from mofo_train.guidance.inside import inside_tubes
 from mofo_train.guidance.mask_kinds import MASKS, draw_mask, num_hidden_tokens
 from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
@@ -76,7 +76,7 @@ def evaluate_pretraining(
     config = load_pretraining(checkpoint, recipe, overrides)
     source: dict[str, Any] = {"checkpoint": str(checkpoint), "config": config.model_dump(mode="json")}
     check_report_folder(out, source)
-    reader = open_clips(config.data, store, data_root)
+    reader = open_clips(config.data, store, data_root, guidance=config.guidance)
     net = config.model
     model = create_pretrain_model(
         net.name, num_frames=net.num_frames, image_px=net.image_px, decoder_depth=net.decoder_depth
@@ -232,13 +232,15 @@ def _errors_of(
     frames, boxes = normalise(batch.frames.to(device)), batch.boxes.to(device)
     generator = torch.Generator(device)
     generator.manual_seed(step_seed(config.seed, place))
-    mask = draw_mask(config.mask, clip, boxes, batch.motion.to(device), generator)
+    areas, share = batch.areas.to(device), config.guidance.max_share
+    touched = inside_tubes(clip, boxes, areas, max_share=share, generator=generator)
+    mask = draw_mask(config.mask, clip, touched, batch.motion.to(device), generator)
     num_hidden = num_hidden_tokens(config.mask, clip)
     dtype = DTYPES[config.run.precision]
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         prediction = model(frames, mask, num_hidden=num_hidden).float()
     hidden = split_tokens(mask, num_hidden)[1]
-    inside = patches_inside_clip_box(clip, boxes).gather(1, hidden % clip.num_patches)
+    inside = touched.gather(1, hidden % clip.num_patches)
     normalised = config.target == "normalised"
     truth = (hidden_targets if normalised else hidden_pixels)(frames, mask, clip, num_hidden=num_hidden)
     predictions = {"model": prediction, **simple_predictions(truth, frames, mask, clip, normalised=normalised)}

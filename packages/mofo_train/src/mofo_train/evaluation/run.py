@@ -66,7 +66,7 @@ def evaluate_checkpoint(
     config, space = load_identity(checkpoint, recipe, overrides)
     check_report_folder(out, _source_of(checkpoint, system, kind, config))
     data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root)
+    reader = open_clips(data, store, data_root, guidance=config.guidance)
     return predict(checkpoint, config, space, reader, ranks, system=system, kind=kind)
 
 

@@ -1,10 +1,11 @@
-"""Boxes -> inside: which patches and tokens the motion boxes touch, for training and testing alike."""
+"""Boxes or areas -> inside: which patches and tokens a clip's guidance takes, for training and testing alike."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from mofo_train.guidance.areas import inside_patches
 from mofo_train.guidance.tubelets import ClipShape
 
 
@@ -83,24 +84,59 @@ def union_boxes(boxes: Tensor) -> Tensor:
     return torch.cat([low, high], dim=-1).masked_fill(empty.all(1), 0)
 
 
-def inside_tokens(clip: ClipShape, boxes: Tensor) -> Tensor:
-    """Say which tokens of clips are inside: those that the box of any of their frames touches.
+def inside_tokens(clip: ClipShape, boxes: Tensor, areas: Tensor | None = None, *, max_share: float = 0.4) -> Tensor:
+    """Say which tokens of clips are inside, for multi-cross attention, in training and testing.
 
     Args:
         clip: The shape of a clip.
-        boxes: (B, T, 4) xyxy pixels of the clips' frames.
+        boxes: (B, T, 4) xyxy pixels of the clips' frames; inside are the tokens that the box of any of their frames
+            touches.
+        areas: Number (B, slots, side, side), strength of the motion area in each tubelet; where given and not empty, it
+            counts instead of the boxes: inside are the strongest tokens of each slot.
+        max_share: Largest share of a slot's tokens inside (`areas`).
 
     Returns:
-        bool (B, num_tokens), in token order.
+        bool (B, num_tokens), in token order. With areas never all, and at least one where there is any strength.
 
     Raises:
-        ValueError: Another number of frames, or no boxes.
+        ValueError: Another number of frames, or another grid.
     """
+    if areas is not None and areas.numel():
+        _check_grid(clip, areas)
+        return inside_patches(areas.flatten(2).flatten(0, 1), max_share=max_share).view(len(areas), -1)
     if boxes.ndim != 3 or boxes.shape[1:] != (clip.num_frames, 4):
         raise ValueError(f"boxes must have shape (B, {clip.num_frames}, 4), got {tuple(boxes.shape)}")
     return tubelets_inside_boxes(boxes, (clip.image_px, clip.image_px), clip.patch_px, clip.tubelet_frames)
 
 
-def patches_inside_clip_box(clip: ClipShape, boxes: Tensor) -> Tensor:
-    """Return bool (B, P): the patches that the union of a clip's boxes (B, T, 4) touches."""
+def inside_tubes(
+    clip: ClipShape,
+    boxes: Tensor,
+    areas: Tensor | None = None,
+    *,
+    max_share: float = 0.4,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Say which tubes of clips are inside, for masks: the same patches over all time.
+
+    Args:
+        clip: The shape of a clip.
+        boxes: (B, T, 4) xyxy pixels; inside are the patches that their union touches.
+        areas: As of `inside_tokens`; inside are the patches that are strongest in the sum over all slots.
+        max_share: Largest share of the patches inside (`areas`).
+        generator: As of `inside_patches`.
+
+    Returns:
+        bool (B, P).
+    """
+    if areas is not None and areas.numel():
+        _check_grid(clip, areas)
+        return inside_patches(areas.float().sum(1).flatten(1), max_share=max_share, generator=generator)
     return patches_inside_box(union_boxes(boxes), (clip.image_px, clip.image_px), clip.patch_px)
+
+
+def _check_grid(clip: ClipShape, areas: Tensor) -> None:
+    side = clip.image_px // clip.patch_px
+    if areas.ndim != 4 or areas.shape[1:] != (clip.num_tubelets, side, side):
+        rule = f"(B, {clip.num_tubelets}, {side}, {side})"
+        raise ValueError(f"areas must have shape {rule}, got {tuple(areas.shape)}")

@@ -1,4 +1,4 @@
-"""What a value of `mask.kind` means: boxes or motion of a batch to its mask."""
+"""What a value of `mask.kind` means: what is inside, or the motion of a batch, to its mask."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from torch import Tensor
 from mofo_train.config import MaskConfig
 from mofo_train.errors import ConfigError
 from mofo_train.guidance import masks
-from mofo_train.guidance.inside import patches_inside_clip_box
 from mofo_train.guidance.tubelets import ClipShape
 
 
-def draw_mask(config: MaskConfig, clip: ClipShape, boxes: Tensor, motion: Tensor, generator: torch.Generator) -> Tensor:
+def draw_mask(
+    config: MaskConfig, clip: ClipShape, inside: Tensor, motion: Tensor, generator: torch.Generator
+) -> Tensor:
     """Draw the mask of a micro-batch.
 
     Args:
         config: Kind and ratios.
         clip: The shape of a clip.
-        boxes: (B, T, 4) xyxy pixels; their union is the motion box of the tubes.
+        inside: bool (B, P), which tubes are inside, see `inside.inside_tubes`.
         motion: (B, P) mean motion of the patches, for `motion_map`.
-        generator: Source of randomness, on the device of `boxes`.
+        generator: Source of randomness, on the device of `inside`.
 
     Returns:
         bool (B, num_tokens), `True` = hidden, the same number in every row.
     """
-    return MASKS[config.kind].draw(config, clip, boxes, motion, generator)
+    return MASKS[config.kind].draw(config, clip, inside, motion, generator)
 
 
 def num_hidden_tokens(config: MaskConfig, clip: ClipShape) -> int:
@@ -68,18 +69,18 @@ class MaskKind:
     reads_motion: bool = False
 
 
-def _draw_tube(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_tube(config: MaskConfig, clip: ClipShape, inside: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
     ratio = config.mask_ratio
-    return masks.tube_mask(len(boxes), clip.num_patches, clip.num_tubelets, mask_ratio=ratio, generator=generator)
+    return masks.tube_mask(len(inside), clip.num_patches, clip.num_tubelets, mask_ratio=ratio, generator=generator)
 
 
-def _draw_random(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
-    return masks.random_mask(len(boxes), clip.num_tokens, mask_ratio=config.mask_ratio, generator=generator)
+def _draw_random(config: MaskConfig, clip: ClipShape, inside: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    return masks.random_mask(len(inside), clip.num_tokens, mask_ratio=config.mask_ratio, generator=generator)
 
 
-def _draw_motion(config: MaskConfig, clip: ClipShape, boxes: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_motion(config: MaskConfig, clip: ClipShape, inside: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
     return masks.motion_tube_mask(
-        patches_inside_clip_box(clip, boxes),
+        inside,
         clip.num_tubelets,
         mask_ratio=config.mask_ratio,
         inside_ratio=config.inside_ratio,

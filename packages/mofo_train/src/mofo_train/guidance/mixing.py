@@ -1,9 +1,12 @@
-"""Mixup and cutmix of clips, with what they do to the motion boxes.
+"""Mixup and cutmix of clips, with what they do to motion boxes and areas.
 
 A batch is mixed with itself in reverse order. *Mixup* adds two clips: both are visible everywhere, so a token is inside
 when it is inside in either clip. *Cutmix* pastes a rectangle of one clip into the other over all time: every token
 takes the membership of the pixels it shows, so it is inside when any of its pixels lies in the box of the clip that
 the pixel comes from.
+
+Areas are mixed before it is asked which tokens are inside: mixup takes the stronger of both clips, cutmix the mean over
+the pixels that a token shows. So no more is inside after mixing than before.
 """
 
 from __future__ import annotations
@@ -62,17 +65,23 @@ def mix_frames(frames: Tensor, mix: Mix) -> Tensor:
     return frames if mix.share == 1 else frames * mix.share + frames.flip(0) * (1 - mix.share)
 
 
-def mix_membership(boxes: Tensor, mix: Mix, clip: ClipShape) -> Tensor:
+def mix_membership(
+    boxes: Tensor, mix: Mix, clip: ClipShape, areas: Tensor | None = None, *, max_share: float = 0.4
+) -> Tensor:
     """Return which tokens of the mixed clips are inside.
 
     Args:
         boxes: (B, T, 4) xyxy pixels of the clips before mixing.
         mix: As for `mix_frames`.
         clip: The shape of a clip.
+        areas: As of `inside_tokens`, before mixing; where given and not empty, they count instead of the boxes.
+        max_share: As of `inside_tokens`.
 
     Returns:
         bool (B, num_tokens).
     """
+    if areas is not None and areas.numel():
+        return inside_tokens(clip, boxes, mix_areas(areas, mix, clip), max_share=max_share)
     if mix.region is None:
         inside = inside_tokens(clip, boxes)
         return inside if mix.share == 1 else inside | inside.flip(0)
@@ -80,6 +89,21 @@ def mix_membership(boxes: Tensor, mix: Mix, clip: ClipShape) -> Tensor:
     cut = torch.cat([torch.maximum(boxes[..., :2], region[:2]), torch.minimum(boxes[..., 2:], region[2:])], dim=-1)
     pasted = inside_tokens(clip, cut).flip(0)
     return pasted | _inside_beyond(boxes, region, clip)
+
+
+def mix_areas(areas: Tensor, mix: Mix, clip: ClipShape) -> Tensor:
+    """Mix motion areas (B, slots, side, side) with the reversed batch; float32 after cutmix."""
+    if mix.region is None:
+        return areas if mix.share == 1 else torch.maximum(areas, areas.flip(0))
+    x1, y1, x2, y2 = mix.region
+    pasted = torch.outer(_covered(y1, y2, areas, clip), _covered(x1, x2, areas, clip))
+    return areas * (1 - pasted) + areas.flip(0) * pasted
+
+
+def _covered(start: int, stop: int, areas: Tensor, clip: ClipShape) -> Tensor:
+    """Return which share of each row or column of patches lies between two pixels, float32 (side,)."""
+    edges = torch.arange(0, clip.image_px, clip.patch_px, device=areas.device, dtype=torch.float32)
+    return ((edges + clip.patch_px).clamp(max=stop) - edges.clamp(min=start)).clamp(min=0) / clip.patch_px
 
 
 def _inside_beyond(boxes: Tensor, region: Tensor, clip: ClipShape) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where a classifier looks: Grad-CAM of a block, attention rollout, and how much of it lies in the motion box.
+"""Where a classifier looks: Grad-CAM of a block, attention rollout, and how much of it is inside the box or the area.
 
 A saliency map has one non-negative value per token. Grad-CAM (Selvaraju et al. 2017): the tokens that a block returns,
 weighted by the mean gradient of the score for each channel, negative sums cut off. Rollout (Abnar and Zuidema 2020):
@@ -31,13 +31,13 @@ from mofo_train.models.vit import Attention, Encoder
 Method = Literal["gradcam", "rollout"]
 
 
-def grad_cam(model: Classifier, frames: Tensor, boxes: Tensor, block: int, space: LabelSpace) -> Tensor:
+def grad_cam(model: Classifier, frames: Tensor, inside: Tensor, block: int, space: LabelSpace) -> Tensor:
     """Compute Grad-CAM for the classes that the model prefers, through whatever fusion it has.
 
     Args:
         model: The classifier, in evaluation mode.
         frames: float (B, 3, T, H, W), normalised.
-        boxes: (B, T, 4) xyxy pixels.
+        inside: bool (B, num_tokens).
         block: Which of the encoder's blocks, from 1 (the paper shows the fifth).
         space: The heads; the best score of each is summed.
 
@@ -59,7 +59,7 @@ def grad_cam(model: Classifier, frames: Tensor, boxes: Tensor, block: int, space
     handle = blocks[block - 1].register_forward_hook(keep)
     try:
         with torch.enable_grad():
-            logits = model(frames, boxes)
+            logits = model(frames, inside=inside)
             score = sum((scores.amax(1).sum() for scores in space.split(logits).values()), logits.new_zeros(()))
             (gradient,) = torch.autograd.grad(score, kept)
     finally:
@@ -78,27 +78,26 @@ def attention_of(layer: Attention, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def attention_rollout(model: Classifier, frames: Tensor, boxes: Tensor) -> Tensor:
+def attention_rollout(model: Classifier, frames: Tensor, inside: Tensor) -> Tensor:
     """Compute how much each input token reaches the tokens that the fusion averages.
 
-    These are all tokens for a fusion that reads no boxes, and those inside the box for the others (all where none is
+    These are all tokens for a fusion that asks for none, and those inside for the others (all where none is
     inside).
 
     Args:
         model: The classifier, in evaluation mode.
         frames: float (B, 3, T, H, W), normalised.
-        boxes: (B, T, 4) xyxy pixels.
+        inside: bool (B, num_tokens).
 
     Returns:
         float32 (B, num_tokens), rows summing to 1.
     """
-    inside = inside_tokens(model.clip, boxes)
     everywhere = torch.ones_like(inside)
     rows = inside.where(inside.any(1, keepdim=True), everywhere) if model.pooling.reads_inside else everywhere
     reach = (rows / rows.sum(1, keepdim=True)).float()[:, None]
     attentions: list[Tensor] = []
     with _inputs_of_attention(model.encoder, attentions):
-        model(frames, boxes)
+        model(frames, inside=inside)
     # From the last block to the first, a row vector at a time: never a product of two N x N matrices.
     for attention in reversed(attentions):
         reach = (reach + reach @ attention) / 2
@@ -130,8 +129,9 @@ class ClipSaliency:
     Attributes:
         clip_id: The clip.
         saliency: float32 (tubelets, side, side), largest value 1.
-        share: Share of it inside the box; NaN for an empty map.
-        area_share: Share of the tokens inside the box: what a map without preference would give.
+        share: Share of it inside; NaN for an empty map.
+        area_share: Share of the tokens inside: what a map without preference would give.
+        inside: bool (tubelets, side, side), which tokens are.
         frames: uint8 (T, S, S, 3), what the model saw.
         boxes: float32 (T, 4) xyxy pixels of these frames.
     """
@@ -140,6 +140,7 @@ class ClipSaliency:
     saliency: NDArray[np.float32]
     share: float
     area_share: float
+    inside: NDArray[np.bool_]
     frames: NDArray[np.uint8]
     boxes: NDArray[np.float32]
 
@@ -155,6 +156,7 @@ def saliency_of_clips(
     batch_clips: int,
     num_workers: int,
     device: torch.device,
+    max_share: float = 0.4,
 ) -> Iterator[ClipSaliency]:
     """Compute the saliency of every clip that can be read, first view only.
 
@@ -168,6 +170,7 @@ def saliency_of_clips(
         batch_clips: Clips at once.
         num_workers: Decoding processes.
         device: Where to compute.
+        max_share: As of `inside_tokens`.
     """
     model.to(device).eval()
     side = model.clip.image_px // model.clip.patch_px
@@ -176,28 +179,37 @@ def saliency_of_clips(
         if not good:
             continue
         pixels = torch.stack([clip.frames[0] for clip in good]).to(device)
-        boxes = torch.stack([clip.boxes[0] for clip in good]).to(device)
+        boxes, areas = (
+            torch.stack([getattr(clip, name)[:1] for clip in good]).flatten(0, 1).to(device)
+            for name in ("boxes", "areas")
+        )
+        inside = inside_tokens(model.clip, boxes, areas, max_share=max_share)
         frames = normalise(pixels)
         if method == "gradcam":
-            maps = grad_cam(model, frames, boxes, block, space)
+            maps = grad_cam(model, frames, inside, block, space)
         else:
-            maps = attention_rollout(model, frames, boxes)
-        inside = inside_tokens(model.clip, boxes)
+            maps = attention_rollout(model, frames, inside)
         shares = share_inside(maps, inside).tolist()
+        shape = (model.clip.num_tubelets, side, side)
         scaled = maps / maps.amax(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
         for row, clip in enumerate(good):
             yield ClipSaliency(
                 clip_ids[clip.clip],
-                scaled[row].reshape(model.clip.num_tubelets, side, side).cpu().numpy(),
+                scaled[row].reshape(shape).cpu().numpy(),
                 shares[row],
                 float(inside[row].float().mean()),
+                inside[row].reshape(shape).cpu().numpy(),
                 pixels[row].permute(1, 2, 3, 0).cpu().numpy(),
                 boxes[row].cpu().numpy(),
             )
 
 
+_INSIDE = "inside"
+_OUTLINE = 4  # points a side of each patch, so that its outline is nearly square
+
+
 def draw_saliency(columns: dict[str, ClipSaliency], path: Path, num_frames: int = 4) -> None:
-    """Draw one clip: frames with the motion box, then each model's saliency over them.
+    """Draw one clip: frames with what is inside outlined, then each model's saliency over them.
 
     Args:
         columns: Title -> the same clip's saliency by one model.
@@ -205,7 +217,6 @@ def draw_saliency(columns: dict[str, ClipSaliency], path: Path, num_frames: int 
         num_frames: Rows, spread over the clip.
     """
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     first = next(iter(columns.values()))
     length = len(first.frames)
@@ -213,26 +224,28 @@ def draw_saliency(columns: dict[str, ClipSaliency], path: Path, num_frames: int 
     figure = Figure(figsize=(2.2 * (1 + len(columns)), 2.2 * len(chosen)), layout="constrained")
     grid = figure.subplots(len(chosen), 1 + len(columns), squeeze=False)
     for row, frame in enumerate(chosen):
-        for panel, (title, shown) in zip(grid[row], {"motion box": first, **columns}.items(), strict=True):
+        for panel, (title, shown) in zip(grid[row], {_INSIDE: first, **columns}.items(), strict=True):
             panel.imshow(shown.frames[frame])
-            if title != "motion box":
-                cells = shown.saliency[frame * len(shown.saliency) // length]
+            slot, side = frame * len(shown.saliency) // length, shown.frames.shape[1]
+            if title != _INSIDE:
                 panel.imshow(
-                    cells,
+                    shown.saliency[slot],
                     cmap="inferno",
                     vmin=0,
                     vmax=1,
                     alpha=0.55,
-                    extent=(-0.5, shown.frames.shape[2] - 0.5, shown.frames.shape[1] - 0.5, -0.5),
+                    extent=(-0.5, side - 0.5, side - 0.5, -0.5),
                     interpolation="bilinear",
                 )
-            x1, y1, x2, y2 = shown.boxes[frame].tolist()
-            panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="lime", linewidth=1.2))
+            within = shown.inside[slot].repeat(_OUTLINE, 0).repeat(_OUTLINE, 1)
+            spots = (np.arange(len(within)) + 0.5) * side / len(within) - 0.5
+            if within.any() and not within.all():
+                panel.contour(spots, spots, within, levels=[0.5], colors="lime", linewidths=1.2)
             panel.set_axis_off()
             if row == 0:
-                label = title if title == "motion box" else f"{title}\n{shown.share:.0%} inside"
+                label = title if title == _INSIDE else f"{title}\n{shown.share:.0%} inside"
                 panel.set_title(label, fontsize=8)
-    figure.suptitle(f"{first.clip_id} (box: {first.area_share:.0%} of the tokens)", fontsize=9)
+    figure.suptitle(f"{first.clip_id} (inside: {first.area_share:.0%} of the tokens)", fontsize=9)
     figure.savefig(path, dpi=120)
 
 
@@ -259,7 +272,6 @@ def saliency_of_checkpoint(
         limit: Only so many clips; None = all.
         store: As for `evaluate_checkpoint`.
         data_root: As for `evaluate_checkpoint`.
-        clips: As for `evaluate_checkpoint`.
 
     Raises:
         CheckpointError: No such checkpoint, or an attentive probe, which knows no box.
@@ -267,7 +279,7 @@ def saliency_of_checkpoint(
     """
     config, space = load_identity(checkpoint, None, ())
     data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root)
+    reader = open_clips(data, store, data_root, guidance=config.guidance)
     reader = reader.subset(np.arange(min(limit or len(reader), len(reader))))
     model, known = load_classifier(checkpoint, config, space, reader)
     if not isinstance(model, Classifier):
@@ -286,4 +298,5 @@ def saliency_of_checkpoint(
         batch_clips=views.batch_clips,
         num_workers=config.data.num_workers,
         device=device,
+        max_share=config.guidance.max_share,
     )

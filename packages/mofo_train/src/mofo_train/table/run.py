@@ -119,9 +119,10 @@ class _TableRun:
 
     def _reader(self, stage: Stage, split: str | None) -> ClipReader:
         data = stage.config.data.model_copy(update={"split": split})
-        key = f"{stage.preset} {data.model_dump_json()}"
+        guidance = stage.config.guidance
+        key = f"{stage.preset} {data.model_dump_json()} {guidance.model_dump_json()}"
         if key not in self.readers:
-            self.readers[key] = open_clips(data, self.stores[stage.preset], self.data_root)
+            self.readers[key] = open_clips(data, self.stores[stage.preset], self.data_root, guidance=guidance)
         return self.readers[key]
 
 

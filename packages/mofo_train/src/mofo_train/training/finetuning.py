@@ -105,7 +105,8 @@ class _Finetuning(Objective):
         rng = np.random.default_rng(seed)
         mix = draw_mix(augment.mixup_alpha, augment.cutmix_alpha, self.config.model.image_px, rng)
         frames = mix_frames(normalise(batch.frames), mix)
-        inside = mix_membership(batch.boxes, mix, self.model.clip)
+        share = self.config.guidance.max_share
+        inside = mix_membership(batch.boxes, mix, self.model.clip, batch.areas, max_share=share)
         dtype = DTYPES[self.config.run.precision]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = network(frames, inside=inside)

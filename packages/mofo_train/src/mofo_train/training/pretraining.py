@@ -1,4 +1,4 @@
-"""Masked pretraining, MOFO section 2.2: predict the hidden tubelets of clips whose masks the motion boxes guide."""
+"""Masked pretraining, MOFO section 2.2: predict the hidden tubelets of clips whose masks boxes or areas guide."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from mofo_train.data.loader import Batch
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.transforms import normalise
 from mofo_train.evaluation.reconstruction import picture
-from mofo_train.guidance.inside import patches_inside_clip_box
+from mofo_train.guidance.inside import inside_tubes
 from mofo_train.guidance.mask_kinds import MASKS, draw_mask, num_hidden_tokens
+from mofo_train.guidance.rule import NUM_RULE_SUMS, rule_shares, rule_sums
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models.mae import hidden_pixels, hidden_targets, split_tokens
 from mofo_train.runtime.precision import DTYPES
@@ -58,7 +59,7 @@ class _Pretraining(Objective):
 
     def __init__(self, run: Run, config: PretrainConfig) -> None:
         self.config, self.ranks, self.out, self.reader = config, run.ranks, run.out, run.reader
-        self.sharding = config.run.sharding
+        self.sharding, self.say, self.said = config.run.sharding, run.say, False
         self.model = _create_model(config.model)
         self.num_hidden = num_hidden_tokens(config.mask, self.model.clip)
         if config.model.init is not None:
@@ -82,15 +83,17 @@ class _Pretraining(Objective):
         return create_optimizer(self.model, self.config.optim)
 
     def new_sums(self) -> Tensor:
-        """Return zeros: the loss, then error and number of hidden tokens inside and outside the motion box."""
-        return torch.zeros(5, device=self.ranks.device)
+        """Return zeros for `error_sums` and `rule_sums`."""
+        return torch.zeros(_NUM_ERROR_SUMS + NUM_RULE_SUMS, device=self.ranks.device)
 
     def loss(self, network: nn.Module, batch: Batch, seed: int, sums: Tensor) -> Tensor:
         """Compute the mean squared error of the hidden tubelets."""
         device, clip = self.ranks.device, self.model.clip
         frames = normalise(batch.frames)
         generator = torch.Generator(device).manual_seed(seed)
-        mask = draw_mask(self.config.mask, clip, batch.boxes, batch.motion, generator)
+        share = self.config.guidance.max_share
+        inside = inside_tubes(clip, batch.boxes, batch.areas, max_share=share, generator=generator)
+        mask = draw_mask(self.config.mask, clip, inside, batch.motion, generator)
         dtype = DTYPES[self.config.run.precision]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             prediction = network(frames, mask, num_hidden=self.num_hidden)
@@ -98,19 +101,36 @@ class _Pretraining(Objective):
         targets = hidden(frames, mask, clip, num_hidden=self.num_hidden)
         errors: Tensor = (prediction.float() - targets).square().mean(2)
         positions = split_tokens(mask, self.num_hidden)[1]
-        sums += error_sums(errors.detach(), positions, patches_inside_clip_box(clip, batch.boxes))
+        ratio = self.config.mask.inside_ratio
+        sums += torch.cat([error_sums(errors.detach(), positions, inside), rule_sums(inside, mask, ratio)])
         self.shown = frames, mask, batch.boxes, prediction.detach()
         return errors.mean()
 
     def figures(self, sums: Tensor, clips_per_second: float) -> dict[str, float | None]:
-        """Return the errors inside and outside the motion box, and the share of the device's rate that is used."""
-        _, inside, num_inside, outside, num_outside = sums.tolist()
+        """Return the errors inside and outside, what the masks did, and the share of the device's rate that is used."""
+        _, inside, num_inside, outside, num_outside = sums[:_NUM_ERROR_SUMS].tolist()
+        rule = rule_shares(sums[_NUM_ERROR_SUMS:].tolist())
+        self._warn_of_rule(rule)
         self._measure_peak()
         return {
             "loss_inside": inside / num_inside if num_inside else None,
             "loss_outside": outside / num_outside if num_outside else None,
+            **rule,
             "mfu": clips_per_second * self.flops_per_clip / (self.peak_flops * self.ranks.world_size),
         }
+
+    def _warn_of_rule(self, rule: dict[str, float | None]) -> None:
+        """Say once if most masks are plain tube masks in truth."""
+        mask, holds, inside = self.config.mask, rule["rule_holds"], rule["share_inside"]
+        if self.said or mask.kind != "motion" or holds is None or inside is None:
+            return
+        self.said = True
+        if holds < 0.5:
+            self.say(
+                f"warning: {mask.mask_ratio:.0%} of all and {mask.inside_ratio:.0%} of the inside tubes can be hidden "
+                f"in {holds:.0%} of the samples only, because {inside:.0%} of the patches are inside on average; see "
+                "`mofo-train inspect`, or let areas guide (--set guidance=area)"
+            )
 
     def _measure_peak(self) -> None:
         """Count a clip's operations and measure the device's rate, once."""
@@ -156,13 +176,16 @@ class _Pretraining(Objective):
         return newest
 
 
+_NUM_ERROR_SUMS = 5
+
+
 def error_sums(errors: Tensor, hidden: Tensor, inside: Tensor) -> Tensor:
     """Add up errors by place.
 
     Args:
         errors: float (B, n), of the hidden tokens.
         hidden: int64 (B, n), their positions in the clip.
-        inside: bool (B, P), the patches that the motion box touches.
+        inside: bool (B, P), the tubes inside.
 
     Returns:
         (5,): mean error, then sum of errors and number of tokens inside, and the same outside.

@@ -10,7 +10,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from mofo_train.config import ClipsConfig, OptimConfig
+from mofo_train.config import ClipsConfig, GuidanceConfig, OptimConfig
+from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler
 from mofo_train.errors import DataError, MofoTrainError
 from mofo_train.runtime.ranks import Ranks
@@ -118,3 +119,9 @@ class BadClips:
                 f"unreadable clips must be at most {self.max_share:.1%} (data.max_bad_share), got {self.num_bad} of "
                 f"{self.num_read} read; the first: {first}"
             )
+
+
+def check_guidance(wanted: GuidanceConfig, reader: ClipReader) -> None:
+    """Raise ValueError unless a reader gives the boxes or areas that a recipe asks for."""
+    if reader.guidance != wanted:
+        raise ValueError(f"reader must be opened with guidance {wanted!r}, got {reader.guidance!r}")

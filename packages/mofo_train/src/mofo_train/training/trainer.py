@@ -31,7 +31,7 @@ from mofo_train.runtime.run_log import RunLog, duration
 from mofo_train.runtime.seeds import step_seed
 from mofo_train.runtime.stopping import StopRequest, stop_requests
 from mofo_train.training.optimizer import learning_rate, set_learning_rate
-from mofo_train.training.safeguards import BadClips, create_sampler, stop_if_diverged
+from mofo_train.training.safeguards import BadClips, check_guidance, create_sampler, stop_if_diverged
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def train(run: Run, create: Callable[[Run], Objective]) -> Path:
         DivergedError: Loss or gradients became infinite; nothing was changed by that step.
         Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
     """
+    check_guidance(run.config.guidance, run.reader)
     with hold_folder(run.out, run.ranks), stop_requests() as stop:
         torch.manual_seed(run.config.seed)
         objective = create(run)
