@@ -24,6 +24,16 @@ MASK_NAMES = ["tube", "random", "motion", "motion_map"]
 
 
 _ROUNDING = 1e-9
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def usual_split(name: str) -> str:
+    """Return the usual name of a split: `validation` for `val`; other names as they are."""
+    return _SPLIT_NAMES.get(name.lower(), name)
 
 
 class Section(BaseModel):
@@ -77,7 +87,7 @@ class ClipsConfig(Section):
 
     Attributes:
         dataset: The data set that the store must be of.
-        split: Only clips of this split; None = all.
+        split: Only clips of this split; None (`--set data.split=none`) = all.
         short_side_px: Larger videos are reduced to this short side while decoding.
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
         num_workers: Decoding processes per rank; 0 = decode in the training process. Each holds up to four batches in
@@ -99,6 +109,11 @@ class ClipsConfig(Section):
     num_workers: int = Field(8, ge=0)
     cache_gib: float = Field(0.0, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _none_is_no_split(cls, split: object) -> object:
+        return None if split in ("none", "") else split
 
 
 class DataConfig(ClipsConfig):

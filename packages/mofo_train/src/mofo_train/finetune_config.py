@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mofo_train.config import ClipsConfig, GuidanceConfig, NetworkConfig, OptimConfig, RunConfig, Section
+from mofo_train.config import ClipsConfig, GuidanceConfig, NetworkConfig, OptimConfig, RunConfig, Section, usual_split
 
 FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
 """Values of `model.fusion`; what each means stands in `mofo_train.models.FUSIONS`."""
@@ -44,12 +44,12 @@ class TaskConfig(Section):
     """What is predicted.
 
     Attributes:
-        columns: Label columns of the store, one head each: `label_id`; `action_id` (verb and noun are then marginals);
-            or `verb_class` and `noun_class`.
+        columns: Label columns of the store, one head each: `label_id`; `label` (the numbers in `label_id`, or the names
+            in `label`); `action_id` (verb and noun are then marginals); or `verb_class` and `noun_class`.
         num_classes: Classes of each head; None counts those of the store. A store with more is refused.
     """
 
-    columns: tuple[Literal["label_id", "action_id", "verb_class", "noun_class"], ...] = Field(min_length=1)
+    columns: tuple[Literal["label", "label_id", "action_id", "verb_class", "noun_class"], ...] = Field(min_length=1)
     num_classes: tuple[int, ...] | None = None
 
     @model_validator(mode="after")
@@ -65,11 +65,12 @@ class FinetuneDataConfig(ClipsConfig):
     """Which clips and which of their frames; the hold-out is part of `split`.
 
     Attributes:
+        split: Only clips of this split; None (`none`) = those of `train` in splits of our own, see `labels.splits_of`.
         sampling: `segments`: one frame of each of `num_frames` equal parts (SSV2); `dense`: fixed stride.
         stride_frames: Distance of the frames (`dense`).
     """
 
-    split: str = "train"
+    split: str | None = "train"
     crops_per_clip: int = Field(2, ge=1)
     sampling: Literal["segments", "dense"] = "segments"
     stride_frames: int = Field(4, ge=1)
@@ -178,6 +179,6 @@ class FinetuneConfig(Section):
 
     @model_validator(mode="after")
     def _test_split_is_not_trained_on(self) -> FinetuneConfig:
-        if self.test.split == self.data.split:
+        if self.data.split is not None and usual_split(self.test.split) == usual_split(self.data.split):
             raise ValueError(f"test.split must differ from data.split, got {self.test.split!r} for both")
         return self

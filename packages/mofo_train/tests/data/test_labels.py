@@ -87,7 +87,7 @@ def test_hold_out_by_clip_meets_its_share_and_follows_the_seed() -> None:
     assert hold_out(names, 0.1, 0).sum() == 100
     assert (hold_out(names, 0.1, 0) != hold_out(names, 0.1, 1)).any()
     assert not hold_out(names, 0, 0).any()
-    with pytest.raises(DataError, match="at least two groups"):
+    with pytest.raises(DataError, match="at least two videos"):
         hold_out(["P01", "P01"], 0.5, 0)
 
 
@@ -108,3 +108,33 @@ def test_the_data_set_says_how_many_classes_it_has() -> None:
     space = LabelSpace.of(part, TaskConfig(columns=("verb_class",)), "s")
     assert (space.heads, space.num_verbs) == ({"verb": 97}, 97)
     assert LabelSpace.of(part, TaskConfig(columns=("verb_class",), num_classes=(5,)), "s").heads == {"verb": 5}
+
+
+def named(*names: str | None, numbers: list[int | None] | None = None) -> pa.Table:
+    columns = {"clip_id": [f"c{place}" for place in range(len(names))], "label": pa.array(names, pa.string())}
+    return pa.table(columns | ({} if numbers is None else {"label_id": pa.array(numbers, pa.int64())}))
+
+
+def test_names_are_classes_where_there_are_no_numbers() -> None:
+    task = TaskConfig(columns=("label",))
+    store = named("pour", " open", None, "open", "")
+    space = LabelSpace.of(store, task, "s")
+    assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 2}, ("open", "pour"), "label")
+    assert space.labels(store)["label"].tolist() == [1, 0, -1, 0, -1]
+    assert LabelSpace.from_json(space.as_json()) == space
+    part = named("pour")
+    assert space.labels(part)["label"].tolist() == [1], "a part of the classes keeps its numbers"
+    space.refuse_others(LabelSpace.of(part, task, "s"))
+    other = named("pour", "cut")
+    with pytest.raises(DataError, match="label must be one of open, pour, got 'cut' for clip c1"):
+        space.labels(other)
+    with pytest.raises(DataError, match="classes of the store must be among open, pour, got 'cut'"):
+        space.refuse_others(LabelSpace.of(other, task, "s"))
+
+
+def test_numbers_come_before_names_and_take_their_names() -> None:
+    task = TaskConfig(columns=("label",))
+    space = LabelSpace.of(named("pour", "open", "open", numbers=[0, 2, 2]), task, "s")
+    assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 3}, ("pour", "1", "open"), "")
+    with pytest.raises(DataError, match=r"classes of the store must be those of the checkpoint \{'label': 3\}"):
+        space.refuse_others(LabelSpace.of(named("open"), task, "s"))

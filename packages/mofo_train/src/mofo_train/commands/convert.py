@@ -48,10 +48,11 @@ def command(
 ) -> None:
     """Read the checkpoint SOURCE, whoever wrote it, and write its weights to TARGET."""
     from mofo_train.errors import CheckpointError
-    from mofo_train.models.weights import load_checkpoint, save_checkpoint
+    from mofo_train.models.weights import checkpoint_of, load_checkpoint, save_checkpoint
 
     if target.exists():
         raise CheckpointError(f"TARGET must not exist, got {target}; choose another name or move it away")
+    source = checkpoint_of(source)
     state = load_checkpoint(source, kind)
     info = _read_json(source / "checkpoint.json") if (source / "checkpoint.json").is_file() else {}
     model = info.get("config", {}).get("model", {})

@@ -21,7 +21,9 @@ Examples:
 
 
 @click.command(name="evaluate", epilog=EPILOG)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder `step-...` of a training.  [none]")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Folder of a training, or `step-...` in it.  [none]"
+)
 @click.option(
     "--predictions", type=click.Path(path_type=Path), help="Recompute from this predictions.parquet instead.  [none]"
 )
@@ -80,10 +82,12 @@ def command(
     from mofo_train.evaluation.reconstruction_error import evaluate_pretraining, show_errors
     from mofo_train.evaluation.report import check_report_folder
     from mofo_train.evaluation.run import evaluate_checkpoint, stage_of
+    from mofo_train.models.weights import checkpoint_of
     from mofo_train.runtime.ranks import ranks_of_this_run
 
     if (checkpoint is None) == (predictions is None):
         raise ConfigError("one of --checkpoint and --predictions must be given, got both or neither")
+    checkpoint = None if checkpoint is None else checkpoint_of(checkpoint)
     where: Any = {"recipe": recipe, "overrides": overrides, "store": store, "data_root": data_root}
     with ranks_of_this_run() as ranks:
         if checkpoint is not None and stage_of(checkpoint, recipe) == "pretrain":

@@ -24,7 +24,9 @@ Examples:
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. model.fusion=mca.")
 @click.option(
-    "--init", type=click.Path(path_type=Path), help="Checkpoint to start from; the same as model.init.  [the recipe's]"
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Checkpoint or folder of a run to start from; the same as model.init.  [the recipe's]",
 )
 @click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")

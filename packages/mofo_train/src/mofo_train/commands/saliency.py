@@ -19,7 +19,7 @@ Example:
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder `best/step-...` of a finetuning; give two to see them side by side.",
+    help="Folder of a finetuning, or `best/step-...` in it; give two to see them side by side.",
 )
 @click.option("--title", "titles", multiple=True, help="Name of each checkpoint in the picture.  [its run's folder]")
 @click.option("--method", type=click.Choice(["gradcam", "rollout"]), default="gradcam")
@@ -51,8 +51,10 @@ def command(
     import torch
 
     from mofo_train.errors import ConfigError, DataError
+    from mofo_train.models.weights import checkpoint_of
     from mofo_train.pictures.saliency import draw_saliency, saliency_of_checkpoint
 
+    checkpoints = tuple(map(checkpoint_of, checkpoints))
     names = list(titles) or [path.resolve().parent.parent.name for path in checkpoints]
     if len(names) != len(checkpoints) or len(set(names)) != len(names):
         raise ConfigError(f"--title must be given once for each checkpoint, all different, got {names!r}")

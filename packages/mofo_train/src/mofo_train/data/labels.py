@@ -1,7 +1,9 @@
-"""What is predicted: heads, classes and the labels of clips; and which training clips are held out."""
+"""What is predicted: heads, classes and the labels of clips; which clips are for testing, which are held out."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mofo_train.config import usual_split
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import TaskConfig
 
-HEADS = {"label_id": "label", "action_id": "action", "verb_class": "verb", "noun_class": "noun"}
-"""Label column of a store -> name of its head."""
-_NAME_COLUMNS = {"label_id": "template", "verb_class": "verb", "noun_class": "noun"}
+HEADS = {"label_id": "label", "label": "label", "action_id": "action", "verb_class": "verb", "noun_class": "noun"}
+"""Label column of a store -> name of its head; `label` holds names, the others numbers."""
+_NAME_COLUMNS = {"label_id": ("template", "label"), "verb_class": ("verb",), "noun_class": ("noun",)}
+_VALIDATION_SHARE = 0.2  # of the videos, where nobody says which clips are for testing
 _FLAGS = ("unseen_participant", "tail_verb", "tail_noun")
 
 
@@ -30,6 +34,7 @@ class LabelSpace:
         pairs: int64 (A, 2) verb and noun class of each action, for head `action`.
         num_verbs: Verb classes, where the store has verbs.
         num_nouns: Noun classes, where the store has nouns.
+        by_name: Head of which the store says names, no numbers (column `label`); empty = none.
     """
 
     heads: dict[str, int]
@@ -37,6 +42,7 @@ class LabelSpace:
     pairs: NDArray[np.int64] | None
     num_verbs: int
     num_nouns: int
+    by_name: str = ""
 
     @classmethod
     def of(cls, table: pa.Table, task: TaskConfig, where: str) -> LabelSpace:
@@ -50,10 +56,11 @@ class LabelSpace:
         Raises:
             DataError: A column is missing or has no labels, a label is negative, or the recipe has fewer classes.
         """
+        columns, by_name = _columns_of(table, task)
         counts = {column: _num_classes(table, column) for column in HEADS if column in table.column_names}
         declared = {column: _declared_classes(table, column) for column in counts}
         heads = {}
-        for place, column in enumerate(task.columns):
+        for place, column in enumerate(columns):
             found = counts.get(column, 0)
             if found == 0:
                 known = ", ".join(name for name, count in counts.items() if count) or "none"
@@ -64,19 +71,39 @@ class LabelSpace:
                     f"task.num_classes must be at least {found} for {column} of {where}, got {wanted}; "
                     "is it the store of another data set?"
                 )
-            heads[HEADS[column]] = wanted
+            heads[HEADS[column]] = found if by_name else wanted
         names = {
             HEADS[column]: _class_names(table, column, heads.get(HEADS[column], count))
             for column, count in counts.items()
-            if _NAME_COLUMNS.get(column) in table.column_names
+            if column != "label" and any(name in table.column_names for name in _NAME_COLUMNS.get(column, ()))
         }
+        if by_name:
+            names[by_name] = tuple(_names_in(table))
         pairs = _action_pairs(table, heads["action"]) if "action" in heads else None
         # EPIC-100 has 97 verbs and 300 nouns, also those that a part of the set lacks.
         num_verbs, num_nouns = (
             heads.get(head, max(counts.get(column, 0), declared.get(column, 0)))
             for head, column in (("verb", "verb_class"), ("noun", "noun_class"))
         )
-        return cls(heads, names, pairs, num_verbs, num_nouns)
+        return cls(heads, names, pairs, num_verbs, num_nouns, by_name)
+
+    def refuse_others(self, own: LabelSpace) -> None:
+        """Check that the classes of a store are among these.
+
+        Args:
+            own: The classes that the store has.
+
+        Raises:
+            DataError: It has other heads, more classes, or names that these lack.
+        """
+        fewer = own.heads.keys() == self.heads.keys() and all(own.heads[head] <= self.heads[head] for head in own.heads)
+        if not fewer or own.by_name != self.by_name:
+            raise DataError(f"classes of the store must be those of the checkpoint {self.heads!r}, got {own.heads!r}")
+        if self.by_name:
+            known = self.class_names[self.by_name]
+            other = [name for name in own.class_names[self.by_name] if name not in known]
+            if other:
+                raise DataError(f"classes of the store must be among {', '.join(known)}, got {other[0]!r}")
 
     @property
     def num_outputs(self) -> int:
@@ -93,11 +120,11 @@ class LabelSpace:
         Raises:
             DataError: A label of a head is out of range; names the clip.
         """
-        result = {}
+        result: dict[str, NDArray[np.int64]] = {}
         for column, head in HEADS.items():
-            if column not in table.column_names:
+            if column not in table.column_names or (column == "label") != (head == self.by_name):
                 continue
-            values = table.column(column).fill_null(-1).to_numpy().astype(np.int64)
+            values = self._numbers(table, column)
             limit = self.heads.get(head)
             bad = (values < -1) | ((values >= limit) if limit is not None else False)
             if bad.any():
@@ -107,6 +134,17 @@ class LabelSpace:
             result[head] = values
         return result
 
+    def _numbers(self, table: pa.Table, column: str) -> NDArray[np.int64]:
+        """Return a label column as numbers, -1 where it is empty."""
+        if column != "label":
+            return np.asarray(table.column(column).fill_null(-1).to_numpy(), np.int64)
+        number = {name: index for index, name in enumerate(self.class_names[self.by_name])}
+        names = [_name_of(value) for value in table.column(column).to_pylist()]
+        for name, clip in zip(names, table.column("clip_id").to_pylist(), strict=True):
+            if name is not None and name not in number:
+                raise DataError(f"label must be one of {', '.join(number)}, got {name!r} for clip {clip}")
+        return np.array([-1 if name is None else number[name] for name in names], np.int64)
+
     def as_json(self) -> dict[str, Any]:
         """Return what a run records."""
         return {
@@ -115,6 +153,7 @@ class LabelSpace:
             "pairs": None if self.pairs is None else self.pairs.tolist(),
             "num_verbs": self.num_verbs,
             "num_nouns": self.num_nouns,
+            "by_name": self.by_name,
         }
 
     @classmethod
@@ -126,6 +165,7 @@ class LabelSpace:
             pairs=None if values["pairs"] is None else np.array(values["pairs"], np.int64).reshape(-1, 2),
             num_verbs=values["num_verbs"],
             num_nouns=values["num_nouns"],
+            by_name=values["by_name"],
         )
 
 
@@ -138,7 +178,94 @@ def group_flags(table: pa.Table) -> dict[str, NDArray[np.bool_]]:
     }
 
 
+def hold_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose clips to hold out of training, whole groups at a time.
+
+    Groups are taken in the order of a hash of their name and the seed until the next one would make the share larger
+    than asked for; at least one group is taken, and at least one remains.
+
+    Args:
+        groups: The group of each of the N clips: its participant or video.
+        share: Share of the clips wanted, in [0, 1); 0 holds nothing out.
+        seed: Another seed holds others out.
+
+    Returns:
+        bool (N,), `True` = held out.
+
+    Raises:
+        DataError: All clips are of one group.
+    """
+    if share == 0:
+        return np.zeros(len(groups), bool)
+    names, places, counts = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise DataError(
+            f"clips to hold out must be of at least two videos (or groups, see selection.by), got {len(names)}; "
+            "set selection.share to 0, or name splits in the clip list"
+        )
+    keys = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
+    chosen = np.zeros(len(names), bool)
+    num_clips = 0
+    for group in sorted(range(len(names)), key=keys.__getitem__)[:-1]:
+        if chosen.any() and num_clips + counts[group] > share * len(groups):
+            continue
+        chosen[group] = True
+        num_clips += int(counts[group])
+    return chosen[places]
+
+
+def splits_of(table: pa.Table, *, as_listed: bool = True) -> tuple[list[str | None], bool]:
+    """Say which split each clip is of, under its usual name.
+
+    `val`, `valid` and `dev` are `validation`, `training` is `train`, `testing` is `test`. Where the store names no
+    split at all, or its names are not wanted, a fifth of the videos (whole videos, by a hash of their names) stands for
+    `validation` and the others for `train`.
+
+    Args:
+        table: `Store.clips()`.
+        as_listed: Take the store's names where there are any.
+
+    Returns:
+        The split of each clip, None = of none; and whether these are the store's own.
+
+    Raises:
+        DataError: Splits have to be made, and all clips are of one video.
+    """
+    listed = [usual_split(name) if name else None for name in table.column("split").to_pylist()]
+    if as_listed and any(listed):
+        return listed, True
+    held = hold_out(table.column("video_id").to_pylist(), _VALIDATION_SHARE, seed=0)
+    return ["validation" if own else "train" for own in held], False
+
+
+def _columns_of(table: pa.Table, task: TaskConfig) -> tuple[tuple[str, ...], str]:
+    """Return the columns of a task as the store has them, and the head that the store labels by name.
+
+    `label` are the numbers in `label_id` where these label as many clips as the names do, else the names.
+    """
+    if "label" not in task.columns:
+        return task.columns, ""
+    labelled = {
+        column: len(table) - table.column(column).null_count if column in table.column_names else 0
+        for column in ("label_id", "label")
+    }
+    if labelled["label_id"] and labelled["label_id"] >= labelled["label"]:
+        return tuple("label_id" if column == "label" else column for column in task.columns), ""
+    return task.columns, HEADS["label"]
+
+
+def _name_of(value: object) -> str | None:
+    """Return a class name of a cell: texts without blanks around them, numbers as text; None where it is empty."""
+    return None if value is None else str(value).strip() or None
+
+
+def _names_in(table: pa.Table) -> list[str]:
+    return sorted({name for name in map(_name_of, table.column("label").to_pylist()) if name is not None})
+
+
 def _num_classes(table: pa.Table, column: str) -> int:
+    if column == "label":
+        return len(_names_in(table))
     values = table.column(column).drop_null().to_numpy()
     if len(values) and values.min() < 0:
         raise DataError(f"{column} must not be negative, got {values.min()}")
@@ -152,7 +279,8 @@ def _declared_classes(table: pa.Table, column: str) -> int:
 
 def _class_names(table: pa.Table, column: str, count: int) -> tuple[str, ...]:
     names = [str(index) for index in range(count)]
-    texts = table.column(_NAME_COLUMNS[column]).to_pylist()
+    source = next(name for name in _NAME_COLUMNS[column] if name in table.column_names)
+    texts = map(_name_of, table.column(source).to_pylist())
     for index, text in zip(table.column(column).to_pylist(), texts, strict=True):
         if index is not None and text is not None and index < count:
             names[index] = text

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mofo_train.config import GuidanceConfig
+from mofo_train.config import GuidanceConfig, usual_split
 from mofo_train.data.areas import TUBELET_FRAMES, FrameAreas
+from mofo_train.data.labels import splits_of
 from mofo_train.errors import DataError
 from motionbox.errors import ClipError
 from motionbox.motion.boxes import clip_box
@@ -72,6 +73,7 @@ class ClipReader:
         labels: The store's table of these clips, label columns included.
         left_out: Clip id -> why, of the split's clips that the store has no boxes for.
         guidance: Whose boxes, or areas, these are.
+        has_made_splits: A share of the videos stands for `validation`, the store does not say which.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ClipReader:
         *,
         split: str | None,
         short_side_px: int,
+        as_listed: bool = True,
         from_source: bool = False,
         boxes: BoxUse = "stored",
         min_confidence: float = 0.0,
@@ -92,8 +95,9 @@ class ClipReader:
         Args:
             store: Boxes, frame times and, where made with `motionbox extract --clips`, the frames themselves.
             data_root: Folder of the source media, read for the clips whose frames the store does not keep.
-            split: Only clips of this split; None = all.
+            split: Only clips of this split, under whatever of its usual names the store has it; None = all.
             short_side_px: Larger videos are reduced to this short side.
+            as_listed: False: make splits although the store names some, see `labels.splits_of`.
             from_source: Read the source media even where the store keeps the frames, to compare the two.
             boxes: Which boxes to give, see `ClipsConfig`.
             min_confidence: Clips whose stored box is less certain take the full frame, or no area, so that masks are
@@ -113,12 +117,17 @@ class ClipReader:
                 f"`motionbox import-boxes {store.path} --boxes F --name {wanted}` makes it"
             )
         table = store.clips()
+        self.has_made_splits = False
         if split is not None:
-            splits = table.column("split").to_pylist()
-            if split not in splits:
-                known = ", ".join(sorted({str(name) for name in splits}))
-                raise DataError(f"split must be one of {known}, got {split!r}; store {store.path}")
-            table = table.filter([own == split for own in splits])
+            splits, are_listed = splits_of(table, as_listed=as_listed)
+            self.has_made_splits = not are_listed
+            if usual_split(split) not in splits:
+                known = ", ".join(sorted({name for name in splits if name is not None}))
+                raise DataError(
+                    f"split must be one of {known}, got {split!r}; store {store.path}; choose with "
+                    "--set data.split=NAME and test.split=NAME"
+                )
+            table = table.filter([own == usual_split(split) for own in splits])
         usable = [status != "failed" and bool(count) for status, count in _columns(table, "status", "num_frames")]
         if not any(usable):
             raise DataError(
@@ -157,6 +166,8 @@ class ClipReader:
     def remarks(self) -> str:
         """Say how many clips there are, and what stands in for boxes that are missing."""
         parts = [f"{len(self)} clips"]
+        if self.has_made_splits:
+            parts.append("a fifth of the videos stands for `validation`, the others for `train`")
         if self.left_out:
             parts.append(f"{len(self.left_out)} more have no boxes in the store and are left out")
         still = self.labels.column("status").to_pylist().count("no_motion")

@@ -7,12 +7,18 @@ from pathlib import Path
 from mofo_train.config import ClipsConfig, GuidanceConfig
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
+from mofo_train.finetune_config import FinetuneDataConfig
 from motionbox.errors import StoreError
 from motionbox.store import Store, open_store
 
 
 def open_clips(
-    data: ClipsConfig, store: Path | None, data_root: Path | None, *, guidance: GuidanceConfig | None = None
+    data: ClipsConfig,
+    store: Path | None,
+    data_root: Path | None,
+    *,
+    guidance: GuidanceConfig | None = None,
+    test_split: str | None = None,
 ) -> ClipReader:
     """Open the clips that a recipe asks for.
 
@@ -21,16 +27,21 @@ def open_clips(
         store: The store; None = `stores/<dataset>`.
         data_root: Folder of the videos; None = the one that the store was made from.
         guidance: The recipe's section; None = the motion boxes.
+        test_split: The clips of this split instead, to test what learned from the others.
 
     Raises:
         DataError: Something is missing, or the store is of another data set.
         StoreError: Areas guide, and the store holds none.
     """
     boxes, root = open_boxes(data.dataset, store, data_root)
+    # A finetuning has to leave clips to be tested with: without the store's splits it makes its own.
+    makes_splits = isinstance(data, FinetuneDataConfig) and data.split is None
+    split = test_split or ("train" if makes_splits else data.split)
     return ClipReader(
         boxes,
         root,
-        split=data.split,
+        split=split,
+        as_listed=not makes_splits,
         short_side_px=data.short_side_px,
         boxes=data.boxes,
         min_confidence=data.min_confidence,

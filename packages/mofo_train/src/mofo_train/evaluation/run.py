@@ -14,7 +14,7 @@ from mofo_train.config import load_recipe, override_recipe, stage_of_recipe
 from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import open_clips
-from mofo_train.errors import CheckpointError, DataError
+from mofo_train.errors import CheckpointError
 from mofo_train.evaluation.classify import classify_clips
 from mofo_train.evaluation.predictions import Predictions
 from mofo_train.evaluation.report import check_report_folder
@@ -65,8 +65,7 @@ def evaluate_checkpoint(
     """
     config, space = load_identity(checkpoint, recipe, overrides)
     check_report_folder(out, _source_of(checkpoint, system, kind, config))
-    data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root, guidance=config.guidance)
+    reader = open_clips(config.data, store, data_root, guidance=config.guidance, test_split=config.test.split)
     return predict(checkpoint, config, space, reader, ranks, system=system, kind=kind)
 
 
@@ -109,8 +108,7 @@ def load_classifier(
     """Create the classifier of a checkpoint after checking that the store has its classes."""
     own = LabelSpace.of(reader.every_clip(), config.task, "the store")
     space = space or own
-    if own.heads != space.heads:
-        raise DataError(f"classes of the store must be those of the checkpoint {space.heads!r}, got {own.heads!r}")
+    space.refuse_others(own)
     net, num_outputs = config.model, space.num_outputs
     if system != "videomae":
         size = size_of(net.name)

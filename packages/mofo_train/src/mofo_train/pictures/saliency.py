@@ -278,8 +278,7 @@ def saliency_of_checkpoint(
         DataError: The store is missing, of another data set or other classes, or there is no such block.
     """
     config, space = load_identity(checkpoint, None, ())
-    data = config.data.model_copy(update={"split": config.test.split})
-    reader = open_clips(data, store, data_root, guidance=config.guidance)
+    reader = open_clips(config.data, store, data_root, guidance=config.guidance, test_split=config.test.split)
     reader = reader.subset(np.arange(min(limit or len(reader), len(reader))))
     model, known = load_classifier(checkpoint, config, space, reader)
     if not isinstance(model, Classifier):

@@ -93,7 +93,7 @@ class _TableRun:
         """Finish a stage, or find it finished; False while it has to wait for another stage or process."""
         if stage.source is not None and stage.source.key not in self.results:
             return False
-        training = self._reader(stage, stage.config.data.split)
+        training = self._reader(stage)
         folder, fingerprint = self.out / stage.key, stage.fingerprint(training.content_id())
         with _lock(self.out / "locks" / stage.key, self.ranks) as mine:
             if not mine:
@@ -117,12 +117,12 @@ class _TableRun:
         test = self._reader(stage, stage.config.test.split)
         return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks, say)
 
-    def _reader(self, stage: Stage, split: str | None) -> ClipReader:
-        data = stage.config.data.model_copy(update={"split": split})
-        guidance = stage.config.guidance
-        key = f"{stage.preset} {data.model_dump_json()} {guidance.model_dump_json()}"
+    def _reader(self, stage: Stage, test_split: str | None = None) -> ClipReader:
+        data, guidance = stage.config.data, stage.config.guidance
+        key = f"{stage.preset} {data.model_dump_json()} {guidance.model_dump_json()} {test_split}"
         if key not in self.readers:
-            self.readers[key] = open_clips(data, self.stores[stage.preset], self.data_root, guidance=guidance)
+            store = self.stores[stage.preset]
+            self.readers[key] = open_clips(data, store, self.data_root, guidance=guidance, test_split=test_split)
         return self.readers[key]
 
 

@@ -5,8 +5,6 @@ The test split has no say in it and is never opened.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mofo_train.data.labels import LabelSpace
+from mofo_train.data.labels import LabelSpace, hold_out
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
 from mofo_train.evaluation.classify import classify_clips
@@ -57,7 +55,7 @@ def held_out_score(
     Raises:
         DataError: None of them can be read.
     """
-    views = ViewsConfig(split=config.data.split, segments=1, crops=1, batch_clips=config.test.batch_clips)
+    views = ViewsConfig(split=config.data.split or "train", segments=1, crops=1, batch_clips=config.test.batch_clips)
     dtype = DTYPES[config.run.precision]
     found = classify_clips(model, space, held_out, views, ranks, shape=config.model, data=config.data, dtype=dtype)
     tested = found.predictions
@@ -73,7 +71,7 @@ def selection_record(config: FinetuneConfig, held_out: ClipReader | None, score:
     if held_out is None:
         return {"rule": "last weights; nothing held out", "test_split_used": False}
     return {
-        "rule": f"best mean top-1 on {len(held_out)} clips held out of split {config.data.split!r}",
+        "rule": f"best mean top-1 on {len(held_out)} clips held out of split {config.data.split or 'train'!r}",
         "grouped_by": config.selection.by,
         "held_out_top1": score,
         "test_split_used": False,
@@ -88,36 +86,3 @@ def class_weights(labels: NDArray[np.int64], num_classes: int, exponent: float) 
     counts = np.bincount(labels[labels >= 0], minlength=num_classes).astype(np.float64)
     raw = np.where(counts > 0, np.maximum(counts, 1) ** -exponent, 0.0)
     return torch.from_numpy(raw * counts.sum() / (raw * counts).sum()).to(torch.float32)
-
-
-def hold_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose clips to hold out of training, whole groups at a time.
-
-    Groups are taken in the order of a hash of their name and the seed until the next one would make the share larger
-    than asked for; at least one group is taken, and at least one remains.
-
-    Args:
-        groups: The group of each of the N clips: its participant or video.
-        share: Share of the clips wanted, in [0, 1); 0 holds nothing out.
-        seed: Another seed holds others out.
-
-    Returns:
-        bool (N,), `True` = held out.
-
-    Raises:
-        DataError: All clips are of one group.
-    """
-    if share == 0:
-        return np.zeros(len(groups), bool)
-    names, places, counts = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True, return_counts=True)
-    if len(names) < 2:
-        raise DataError(f"selection.by must name a column of at least two groups, got {len(names)}; set share to 0")
-    keys = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
-    chosen = np.zeros(len(names), bool)
-    num_clips = 0
-    for group in sorted(range(len(names)), key=keys.__getitem__)[:-1]:
-        if chosen.any() and num_clips + counts[group] > share * len(groups):
-            continue
-        chosen[group] = True
-        num_clips += int(counts[group])
-    return chosen[places]

@@ -5,7 +5,7 @@ for classifiers too, plus `fc_norm`, `head`, `pooling.inside_mca` and `pooling.o
 `files` (a file -> named weights), `names` (whose names -> ours and back), `loading` (into a model), `saving`.
 """
 
-from mofo_train.models.weights.files import State, WeightsKind, read_named_weights
+from mofo_train.models.weights.files import State, WeightsKind, checkpoint_of, read_named_weights
 from mofo_train.models.weights.loading import (
     CLASSIFIER_PARTS,
     LoadReport,
@@ -22,6 +22,7 @@ __all__ = [
     "ModelCard",
     "State",
     "WeightsKind",
+    "checkpoint_of",
     "clip_of_embedding",
     "load_checkpoint",
     "load_into",

@@ -56,13 +56,22 @@ def _safe_globals() -> list[Any]:
     return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *paths, *windows, *numbers]
 
 
+def checkpoint_of(path: Path) -> Path:
+    """Return the checkpoint that a path means: of the folder of a run its best weights, or else the newest ones."""
+    for name in ("best", "checkpoints"):
+        inside = sorted((path / name).glob("step-*"))
+        if inside:
+            return inside[-1]
+    return path
+
+
 def read_named_weights(path: str | Path, kind: WeightsKind | None = None) -> State:
     """Read a checkpoint of any program under its own names, without the wrappers around them.
 
     Groups of weights, as in `{"trunk": {...}, "heads": {...}}`, become prefixes: `trunk.`, `heads.`.
 
     Args:
-        path: A pickle of PyTorch, a safetensors file, or a folder with either.
+        path: A pickle of PyTorch, a safetensors file, a folder with either, or the folder of a run.
         kind: `model`, or `ema` for the moving average of a file that holds both; None = the model's, or the average
             where there is nothing else.
 
@@ -70,7 +79,7 @@ def read_named_weights(path: str | Path, kind: WeightsKind | None = None) -> Sta
         CheckpointError: The file is missing, unreadable or unsafe, holds no named weights or not of that kind, or a
             weight is not a number.
     """
-    path = Path(path)
+    path = checkpoint_of(Path(path))
     state = _unwrap(_choose(_read(path, kind), path, kind), path)
     _refuse_nan(state, path)
     return state
