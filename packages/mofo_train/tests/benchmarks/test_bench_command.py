@@ -11,9 +11,8 @@ import torch
 from mofo_train import cli
 from mofo_train.benchmarks import parts as bench
 from mofo_train.benchmarks import peers as bench_peers
-from mofo_train.data.frame_sampling import dense_frames
 from mofo_train.data.reader import ClipReader
-from mofo_train.data.transforms import crop_frames, multi_scale_crop
+from mofo_train.data.transforms import crop_frames, dense_frames, multi_scale_crop
 from mofo_train.guidance import masks
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mae import hidden_targets

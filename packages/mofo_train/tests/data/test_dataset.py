@@ -110,8 +110,8 @@ def test_damaged_frames_in_the_store_are_a_bad_clip(clips_store_path: Path, tmp_
 
 
 def test_misfits_are_one_clear_error(store_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"split must be one of .*train.*got 'dev'"):
-        ClipReader(open_store(store_path), tmp_path, split="dev", short_side_px=80)
+    with pytest.raises(DataError, match=r"split must be one of .*train.*got 'holdout'"):
+        ClipReader(open_store(store_path), tmp_path, split="holdout", short_side_px=80)
     (tmp_path / "videos").mkdir()
     with pytest.raises(DataError, match="8 clips in a row"):
         dataset(store_path, tmp_path)[SampleKey(0, 0, 0)]

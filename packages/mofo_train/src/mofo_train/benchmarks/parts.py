@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from mofo_train.benchmarks import peers as bench_peers
 from mofo_train.config import DataConfig, ModelConfig, OptimConfig
 from mofo_train.data.dataset import PretrainClips
-from mofo_train.data.frame_sampling import dense_frames
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey
+from mofo_train.data.transforms import dense_frames
 from mofo_train.guidance import masks
 from mofo_train.guidance.inside import inside_tubes
 from mofo_train.guidance.tubelets import ClipShape

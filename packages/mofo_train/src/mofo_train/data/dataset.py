@@ -20,10 +20,16 @@ from torch.utils.data import Dataset
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.areas import crop_map
 from mofo_train.data.augment import augment_clip
-from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import SampleKey
-from mofo_train.data.transforms import crop_boxes, crop_frames, join_views, multi_scale_crop
+from mofo_train.data.transforms import (
+    crop_boxes,
+    crop_frames,
+    dense_frames,
+    join_views,
+    multi_scale_crop,
+    segment_frames,
+)
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig
 

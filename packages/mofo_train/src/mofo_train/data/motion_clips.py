@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mofo_train.data.frame_sampling import segment_frames
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import find_media
-from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, multi_scale_crop, normalise
+from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, multi_scale_crop, normalise, segment_frames
 from motionbox.store import Store, open_store
 
 _SHORT_SIDE_SHARE = 8 / 7  # as 256 to 224: what a video is reduced to while decoding

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mofo_train.data.areas import crop_map
-from mofo_train.data.frame_sampling import dense_frames, segment_frames
 from mofo_train.data.loader import create_worker_loader, shared
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
-from mofo_train.data.transforms import Crop, crop_boxes, crop_frames
+from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, dense_frames, segment_frames
 from mofo_train.finetune_config import ClassifierConfig, FinetuneDataConfig, ViewsConfig
 
 _END = 1 - 1e-9

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofo_train.data.frame_sampling import dense_frames, segment_frames
+from mofo_train.data.transforms import dense_frames, segment_frames
 
 
 @given(st.integers(1, 500), st.integers(1, 32), st.integers(1, 6), st.floats(0, 1, exclude_max=True))
