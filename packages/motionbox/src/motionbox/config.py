@@ -234,9 +234,11 @@ class AreaConfig(_Section):
         memory_seconds: Evidence fades by 1/e over this much time of typical motion, and not sooner than over one frame;
             rest does not age it.
         cut_ratio: A frame whose motion is this many times the clip's median noise everywhere is a scene cut.
+        evidence_power: Evidence is raised to this power: larger, and what moves weakly counts less.
         level_weight: Weight of a column's or row's level of evidence for its membership, see `areas.membership`.
         depth_weight: Weight of how deep it lies in the evidence.
         member_bias: Constant of the membership: larger makes larger areas.
+        least_strength: An area ends where its strength falls under this.
         close_up: Closeness (see `areas.close_up_factor`) above which a clip may be a close-up.
         close_up_acting: ... where less than this share of its time has evidence of its own.
         close_up_unit: A close-up's areas grow by (closeness / close_up_unit)^2.
@@ -253,9 +255,11 @@ class AreaConfig(_Section):
     min_moving: float = Field(0.05, ge=0, lt=1)
     memory_seconds: float = Field(0.05, gt=0)
     cut_ratio: float = Field(6.0, gt=1)
-    level_weight: float = Field(0.46, ge=0)
-    depth_weight: float = Field(0.58, ge=0)
-    member_bias: float = 2.7
+    evidence_power: float = Field(1.5, gt=0)
+    level_weight: float = Field(0.58, ge=0)
+    depth_weight: float = Field(0.48, ge=0)
+    member_bias: float = 2.76
+    least_strength: float = Field(0.2, ge=0, lt=1)
     close_up: float = Field(0.5, ge=0)
     close_up_acting: float = Field(0.5, ge=0, le=1)
     close_up_unit: float = Field(0.3, gt=0)

@@ -161,7 +161,7 @@ def test_the_area_is_where_the_motion_is_under_every_preset(preset):
     assert found.areas.max() == 255
     rest = found.areas[15].copy()
     rest[6:18, 18:32] = 0
-    assert found.areas[15, 8:16, 20:30].min() > 80
+    assert found.areas[15, 9:15, 21:29].min() > 120
     assert rest.max() == 0
 
 
@@ -170,11 +170,14 @@ def test_the_area_is_where_the_motion_is_under_every_preset(preset):
 def test_frame_boxes_are_the_boxes_of_the_areas(seed):
     found = run(random_clip(seed))
     for area, box in zip(found.areas, found.boxes, strict=True):
+        cells = np.r_[np.floor(box[:2] / 8), np.ceil(box[2:] / 8)].astype(int)
         rows, columns = np.nonzero(area.any(axis=1))[0], np.nonzero(area.any(axis=0))[0]
-        cells = 8 * np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        inwards = (box - cells) * [1, 1, -1, -1]
-        assert inwards.min() >= -1  # the box is rounded to pixels
-        assert inwards.max() <= 8  # and may cut its outermost cells
+        margin = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) - cells
+        assert (margin * [-1, -1, 1, 1]).min() >= -1  # the area fills its box
+        assert (margin * [-1, -1, 1, 1]).max() <= 9  # and fades out around it
+        outside = area.copy()
+        outside[cells[1] : cells[3], cells[0] : cells[2]] = 0
+        assert outside.max() < 0.6 * area.max()
 
 
 @given(st.integers(0, 10_000))
@@ -225,15 +228,17 @@ def test_shapes_that_disagree_are_refused():
 def test_membership_known_answers():
     evidence = np.zeros((1, 2, 4), np.float32)
     evidence[0] = [[0, 4, 1, 0], [0, 4, 1, 0]]
-    plain = AreaConfig(level_weight=1, depth_weight=0, member_bias=0)
+    plain = AreaConfig(level_weight=1, depth_weight=0, member_bias=0, evidence_power=1)
     levels = np.array([0, 1, 0.5, 0])  # the root of 1/4
     expected = 1 / (1 + 1 / (levels + 0.02))
     np.testing.assert_allclose(membership(evidence, 0, plain)[0], expected)
     np.testing.assert_allclose(membership(evidence, 1, plain)[0], [1.02 / 2.02] * 2)
     depths = np.array([0, 0.4, 0.1, 0])  # middles of .8 and .2 of the evidence
-    deep = AreaConfig(level_weight=0, depth_weight=2, member_bias=1)
+    deep = AreaConfig(level_weight=0, depth_weight=2, member_bias=1, evidence_power=1)
     expected = 1 / (1 + np.exp(-1) / (depths + 0.004) ** 2)
     np.testing.assert_allclose(membership(evidence, 0, deep)[0], expected)
+    squared = plain.model_copy(update={"evidence_power": 2.0})
+    np.testing.assert_allclose(membership(evidence, 0, squared), membership(evidence**2, 0, plain))
 
 
 def test_nested_levels_fill_what_lies_between():

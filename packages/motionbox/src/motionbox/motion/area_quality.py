@@ -13,10 +13,9 @@ from motionbox.motion.evidence import Evidence
 
 Array64 = npt.NDArray[np.float64]
 
-FEATURES = ("fill", "gain", "agreement", "cut_off", "peak", "acting")
-WEIGHTS = np.array([0.24, 0.17, 0.29, -0.06, 0.07, 0.18])
-BIAS = -0.14
-_FULL_SHARE = 0.15
+FEATURES = ("gain", "agreement", "cut_off", "peak", "acting")
+WEIGHTS = np.array([0.18, 0.36, -0.06, 0.067, 0.2])
+BIAS = -0.06
 _CUT_SHARE = 0.09
 _LEAST_EXCESS = 2.0
 
@@ -36,27 +35,23 @@ def quality_features(evidence: Evidence, boxes: Array64, clip_box: Array64, cell
         cells_wh: Width and height of the frame in cells.
 
     Returns:
-        float64 (T, 6): fill: share of the box whose evidence is above 15 % of the frame's largest; gain: share of the
-        frame's motion inside the box less the box's share of the frame; agreement: IoU with the clip's box; cut_off:
-        how much of the frame's four sides the evidence touches, in units of its own width or height; peak: logarithm of
-        the clip's sustained peak over noise; acting: share of the time with evidence of its own.
+        float64 (T, 5): gain: share of the frame's motion inside the box less the box's share of the frame; agreement:
+        IoU with the clip's box; cut_off: how much of the frame's four sides the evidence touches, in units of its own
+        width or height; peak: logarithm of the clip's sustained peak over noise; acting: share of the time with
+        evidence of its own.
     """
     corners = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(int)
     motion = np.where(evidence.excess > _LEAST_EXCESS, evidence.excess - _LEAST_EXCESS, 0)
-    largest = evidence.total.max(axis=(1, 2), keepdims=True)
-    full = evidence.total > _FULL_SHARE * largest
     inside = [(slice(y1, y2), slice(x1, x2)) for x1, y1, x2, y2 in corners]
-    fill = np.array([frame[box].mean() for frame, box in zip(full, inside, strict=True)])
-    moved = np.array([frame[box].sum() for frame, box in zip(motion, inside, strict=True)])
-    everything = motion.sum(axis=(1, 2))
-    gain = np.divide(moved, everything, out=np.zeros_like(fill), where=everything > 0)
+    moved = np.array([frame[box].sum() for frame, box in zip(motion, inside, strict=True)], np.float64)
+    everything = motion.sum(axis=(1, 2), dtype=np.float64)
+    gain = np.divide(moved, everything, out=np.zeros_like(moved), where=everything > 0)
     gain -= bx.area(boxes) / (cells_wh[0] * cells_wh[1])
     acting = float(evidence.weights @ evidence.strength.any(axis=(1, 2)) / evidence.weights.sum())
     columns = [
-        fill,
         gain,
         bx.iou(boxes, clip_box[None]),
-        _cut_off(evidence.total > _CUT_SHARE * largest),
+        _cut_off(evidence.total > _CUT_SHARE * evidence.total.max(axis=(1, 2), keepdims=True)),
         np.full(len(boxes), np.log(evidence.peak)),
         np.full(len(boxes), acting),
     ]

@@ -8,7 +8,8 @@ split into work units. From the evidence around a frame in time (see `evidence`)
    action: a logistic function with three constants, the same for both axes, for every frame and every clip.
 2. Area: the product of the memberships of a cell's column and row. It is a soft box: what acts and what is acted on
    fill their box with motion here and rest there, and a cell that rests between moving ones belongs to it.
-3. Box: where the membership of columns and rows falls to one half, to a fraction of a cell; the area ends there, too.
+3. Box: where the membership of columns and rows falls to one half, to a fraction of a cell. The area fades out about a
+   cell further, where its strength falls to a fifth.
 4. Close-ups: motion that fills its box most of the time, is cut off by the frame's border and acts less than half of
    the time is a hand at something larger than what moves. There area and box are stretched towards the border.
 """
@@ -51,8 +52,8 @@ class ClipAreas:
     Attributes:
         areas: uint8 (T, h, w), the grid of the motion maps: 0 outside, 255 strongest of the clip. All 0 where the clip
             has no motion.
-        boxes: int16 (T, 4), xyxy half-open display pixels: the box of the frame's area; always a box, the centre half
-            where the clip has no motion.
+        boxes: int16 (T, 4), xyxy half-open display pixels: the box of the frame's area without its faint margin; always
+            a box, the centre half where the clip has no motion.
         source: uint8 (T,), a `boxes.BoxSource` per frame.
         confidence: float32 (T,), in [0, 1]: the expected IoU of the frame's box with the action's; 0 for `CENTRE`.
         clip_confidence: The same for the clip, in [0, 1]: where it is low, plain tube masking is the safer choice.
@@ -162,6 +163,15 @@ def _piece(
     )
     if not evidence.strength.any():
         return None
+    strength, boxes = _areas(evidence, cells_wh, settings)
+    whole = evidence.strength.sum(axis=0, keepdims=True)
+    clip_box = membership_boxes(membership(whole, 0, settings), membership(whole, 1, settings), cells_wh)[0]
+    quality = expected_iou(evidence, boxes, clip_box, cells_wh)
+    return _Piece(strength, boxes, np.asarray(evidence.strength.any(axis=(1, 2))), quality)
+
+
+def _areas(evidence: Evidence, cells_wh: tuple[float, float], settings: AreaConfig) -> tuple[Array, Array64]:
+    """Return the strength of the areas (T, h, w) in [0, 1] and their boxes (T, 4) in cells."""
     sides = [membership(evidence.total, axis, settings) for axis in (0, 1)]
     boxes = membership_boxes(sides[0], sides[1], cells_wh)
     factor = close_up_factor(evidence, boxes, cells_wh, settings)
@@ -169,13 +179,11 @@ def _piece(
         grown = grow_boxes(boxes, factor, settings.close_up_area, cells_wh)
         sides = [_stretched(side, boxes[:, k::2], grown[:, k::2]) for k, side in enumerate(sides)]
         boxes = grown
-    inside = [_inside(boxes[:, k::2], side.shape[1]) for k, side in enumerate(sides)]
-    columns, rows = (side * within for side, within in zip(sides, inside, strict=True))
+    columns, rows = sides
     strength = (rows[:, :, None] * columns[:, None, :]).astype(np.float32)
-    whole = evidence.strength.sum(axis=0, keepdims=True)
-    clip_box = membership_boxes(membership(whole, 0, settings), membership(whole, 1, settings), cells_wh)[0]
-    quality = expected_iou(evidence, boxes, clip_box, cells_wh)
-    return _Piece(strength, boxes, np.asarray(evidence.strength.any(axis=(1, 2))), quality)
+    peak = strength.max(axis=(1, 2), keepdims=True)
+    strength[strength < np.minimum(settings.least_strength, peak)] = 0
+    return strength, boxes
 
 
 def membership(evidence: Array, axis: int, settings: AreaConfig) -> Array64:
@@ -184,16 +192,16 @@ def membership(evidence: Array, axis: int, settings: AreaConfig) -> Array64:
     Args:
         evidence: float32 (T, h, w), >= 0, each frame's sum above 0.
         axis: 0: columns, 1: rows.
-        settings: Its `level_weight`, `depth_weight` and `member_bias`.
+        settings: Its `evidence_power`, `level_weight`, `depth_weight` and `member_bias`.
 
     Returns:
         float64 (T, w) or (T, h), in (0, 1): logistic(level_weight ln(level + .02) + depth_weight ln(depth + .004) +
-        member_bias). Level: the root of the largest threshold, as a share of the frame's largest evidence, whose cells
-        lie on both sides of the column or in it. Depth: the share of the evidence on that side of the column's middle
-        where there is less.
+        member_bias), of the evidence as a share of the frame's largest, raised to `evidence_power`. Level: the root of
+        the largest threshold whose cells lie on both sides of the column or in it. Depth: the share of the evidence on
+        that side of the column's middle where there is less.
     """
     across = 1 + axis
-    share = evidence / evidence.max(axis=(1, 2), keepdims=True)
+    share = (evidence / evidence.max(axis=(1, 2), keepdims=True)) ** settings.evidence_power
     level = np.sqrt(nested_levels(share.max(axis=across)))
     mass = share.sum(axis=across, dtype=np.float64)
     mass /= mass.sum(axis=1, keepdims=True)
@@ -244,12 +252,6 @@ def _crossing(member: Array64, first: npt.NDArray[np.intp], step: int, edge: Arr
     here, there = member[frames, first], member[frames, beyond]
     part = np.divide(here - edge, here - there, out=np.full(len(member), 0.5), where=here > there)
     return np.asarray(first + 0.5 + step * np.where(beyond == first, 0.5, part), np.float64)
-
-
-def _inside(edges: Array64, count: int) -> npt.NDArray[np.bool_]:
-    """Return which cells 0 ... count - 1 an interval (T, 2) touches, bool (T, count)."""
-    cells = np.arange(count)
-    return (cells + 1 > edges[:, :1]) & (cells < edges[:, 1:])
 
 
 def close_up_factor(evidence: Evidence, boxes: Array64, cells_wh: tuple[float, float], settings: AreaConfig) -> float:
