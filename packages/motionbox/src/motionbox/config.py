@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from motionbox.errors import ConfigError
 
-DEFAULT_PRESET = "paper"
+DEFAULT_PRESET = "tuned"
+"""What finds the action best; `paper` and `release` are what the paper and its released code say."""
 
 
 class _Section(BaseModel):
@@ -287,7 +288,7 @@ class BoxConfig(_Section):
 class ExtractConfig(_Section):
     """Everything that shapes the numbers of a run, step by step."""
 
-    preset: str = DEFAULT_PRESET
+    preset: str = "paper"
     frames: FramesConfig = FramesConfig()
     flow: FlowConfig = FlowConfig()
     motion: MotionConfig = MotionConfig()
