@@ -124,4 +124,4 @@ def number_hint(path: Path) -> VideoHint | None:
 def small_config(**overrides: object) -> ExtractConfig:
     """Return the default configuration with coarse maps, for frames of `SIDE`, without the duplicate finder."""
     own = {"frames.duplicate_ratio": 0.0, "frames.short_side_px": SIDE, "store.map_scale": 4}
-    return load_config(overrides={**own, **overrides})
+    return load_config("paper", overrides={**own, **overrides})

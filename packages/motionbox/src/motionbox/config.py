@@ -300,7 +300,10 @@ class ExtractConfig(_Section):
     @model_validator(mode="after")
     def _areas_need_maps(self) -> Self:
         if self.boxes.stabilise == "areas" and not self.store.motion_maps:
-            raise ValueError('store.motion_maps must be true for boxes.stabilise = "areas"')
+            raise ValueError(
+                'store.motion_maps must be true for boxes.stabilise = "areas"; '
+                "keep the maps, or choose boxes.stabilise = nearest"
+            )
         return self
 
     def digest(self) -> str:
@@ -360,7 +363,8 @@ def validate_config(values: dict[str, Any], *, source: str) -> ExtractConfig:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         unknown = first["type"] == "extra_forbidden"
-        what = f"{key}: {first['msg']}, got {first['input']!r}"
+        rule = str(first["msg"]).removeprefix("Value error, ")
+        what = f"{key}: {rule}, got {first['input']!r}" if key else rule
         raise ConfigError(f"{source}: {f'unknown key {key!r}; {_hint(key)}' if unknown else what}") from None
 
 

@@ -181,7 +181,7 @@ def test_every_odd_file_gets_a_clear_row(testdata: Path, tmp_path: Path, capsys)
 def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) -> None:
     assert extract(folders, tmp_path / "s", "--workers", "0", capsys=capsys)[0] == 0
     code, _, err = extract(folders, tmp_path / "s", "--workers", "0", "--set", "boxes.pad_share=0.2", capsys=capsys)
-    assert (code, "boxes.pad_share: 0.05 -> 0.2" in err, "--new-run" in err) == (2, True, True)
+    assert (code, "boxes.pad_share: 0.0 -> 0.2" in err, "--new-run" in err) == (2, True, True)
     options = ("--workers", "0", "--set", "boxes.pad_share=0.2", "--new-run")
     assert extract(folders, tmp_path / "s", *options, capsys=capsys)[0] == 0
     assert open_store(tmp_path / "s").config().boxes.pad_share == 0.2

@@ -123,7 +123,7 @@ def test_failed_clips_have_no_preview_and_single_frames_do(hostile_page):
 
 
 def test_lost_videos_and_missing_maps_do_not_stop_the_report(data, tmp_path):
-    assert extract("synthetic", data, tmp_path / "store", "--set", "store.motion_maps=false") == 0
+    assert extract("synthetic", data, tmp_path / "store", "--preset", "paper", "--set", "store.motion_maps=false") == 0
     with open_store(tmp_path / "store") as store:
         text = build_report(store, ReportOptions(num_previews=1, data_root=tmp_path / "gone"))
     assert len(content(text)["previews"]) == 1

@@ -12,7 +12,7 @@ from motionbox.store import open_store
 from motionbox.synthetic import SyntheticConfig, write_dataset
 from motionbox.video.encode import write_file
 
-SERIAL = ["--executor", "serial", "--flow", "dis"]
+SERIAL = ["--executor", "serial", "--flow", "dis", "--preset", "paper"]
 
 
 def extract(dataset, root, store, *more):
