@@ -32,6 +32,7 @@ from motionbox.extraction.drive import EngineOptions, drive
 from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
+from motionbox.scoring.guidance.controls import write_random
 from motionbox.signals import interrupted_by_signals
 from motionbox.store import open_store
 from motionbox.store.care.garbage import find_garbage, remove
@@ -39,8 +40,9 @@ from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
 from motionbox.store.writing import failpoints
 from motionbox.store.writing.commit import read_commit
-from motionbox.store.writing.runs import library_versions
-from store_oracle import check_complete, check_consistency, fingerprint
+from motionbox.store.writing.guidance_writer import GuidanceWriter
+from motionbox.store.writing.runs import Run, library_versions
+from store_oracle import check_complete, check_consistency, fingerprint, whole_fingerprint
 from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
@@ -149,6 +151,7 @@ class Stage:
                 run = make_run(self.store, self.root / "videos", self.manifest, config=CONFIG, max_frames=MAX_FRAMES)
                 drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
                 make_snapshot(run)
+                self._guide(run)
         except Interrupted:
             if stop_after is not None:
                 make_snapshot(run)
@@ -156,6 +159,12 @@ class Stage:
         except (OSError, StoreError):
             return FAILED
         return DONE
+
+    def _guide(self, run: Run) -> None:
+        """Do what `motionbox import-boxes` does."""
+        with open_store(self.store) as store, GuidanceWriter(run.paths, "random") as writer:
+            write_random(store, writer, like="motion", seed=5)
+            writer.publish({"made": "at random"})
 
     def processed(self) -> list[str]:
         """Return the units that were begun, in order, over all sessions."""
@@ -216,7 +225,7 @@ def reference(root: Path) -> Expected:
 
     def look() -> int:
         with open_store(stage.store) as store:
-            return _write(root / "seen", f"{store.info['content_digest']} {fingerprint(store)}")
+            return _write(root / "seen", f"{store.info['content_digest']} {whole_fingerprint(store)}")
 
     assert wait(fork(look)) == DONE
     return Expected(*(root / "seen").read_text().split(), num_opened=len(stage.processed()))
@@ -266,7 +275,7 @@ def _trial(stage: Stage, fault: Fault, expected: Expected) -> Outcome:
             outcome.violations.append(f"the resuming session ended with {code}")
         outcome.violations += check_complete(stage.store, expected.digest, len(VIDEOS))
     with open_store(stage.store) as store:
-        if fingerprint(store) != expected.fingerprint:
+        if whole_fingerprint(store) != expected.fingerprint:
             outcome.violations.append("a reader sees something else than after an uninterrupted run")
     outcome.redone = len(stage.processed()) - expected.num_opened
     return outcome

@@ -32,6 +32,17 @@ def fingerprint(store: Store) -> str:
     return digest.hexdigest()
 
 
+def whole_fingerprint(store: Store) -> str:
+    """Return a digest of everything that a reader can see, guidances that came later included."""
+    digest = hashlib.sha256(fingerprint(store).encode())
+    for source in store.guidance_sources():
+        digest.update(source.encode())
+        for clip_id in store.clips().column("clip_id").to_pylist():
+            for array in (store.frame_boxes(clip_id, source=source), store.motion_areas(clip_id, source=source)):
+                digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def check_consistency(store: Path) -> list[str]:
     """Return what is wrong with a store right after a fault: everything visible must be whole."""
     if not (store / "store.json").exists():

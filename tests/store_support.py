@@ -10,7 +10,10 @@ import pyarrow as pa
 from motionbox.config import ExtractConfig, load_config
 from motionbox.errors import ClipError, Reason
 from motionbox.extraction.plan import plan_units, scan_inputs
+from motionbox.extraction.work_unit import process_unit
 from motionbox.inputs.schema import build_table
+from motionbox.store.units import units_of
+from motionbox.store.writing.commit import commit_unit
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from motionbox.video.frames import Frame, VideoHint, VideoInfo
 
@@ -113,6 +116,14 @@ def make_run(
         lambda: plan_units(manifest, inputs, root, number_hint, max_frames=max_frames, probe_min_bytes=0),
         new_run=new_run,
     )
+
+
+def process_all(run: Run, skip: tuple[str, ...] = ()) -> None:
+    """Process and commit the units of a run, without Ray."""
+    for unit in units_of(run.plan()):
+        if unit.unit_id not in skip:
+            result = process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow())
+            commit_unit(run.paths, unit.unit_id, result)
 
 
 def number_hint(path: Path) -> VideoHint | None:

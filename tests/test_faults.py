@@ -20,8 +20,9 @@ import pytest
 from fault_harness import Fault, Outcome, reference, run_trial
 from motionbox.store.writing.failpoints import KINDS, POINTS
 
+_GUIDANCE_POINTS = ("guidance.write", "guidance.before_publish", "guidance.after_publish")
 # How often an uninterrupted session passes each point: once or twice, once per unit, or once per file.
-_ONCE = ("snapshot.write", "snapshot.before_publish", "snapshot.after_publish")
+_ONCE = ("snapshot.write", "snapshot.before_publish", "snapshot.after_publish", *_GUIDANCE_POINTS)
 _PER_FILE = ("attempt.write", "attempt.torn", "attempt.fsync", "flow.write", "flow.torn", "run.write")
 _NUM_UNITS = 6
 _FLOW_POINTS = ("flow.write", "flow.torn", "flow.fsync")
@@ -87,11 +88,14 @@ def test_quick_sweep(stages: Path) -> None:
     rng = random.Random(7)
     faults = [f for f in failpoint_faults(rng, 3) if f.detail.split(":")[2] in ("kill", "enospc")]
     flow = [fault for fault in faults if fault.detail.startswith(_FLOW_POINTS)]
-    faults = rng.sample([fault for fault in faults if fault not in flow], 14) + rng.sample(flow, 6)
+    guidance = [fault for fault in faults if fault.detail.startswith(_GUIDANCE_POINTS)]
+    faults = rng.sample([fault for fault in faults if fault not in (*flow, *guidance)], 14) + rng.sample(flow, 6)
+    faults += rng.sample(guidance, 3)
     outcomes = sweep(stages, faults + other_faults(rng, {"sigkill": 2, "sigterm": 2, "race": 2, "damage": 2}))
     judge(outcomes)
-    assert sum(outcome.struck for outcome in outcomes) >= 18
+    assert sum(outcome.struck for outcome in outcomes) >= 20
     assert sum(outcome.struck for outcome in outcomes if outcome.fault in flow) >= 4
+    assert sum(outcome.struck for outcome in outcomes if outcome.fault in guidance) == 3
 
 
 def without_links(faults: list[Fault]) -> list[Fault]:

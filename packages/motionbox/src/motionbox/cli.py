@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "Write a page about a store: failures, distributions, gallery."),
     "export": ("exchange", "Write a store's boxes as the authors' JSON, CSV or COCO."),
     "import-list": ("exchange", "Turn lists of other tools into a clip list of the folder data set."),
+    "import-boxes": ("exchange", "Give a store annotated boxes or masks, or chance, to train by."),
     "flow": ("flow", "Write optical flow to files, in place of denseflow."),
     "evaluate": ("evaluate", "Score a store's boxes against annotated hand and object boxes."),
     "bench-boxes": ("bench", "Compare presets on clips with annotated boxes."),

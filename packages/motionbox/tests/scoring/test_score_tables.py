@@ -55,6 +55,21 @@ class FakeStore:
     def frame_boxes(self, _clip_id):
         return BOXES
 
+    def frame_size(self, _clip_id):
+        return 100, 50
+
+    def frame_cells_wh(self, _clip_id):
+        return 10.0, 5.0
+
+    def grid_hw(self, _clip_id):
+        return 5, 10
+
+    def motion_areas(self, _clip_id, frame_indices):
+        """A cell of the left column is inside, and no other."""
+        areas = np.zeros((3, 5, 10), np.uint8)
+        areas[:, :2, :2] = 255
+        return areas[frame_indices]
+
 
 @pytest.fixture(autouse=True)
 def _fake_store(monkeypatch):

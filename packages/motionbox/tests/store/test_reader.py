@@ -20,18 +20,10 @@ from motionbox.store import Store, open_store
 from motionbox.store.areas.blocks import stored_areas
 from motionbox.store.care.verify import verify_store
 from motionbox.store.units import units_of
-from motionbox.store.writing.commit import commit_unit
 from motionbox.store.writing.runs import Run
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import DifferenceFlow, NumberSource, make_run, number_videos, process_all, small_config
 
 VIDEOS = {"a": "60@25", "b": "1@25", "c": "40@20!15", "d": "error not_a_video", "e": "250@25"}
-
-
-def process_all(run: Run, skip: tuple[str, ...] = ()) -> None:
-    for unit in units_of(run.plan()):
-        if unit.unit_id not in skip:
-            result = process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow())
-            commit_unit(run.paths, unit.unit_id, result)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`motionbox import-list` and `motionbox export`: other tools' clip lists in, boxes in other tools' forms out."""
+"""`motionbox import-list`, `import-boxes` and `export`: other tools' lists and boxes in, boxes in other forms out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,88 @@ Examples:
   motionbox import-list train.csv val.csv --data-root data/folder
   motionbox import-list train.txt --data-root data/folder --prefix /home/me/videos"""
 
+_IMPORT_BOXES_EPILOG = """\b
+Examples:
+  motionbox import-boxes stores/ssv2 --boxes annotations/ --name annotated
+  motionbox import-boxes stores/ssv2 --boxes masks/ --name masks
+  motionbox import-boxes stores/ssv2 --name random --like motion --seed 1
+  motionbox import-boxes stores/ssv2 --name other --shuffle"""
+
 _FORMATS = ("auto", "paths", "video", "names", "pretrain", "rawframes", "mofo")
 
 _EXPORT_EPILOG = """\b
 Example:
   motionbox export stores/ssv2 --format mofo-json --split train -o train.json"""
+
+
+@click.command(
+    help="Give a store somebody else's boxes or masks as a guidance that training can follow (guidance.source): "
+    "annotations (--boxes), areas at random places (--like) or those of another clip (--shuffle).",
+    epilog=_IMPORT_BOXES_EPILOG,
+)
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What the guidance is called; a new version replaces an older one.")
+@click.option(
+    "--boxes",
+    "boxes_file",
+    type=click.Path(path_type=Path),
+    help="Whatever `motionbox evaluate` reads, or a folder of masks, <clip id>/<frame number>.png.",
+)
+@click.option("--like", help="Move this guidance's areas and boxes to random places; `motion` is what extraction made.")
+@click.option("--shuffle", is_flag=True, help="Give each clip the areas and boxes of another one (of --like).")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of --like and --shuffle.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Rate of the annotated frames.  [the clip's own; EPIC videos: 60, or 50 for PXX_1YY]",
+)
+@click.option("--frame-mapping", type=click.Path(path_type=Path), help="VISOR's frame_mapping.json.  [VISOR's own]")
+@click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
+def import_boxes(
+    store: Path,
+    name: str,
+    boxes_file: Path | None,
+    like: str | None,
+    shuffle: bool,
+    seed: int,
+    fps: float | None,
+    frame_mapping: Path | None,
+    run: str | None,
+) -> int:
+    """Run the command; see the options."""
+    from motionbox.scoring.annotations import read_annotations
+    from motionbox.scoring.guidance.annotated import import_truths
+    from motionbox.scoring.guidance.controls import write_random, write_shuffled
+    from motionbox.store import open_store
+    from motionbox.store.areas.guidance import MOTION
+    from motionbox.store.layout import RunPaths, check_store
+    from motionbox.store.writing.guidance_writer import GuidanceWriter, check_name
+    from motionbox.store.writing.lock import store_lock
+
+    if (boxes_file is None) == (like is None and not shuffle):
+        raise InputError("give either --boxes, or --like or --shuffle; `motionbox import-boxes --help` shows examples")
+    check_store(store)
+    check_name(name)
+    truths = read_annotations(boxes_file, frame_mapping=frame_mapping) if boxes_file is not None else []
+    source, notes = like or MOTION, list[str]()
+    with store_lock(store), open_store(store, run=run) as opened:
+        paths = RunPaths(store / "runs" / opened.run_id)
+        with GuidanceWriter(paths, name) as writer:
+            if boxes_file is not None:
+                made = f"from {boxes_file}"
+                imported = import_truths(opened, truths, writer, fps=fps)
+                num_clips, notes = len(imported.clips), imported.notes()
+            elif shuffle:
+                made = f"{source} of other clips, seed {seed}"
+                num_clips = write_shuffled(opened, writer, like=source, seed=seed)
+            else:
+                made = f"{source} at random places, seed {seed}"
+                num_clips = write_random(opened, writer, like=source, seed=seed)
+            number = writer.publish({"made": made, "snapshot": opened.snapshot, "notes": notes})
+    click.echo(f"{store}: guidance {name!r} ({made}), version {number} for run {opened.run_id}: {num_clips:,} clips")
+    for note in notes:
+        click.echo(note, err=True)
+    return ExitCode.OK
 
 
 @click.command(

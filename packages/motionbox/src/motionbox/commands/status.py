@@ -58,8 +58,17 @@ def _show_run(store: Path, paths: RunPaths, holder: str | None, *, list_failed: 
     _show_faults(paths)
     if paths.snapshot_numbers():
         _show_snapshot(store, run.run_id, list_failed=list_failed)
+        _show_guidances(paths)
     else:
         click.echo(f"  clips   no snapshot yet, of {run.info['num_clips']:,}")
+
+
+def _show_guidances(paths: RunPaths) -> None:
+    from motionbox.store.areas.guidance import guidance_names
+
+    for name in guidance_names(paths):
+        info = paths.guidance_info(name, paths.guidance_numbers(name)[-1])
+        click.echo(f"  guided  by {name!r}: {info['num_clips']:,} clips, {info['num_frames']:,} frames, {info['made']}")
 
 
 def _show_progress(paths: RunPaths, holder: str | None) -> None:

@@ -7,7 +7,6 @@ its boxes. Nothing of it depends on how the videos were split into units.
 from __future__ import annotations
 
 import bisect
-import errno
 import hashlib
 import math
 import shutil
@@ -27,12 +26,12 @@ from motionbox.inputs.schema import REFUSED
 from motionbox.motion.area_parts import areas_in_parts, joined_boxes
 from motionbox.motion.boxes import StabilisedBoxes, clip_box, has_box, is_static, stabilise
 from motionbox.store.areas.blocks import frame_cells_wh
-from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
+from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE
 from motionbox.store.unit_arrays import UnitArrays, read_maps
 from motionbox.store.units import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.store.video_rows import VideoPart, join_parts, read_parts
 from motionbox.store.writing.commit import read_commit
-from motionbox.store.writing.durable import fsync_directory, parquet_bytes, sha256_file, to_json, write_file
+from motionbox.store.writing.durable import parquet_bytes, publish_directory, sha256_file, to_json, write_file
 from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.runs import Run
 from motionbox.store.writing.snapshot_files import AreaFile, ArrayFile, FrameRows
@@ -86,27 +85,9 @@ def make_snapshot(run: Run) -> int:
     try:
         info = _SnapshotWriter(run, private).write()
         write_file(private / SNAPSHOT_FILE, to_json(info), point="run")
-        fsync_directory(private)
-        failpoint("snapshot.before_publish")
-        number = _publish(private, run.paths)
-        failpoint("snapshot.after_publish")
-        return number
+        return publish_directory(private, point="snapshot")
     finally:
         shutil.rmtree(private, ignore_errors=True)
-
-
-def _publish(private: Path, paths: RunPaths) -> int:
-    """Rename the finished directory to the next free number."""
-    while True:
-        number = max(paths.snapshot_numbers(), default=0) + 1
-        try:
-            private.rename(paths.snapshot(number))
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                continue
-            raise
-        fsync_directory(paths.snapshots)
-        return number
 
 
 class _SnapshotWriter:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from motionbox.errors import InputError
 from motionbox.motion import boxes as bx
 from motionbox.scoring.box_metrics import AnnotatedClip, load_json, parse_clips
+from motionbox.scoring.masks import MaskedClip, holds_masks, read_mask_folder
 
 VISOR_WH = (1920, 1080)
 VISOR_DENSE_WH = (854, 480)
@@ -70,19 +71,23 @@ class AnnotatedVideo:
         return np.where(bx.has_box(self.boxes)[:, None], scaled, -1.0)
 
 
-def read_annotations(path: Path, *, frame_mapping: Path | None = None) -> list[AnnotatedClip | AnnotatedVideo]:
-    """Read annotated boxes of any form that is known; the content tells which.
+def read_annotations(
+    path: Path, *, frame_mapping: Path | None = None
+) -> list[AnnotatedClip | AnnotatedVideo | MaskedClip]:
+    """Read annotated boxes or masks of any form that is known; the content tells which.
 
     Args:
-        path: A JSON file, or a folder: all `*.json` in it.
+        path: A JSON file; a folder: all `*.json` in it; or a folder of masks, `<clip>/<frame number>.png`.
         frame_mapping: VISOR's `frame_mapping.json`; None takes VISOR's frame numbers for EPIC's.
 
     Raises:
         InputError: A file is missing, a pickle, or of no known form; says where.
     """
+    if holds_masks(path):
+        return [*read_mask_folder(path)]
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
-        raise InputError(f"folder {path} must hold JSON files with boxes, got none")
+        raise InputError(f"folder {path} must hold JSON files with boxes or masks as PNG, got none")
     mapping = None if frame_mapping is None else _read_mapping(frame_mapping)
     return [entry for file in files for entry in _read_file(file, mapping)]
 

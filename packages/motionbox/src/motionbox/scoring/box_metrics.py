@@ -32,11 +32,13 @@ class AnnotatedClip:
         numbers: int64 (T,), the numbers of the annotated frames as in their names, rising, 1-based.
         boxes: float64 (T, 4), xyxy pixels of the annotated video: the union over hands and objects; -1 rows where
             nothing is annotated.
+        parts: float64 (k, 4) for each of the T frames: its single boxes; empty where only the union is known.
     """
 
     clip_id: str
     numbers: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float64]
+    parts: tuple[npt.NDArray[np.float64], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,24 +236,25 @@ def parse_clips(content: Any, path: Path) -> dict[str, AnnotatedClip]:
 
 
 def _read_clip(clip_id: str, frames: Any, path: Path) -> AnnotatedClip:
-    numbers, boxes = [], []
+    numbers, parts = [], []
     try:
         for position, frame in enumerate(frames, start=1):
             name = frame.get("name")
             numbers.append(int(Path(name).stem) if name else position)
-            boxes.append(_frame_union(frame["labels"]))
+            parts.append(_frame_boxes(frame["labels"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"boxes file {path}: clip {clip_id!r}, frame {len(boxes) + 1} must hold labels with box2d: {error!r}"
+            f"boxes file {path}: clip {clip_id!r}, frame {len(parts) + 1} must hold labels with box2d: {error!r}"
         ) from None
     order = np.argsort(np.array(numbers, np.int64), kind="stable")
-    stacked = np.array(boxes, np.float64).reshape(-1, 4)
-    return AnnotatedClip(clip_id, np.array(numbers, np.int64)[order], stacked[order])
+    ordered = tuple(parts[position] for position in order)
+    unions = np.array([bx.union_box(each) for each in ordered], np.float64).reshape(-1, 4)
+    return AnnotatedClip(clip_id, np.array(numbers, np.int64)[order], unions, ordered)
 
 
-def _frame_union(labels: Sequence[Mapping[str, Any]]) -> AnyArray:
+def _frame_boxes(labels: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
     boxes = [[float(label["box2d"][side]) for side in ("x1", "y1", "x2", "y2")] for label in labels]
-    return bx.union_box(np.array(boxes, np.float64).reshape(-1, 4))
+    return np.array(boxes, np.float64).reshape(-1, 4)
 
 
 def boxes_at(times: AnyArray, boxes: AnyArray, wanted_seconds: AnyArray) -> AnyArray:

@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.errors import InputError
-from motionbox.inputs.epic100 import official_rate
 from motionbox.motion import boxes as bx
 from motionbox.scoring.annotations import AnnotatedVideo
 from motionbox.scoring.box_metrics import (
     METRICS,
-    AnnotatedClip,
     ClipScore,
     Interval,
     boxes_at,
@@ -25,6 +23,7 @@ from motionbox.scoring.box_metrics import (
     summarise,
     trivial_boxes,
 )
+from motionbox.scoring.marks import Truth, grid_of, marks_of
 from motionbox.store import Store, open_store
 from motionbox.store.export import mofo_stem
 
@@ -70,7 +69,7 @@ class ScoreRow:
 
 def score_store(
     path: Path,
-    truths: Iterable[AnnotatedClip | AnnotatedVideo],
+    truths: Iterable[Truth],
     *,
     fps: float | None = None,
     run: str | None = None,
@@ -100,10 +99,10 @@ def score_store(
         for row in clips.values():
             by_video.setdefault(mofo_stem(row["video_id"]), []).append(row)
         for truth in truths:
-            if isinstance(truth, AnnotatedClip):
-                scenes = [_clip_scene(store, clips.get(truth.clip_id), truth, fps)]
+            if isinstance(truth, AnnotatedVideo):
+                scenes = [_scene(store, clip, truth, fps) for clip in by_video.get(truth.video_id, [])]
             else:
-                scenes = [_video_scene(store, clip, truth, fps) for clip in by_video.get(truth.video_id, [])]
+                scenes = [_scene(store, clips.get(truth.clip_id), truth, fps)]
             known = [scene for scene in scenes if scene is not None]
             missing += not known
             for scene in known:
@@ -125,25 +124,15 @@ class _Scene:
     truth: npt.NDArray[Any]
 
 
-def _clip_scene(store: Store, clip: dict[str, Any] | None, truth: AnnotatedClip, fps: float | None) -> _Scene | None:
-    if clip is None or not clip["num_frames"] or not bx.has_box(truth.boxes).any():
+def _scene(store: Store, clip: dict[str, Any] | None, truth: Truth, fps: float | None) -> _Scene | None:
+    """Return what is to be compared in a clip, None where there is nothing."""
+    if clip is None or not clip["num_frames"]:
         return None
-    times = store.frame_times(truth.clip_id)
-    wanted = times[0] + (truth.numbers - 1) / (fps or clip["fps"])
-    return _Scene(clip, boxes_at(times, store.frame_boxes(truth.clip_id), wanted), truth.boxes)
-
-
-def _video_scene(store: Store, clip: dict[str, Any], truth: AnnotatedVideo, fps: float | None) -> _Scene | None:
-    """Take the annotated frames within a clip, half a frame step of the annotation beyond its ends included."""
-    if not clip["num_frames"]:
+    times = store.frame_times(clip["clip_id"])
+    marks = marks_of(truth, clip, times, fps, grid_of(store, clip["clip_id"]))
+    if not bx.has_box(marks.boxes).any():
         return None
-    rate = fps or official_rate(truth.video_id)
-    times, wanted = store.frame_times(clip["clip_id"]), truth.numbers / rate
-    within = (wanted >= times[0] - 0.5 / rate) & (wanted <= times[-1] + 0.5 / rate)
-    true_boxes = truth.boxes_px(clip["width"], clip["height"])[within]
-    if not bx.has_box(true_boxes).any():
-        return None
-    return _Scene(clip, boxes_at(times, store.frame_boxes(clip["clip_id"]), wanted[within]), true_boxes)
+    return _Scene(clip, boxes_at(times, store.frame_boxes(clip["clip_id"]), marks.seconds), marks.boxes)
 
 
 def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:

@@ -76,6 +76,11 @@ class RunPaths:
         return self.root / "snapshots"
 
     @property
+    def guidances(self) -> Path:
+        """Boxes and areas that came from elsewhere, `<name>/<n>/`."""
+        return self.root / "guidance"
+
+    @property
     def progress(self) -> Path:
         """What the driving process last said of its progress."""
         return self.root / "progress.json"
@@ -104,13 +109,34 @@ class RunPaths:
         """
         return read_json(self.snapshot(number) / SNAPSHOT_FILE)
 
+    def guidance(self, name: str, number: int) -> Path:
+        """Return the directory of a version of a guidance."""
+        return self.guidances / name / str(number)
+
+    def guidance_info(self, name: str, number: int) -> dict[str, Any]:
+        """Read what a version of a guidance says about itself.
+
+        Raises:
+            StoreError: It is missing or unreadable.
+        """
+        return read_json(self.guidance(name, number) / SNAPSHOT_FILE)
+
     def committed_units(self) -> list[str]:
         """Return the ids of the units that are committed, sorted."""
         return sorted(entry.stem for entry in _files(self.commits, "*.json"))
 
     def snapshot_numbers(self) -> list[int]:
         """Return the numbers of the published snapshots, oldest first."""
-        return sorted(int(entry.parent.name) for entry in _files(self.snapshots, f"[0-9]*/{SNAPSHOT_FILE}"))
+        return _numbers(self.snapshots)
+
+    def guidance_numbers(self, name: str) -> list[int]:
+        """Return the numbers of the published versions of a guidance, oldest first."""
+        return _numbers(self.guidances / name)
+
+
+def _numbers(directory: Path) -> list[int]:
+    """Return the numbers that finished directories below this one bear, sorted."""
+    return sorted(int(entry.parent.name) for entry in _files(directory, f"[0-9]*/{SNAPSHOT_FILE}"))
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:

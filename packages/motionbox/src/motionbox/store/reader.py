@@ -7,9 +7,7 @@ open, also while an extraction runs.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +21,8 @@ import pyarrow.parquet as pq
 from motionbox.errors import StoreError
 from motionbox.motion.boxes import BoxSource, is_static
 from motionbox.store.areas.blocks import frame_cells_wh
-from motionbox.store.areas.files import open_array
+from motionbox.store.areas.files import Pin, open_array
+from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
 from motionbox.store.areas.reader import AreaReader, computed_areas
 from motionbox.store.clip_blocks import SHORT_SIDE_PX
 from motionbox.store.clip_reader import ClipFrameReader
@@ -34,9 +33,6 @@ from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig
-
-MOTION = "motion"
-"""The guidance that extraction makes; see `Store.guidance_sources`."""
 
 _PRIVATE_COLUMNS = (
     *("first_row", "map_width", "map_height"),
@@ -93,7 +89,7 @@ class Store:
         self.snapshot = snapshot
         self._paths = paths
         self._directory = paths.snapshot(snapshot)
-        self._pin = _pin(self._directory / SNAPSHOT_FILE)
+        self._pin = Pin(self._directory / SNAPSHOT_FILE)
         self.info: dict[str, Any] = paths.snapshot_info(snapshot)
         self._table = pq.read_table(self._directory / "clips.parquet")
         self._rows: dict[str, int] | None = None
@@ -108,6 +104,7 @@ class Store:
         self._unit_arrays = UnitArrays(paths, self.info["units"])
         self._clip_reader = ClipFrameReader(paths, self.info["units"])
         self._areas = AreaReader(self._directory, self._table) if AREAS_FILE in self.info["files"] else None
+        self._guidances: dict[str, Guidance] = {}
         self._grid: tuple[int, int] | None = None
         self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
         self._first_clip_block = self._num_clip_blocks = np.zeros(self._table.num_rows, np.int64)
@@ -129,9 +126,9 @@ class Store:
 
     def close(self) -> None:
         """Let go of the snapshot, so that `motionbox gc` may remove it."""
-        if self._pin is not None:
-            os.close(self._pin)
-            self._pin = None
+        for opened in self._guidances.values():
+            opened.close()
+        self._pin.release()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):
@@ -162,21 +159,31 @@ class Store:
         return self._table.drop_columns([name for name in _PRIVATE_COLUMNS if name in self._table.column_names])
 
     def guidance_sources(self) -> list[str]:
-        """Return what `frame_boxes` and `motion_areas` can be asked for: `motion`, which every store has."""
-        return [MOTION]
+        """Return what `frame_boxes` and `motion_areas` can be asked for: `motion` and what `import-boxes` made."""
+        return [MOTION, *guidance_names(self._paths)]
+
+    def guidance_info(self, source: str) -> dict[str, Any]:
+        """Return what a guidance says about itself: how and from what it was made, and its counts.
+
+        Raises:
+            StoreError: The store has no such source.
+        """
+        return self.info if source == MOTION else self._guidance(source).info
 
     def frame_boxes(self, clip_id: str, *, source: str = MOTION) -> npt.NDArray[np.int32]:
         """Return a clip's stabilised boxes, int32 (T, 4), xyxy half-open display pixels; (0, 4) for a failed clip.
 
         Args:
             clip_id: The clip.
-            source: One of `guidance_sources`.
+            source: One of `guidance_sources`; for others than `motion`, a clip that it lacks has rows of -1.
 
         Raises:
             StoreError: The store has no such clip or source.
         """
-        self._check_source(source)
-        return self._boxes[self._frame_rows(clip_id)].astype(np.int32)
+        rows = self._frame_rows(clip_id)
+        if source != MOTION:
+            return self._guidance(source).boxes(clip_id, rows.stop - rows.start)
+        return self._boxes[rows].astype(np.int32)
 
     def frame_times(self, clip_id: str) -> npt.NDArray[np.float64]:
         """Return the times of a clip's frames, float64 (T,), seconds of the video, increasing.
@@ -213,7 +220,7 @@ class Store:
         """
         if not self.info["motion_maps"]:
             raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
-        grid_hw = self._grid_hw(self._row(clip_id))
+        grid_hw = self.grid_hw(clip_id)
         return read_maps(self._unit_arrays, self._maps[self._frame_rows(clip_id)], grid_hw)
 
     def motion_areas(
@@ -239,12 +246,23 @@ class Store:
                 computed and OpenCV is missing.
             ValueError: A position lies outside.
         """
-        self._check_source(source)
-        places = self._chosen(clip_id, frame_indices)
-        row = self._row(clip_id)
+        row, places = self._row(clip_id), self._chosen(clip_id, frame_indices)
+        count = int(self._count[row])
+        if source != MOTION:
+            return self._guidance(source).areas(clip_id, count, np.arange(count)[places], self.grid_hw(clip_id))
         if self._areas is not None:
-            return self._areas.read(row, self._grid_hw(row), np.arange(self._count[row])[places])
+            return self._areas.read(row, self.grid_hw(clip_id), np.arange(count)[places])
         return self._computed_areas(clip_id)[places]
+
+    def frame_size(self, clip_id: str) -> tuple[int, int]:
+        """Return width and height of a clip's frames in display pixels; (0, 0) for a failed clip.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        row = self._row(clip_id)
+        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        return width, height
 
     def frame_cells_wh(self, clip_id: str) -> tuple[float, float]:
         """Return the width and height of a clip's frames in cells of its motion maps and areas.
@@ -254,8 +272,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        row = self._row(clip_id)
-        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        width, height = self.frame_size(clip_id)
         if not width:
             return 0.0, 0.0
         if self._grid is None:
@@ -263,18 +280,25 @@ class Store:
             self._grid = (settings["frames"]["short_side_px"], settings["store"]["map_scale"])
         return frame_cells_wh(width, height, *self._grid)
 
-    def _grid_hw(self, row: int) -> tuple[int, int]:
-        return (int(self._map_size[0][row]), int(self._map_size[1][row]))
+    def grid_hw(self, clip_id: str) -> tuple[int, int]:
+        """Return the height and width of a clip's grid of cells, also where the run keeps no maps.
+
+        Raises:
+            StoreError: The store has no such clip.
+        """
+        row = self._row(clip_id)
+        known = (int(self._map_size[0][row]), int(self._map_size[1][row]))
+        if all(known):
+            return known
+        width, height = self.frame_cells_wh(clip_id)
+        return math.ceil(height), math.ceil(width)
 
     def _computed_areas(self, clip_id: str) -> npt.NDArray[np.uint8]:
         """Return the areas of a snapshot from before it held them."""
-        row = self._row(clip_id)
         maps, times = self.motion_maps(clip_id), self.frame_times(clip_id)
-        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
         if maps.size == 0 or self._stands_still(clip_id):
-            grid_wh = self.frame_cells_wh(clip_id)
-            return np.zeros((len(maps), math.ceil(grid_wh[1]), math.ceil(grid_wh[0])), np.uint8)
-        return computed_areas(maps, times, width, height, self.config())
+            return np.zeros_like(maps)
+        return computed_areas(maps, times, *self.frame_size(clip_id), self.config())
 
     def _stands_still(self, clip_id: str) -> bool:
         """Return whether a clip counts as static, so that its maps count for nothing; see `store.static_energy`."""
@@ -285,10 +309,16 @@ class Store:
         own = np.isin(rows.column("time_seconds").to_numpy(), times)
         return is_static(rows.column("energy").to_numpy()[own], self.config().store.static_energy)
 
-    def _check_source(self, source: str) -> None:
-        if source not in self.guidance_sources():
-            known = ", ".join(self.guidance_sources())
-            raise StoreError(f"source must be one of {known}, got {source!r}; run {self.run_id} of store {self.path}")
+    def _guidance(self, source: str) -> Guidance:
+        """Return a named guidance; the version that was the newest when it was first asked for."""
+        if source not in self._guidances:
+            if source not in self.guidance_sources():
+                known = ", ".join(self.guidance_sources())
+                raise StoreError(
+                    f"source must be one of {known}, got {source!r}; `motionbox import-boxes {self.path}` makes others"
+                )
+            self._guidances[source] = Guidance(self._paths, source)
+        return self._guidances[source]
 
     def _chosen(
         self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None
@@ -324,9 +354,8 @@ class Store:
                 f'run {self.run_id} of store {self.path} keeps no flow (store.flow = "none"); '
                 "`motionbox extract --save flow` makes a run that does"
             )
-        row = self._row(clip_id)
         places = self._maps[self._frame_rows(clip_id)][self._chosen(clip_id, frame_indices)]
-        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
+        width, height = self.frame_size(clip_id)
         width, height = working_size(width, height, config.frames.short_side_px) if width else (0, 0)
         return read_flow(self._unit_arrays, places, (height, width), config.store.flow, config.store.flow_bound_px)
 
@@ -355,9 +384,8 @@ class Store:
         Raises:
             StoreError: The store has no such clip, or keeps no frames of it.
         """
-        row = self._clip_row(clip_id)
-        width, height = (int(self._table.column(name)[row].as_py()) for name in ("width", "height"))
-        return working_size(width, height, SHORT_SIDE_PX)
+        self._clip_row(clip_id)
+        return working_size(*self.frame_size(clip_id), SHORT_SIDE_PX)
 
     def clip_frames(
         self,
@@ -416,14 +444,3 @@ class Store:
 
 def _reopen(path: str, run: str, snapshot: int) -> Store:
     return open_store(path, run=run, snapshot=snapshot)
-
-
-def _pin(path: Path) -> int | None:
-    """Take a shared lock that keeps `gc` from removing a snapshot; None where the file system knows no locks."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from motionbox.errors import StoreError
+from motionbox.store.areas.guidance import guidance_names
 from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, check_store, run_paths
 from motionbox.store.writing.commit import read_commit
 
@@ -29,17 +31,22 @@ class Garbage:
     num_bytes: int
 
 
-def find_garbage(store: Path, *, keep_snapshots: int = 1) -> list[Garbage]:
+def find_garbage(store: Path, *, keep_snapshots: int = 1, drop_guidances: Collection[str] = ()) -> list[Garbage]:
     """Return what may be removed from a store that no process is writing to.
 
     Args:
         store: The store's directory.
         keep_snapshots: Snapshots of each run that stay, the newest ones; those that a reader holds open stay too.
+        drop_guidances: Names of guidances that may go; of the others the newest version stays.
 
     Raises:
-        StoreError: It is no store, or a commit record is damaged (its attempts are then not told apart).
+        StoreError: It is no store, it has no guidance of such a name, or a commit record is damaged (its attempts are
+            then not told apart).
     """
     check_store(store)
+    unknown = set(drop_guidances).difference(*(guidance_names(paths) for paths in run_paths(store)))
+    if unknown:
+        raise StoreError(f"--guidance must name a guidance of store {store}, got {sorted(unknown)[0]!r}")
     found = [(path, "half-made run") for path in _private(store / "runs")]
     for paths in run_paths(store):
         numbers = paths.snapshot_numbers()
@@ -48,6 +55,7 @@ def find_garbage(store: Path, *, keep_snapshots: int = 1) -> list[Garbage]:
         found += [(paths.snapshot(number), "superseded snapshot") for number in old]
         found += [(path, "attempt that was not committed") for path in _lost_attempts(paths, kept)]
         found += [(path, "half-written file") for path in _half_written(paths)]
+        found += _guidances(paths, drop_guidances)
     return [Garbage(path, why, _size(path)) for path, why in found]
 
 
@@ -93,6 +101,17 @@ def _half_written(paths: RunPaths) -> Iterator[Path]:
     if paths.failures.is_dir():
         for unit in sorted(paths.failures.iterdir()):
             yield from _private(unit)
+
+
+def _guidances(paths: RunPaths, dropped: Collection[str]) -> Iterator[tuple[Path, str]]:
+    for name in guidance_names(paths):
+        numbers = paths.guidance_numbers(name)
+        for number in numbers if name in dropped else numbers[:-1]:
+            if not is_pinned(paths.guidance(name, number)):
+                why = f"guidance {name!r}" if name in dropped else f"superseded version of guidance {name!r}"
+                yield paths.guidance(name, number), why
+    if paths.guidances.is_dir():
+        yield from ((path, "half-written guidance") for path in sorted(paths.guidances.glob("*/.*")))
 
 
 def _private(directory: Path) -> list[Path]:

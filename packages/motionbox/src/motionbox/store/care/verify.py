@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionbox.errors import StoreError
+from motionbox.store.areas.guidance import guidance_names
 from motionbox.store.layout import RunPaths, check_store, run_paths
 from motionbox.store.units import units_of
 from motionbox.store.writing.commit import read_commit, verify_files
@@ -29,13 +30,13 @@ class Check:
 
 
 def verify_store(store: Path) -> Iterator[Check]:
-    """Check every committed unit and every snapshot of a store.
+    """Check every committed unit, every snapshot and every guidance of a store.
 
     Args:
         store: The store's directory.
 
     Yields:
-        A `Check` per run, unit and snapshot.
+        A `Check` per run, unit, snapshot and version of a guidance.
 
     Raises:
         StoreError: It is no store, see `check_store`.
@@ -60,6 +61,9 @@ def _verify_run(paths: RunPaths) -> Iterator[Check]:
         yield _verify_unit(paths, unit_id)
     for number in paths.snapshot_numbers():
         yield _verify_snapshot(paths, number)
+    for name in guidance_names(paths):
+        for number in paths.guidance_numbers(name):
+            yield _verify_guidance(paths, name, number)
 
 
 def _verify_unit(paths: RunPaths, unit_id: str) -> Check:
@@ -86,6 +90,16 @@ def _verify_snapshot(paths: RunPaths, number: int) -> Check:
         for unit_id, attempt_id in info["units"]:
             if not _was_committed(paths, unit_id, attempt_id):
                 return Check(name, 0, f"it refers to attempt {attempt_id} of {unit_id}, which is not committed")
+    except (StoreError, KeyError, TypeError) as error:
+        return Check(name, 0, str(error))
+    return Check(name, sum(entry["bytes"] for entry in info["files"].values()), None)
+
+
+def _verify_guidance(paths: RunPaths, guidance: str, number: int) -> Check:
+    name = f"guidance {guidance} {number}"
+    try:
+        info = paths.guidance_info(guidance, number)
+        verify_files(paths.guidance(guidance, number), info["files"])
     except (StoreError, KeyError, TypeError) as error:
         return Check(name, 0, str(error))
     return Check(name, sum(entry["bytes"] for entry in info["files"].values()), None)

@@ -152,6 +152,34 @@ def replace_file(path: Path, data: bytes) -> None:
     fsync_directory(path.parent)
 
 
+def publish_directory(private: Path, *, point: str) -> int:
+    """Give a finished directory the next free number beside it, by one rename.
+
+    Args:
+        private: The directory; its name begins with a dot, and its files are on disk.
+        point: Prefix of the failpoints `<point>.before_publish` and `<point>.after_publish`.
+
+    Returns:
+        The number.
+
+    Raises:
+        OSError: The disk is broken; nothing was published.
+    """
+    fsync_directory(private)
+    failpoint(f"{point}.before_publish")
+    while True:
+        number = max((int(entry.name) for entry in private.parent.iterdir() if entry.name.isdigit()), default=0) + 1
+        try:
+            private.rename(private.parent / str(number))
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                continue
+            raise
+        fsync_directory(private.parent)
+        failpoint(f"{point}.after_publish")
+        return number
+
+
 def to_json(value: Any) -> bytes:
     """Return the bytes of a JSON file as the store writes them: indented, keys in the given order."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")

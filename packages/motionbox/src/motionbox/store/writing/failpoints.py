@@ -32,6 +32,9 @@ POINTS: tuple[str, ...] = (
     "snapshot.write",
     "snapshot.before_publish",
     "snapshot.after_publish",
+    "guidance.write",
+    "guidance.before_publish",
+    "guidance.after_publish",
 )
 KINDS: tuple[str, ...] = ("kill", "eio", "enospc", "hang")
 

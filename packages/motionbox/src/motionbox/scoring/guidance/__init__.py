@@ -1,0 +1,1 @@
+"""What motion is compared with in training: guidances from annotations (`annotated`), and from chance (`controls`)."""

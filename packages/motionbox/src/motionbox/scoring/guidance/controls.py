@@ -1,0 +1,147 @@
+"""Guidances that look right and say nothing: areas at random places, and areas of another clip.
+
+Both keep what a guidance has besides its place: how large its areas are, their shape, how they move over the clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from motionbox.errors import InputError
+from motionbox.motion import boxes as bx
+from motionbox.store import Store
+from motionbox.store.areas.blocks import BLOCK_FRAMES, Areas
+from motionbox.store.writing.guidance_writer import GuidanceWriter
+
+
+def write_random(store: Store, writer: GuidanceWriter, *, like: str, seed: int) -> int:
+    """Write another guidance's areas and boxes, each clip's moved by one random distance over all its frames.
+
+    Areas leave the frame on one side and come back on the other, so that every frame keeps its cells. A box keeps its
+    size and goes as far as the frame lets it.
+
+    Args:
+        store: The store.
+        writer: Of the new guidance.
+        like: The source that is moved.
+        seed: Of the distances; a clip's depends on it and on the clip's id alone.
+
+    Returns:
+        Number of clips.
+    """
+    count = 0
+    for clip_id in _guided(store, like):
+        height, width = store.grid_hw(clip_id)
+        rng = np.random.default_rng([seed, *hashlib.sha256(clip_id.encode(errors="surrogatepass")).digest()[:8]])
+        down, across = int(rng.integers(height)), int(rng.integers(width))
+        cells_wh, frame_wh = store.frame_cells_wh(clip_id), store.frame_size(clip_id)
+        shift = np.array([across * frame_wh[0] / cells_wh[0], down * frame_wh[1] / cells_wh[1]])
+        boxes = moved_boxes(store.frame_boxes(clip_id, source=like), shift, frame_wh)
+        writer.add(clip_id, boxes, _rolled(store, clip_id, like, (down, across), len(boxes)))
+        count += 1
+    return count
+
+
+def _rolled(store: Store, clip_id: str, like: str, shift: tuple[int, int], count: int) -> Iterator[Areas]:
+    for frames in _blocks(count):
+        yield np.roll(store.motion_areas(clip_id, frames, source=like), shift, axis=(1, 2))
+
+
+def moved_boxes(
+    boxes: npt.NDArray[np.int32], shift_px: npt.NDArray[np.float64], frame_wh: tuple[int, int]
+) -> npt.NDArray[np.int32]:
+    """Return boxes (T, 4) whose places, between the ends of what the frame lets them have, move round by a distance.
+
+    Args:
+        boxes: xyxy pixels; -1 rows stay.
+        shift_px: To the right and down.
+        frame_wh: Width and height of the frame.
+
+    Returns:
+        int32 (T, 4), of the same sizes, inside the frame.
+    """
+    size = boxes[:, 2:] - boxes[:, :2]
+    room = np.maximum(np.array(frame_wh) - size, 0) + 1
+    corner = (boxes[:, :2] + np.round(shift_px).astype(np.int64)) % room
+    moved = np.concatenate([corner, corner + size], axis=1)
+    return np.where(bx.has_box(boxes)[:, None], moved, -1).astype(np.int32)
+
+
+def write_shuffled(store: Store, writer: GuidanceWriter, *, like: str, seed: int) -> int:
+    """Write for each clip the areas and boxes of another one, of another video where there is one.
+
+    Frames are matched by their share of the clip, cells and pixels by their share of the frame.
+
+    Args:
+        store: The store.
+        writer: Of the new guidance.
+        like: The source whose clips change places.
+        seed: Of the order.
+
+    Returns:
+        Number of clips.
+
+    Raises:
+        InputError: Fewer than two clips have guidance.
+    """
+    names = _guided(store, like)
+    donors = shuffled(names, _videos(store), seed)
+    for clip_id in names:
+        donor = donors[clip_id]
+        count, own = len(store.frame_times(clip_id)), len(store.frame_times(donor))
+        frames = np.arange(count) * own // count
+        boxes = store.frame_boxes(donor, source=like)[frames]
+        scaled = bx.scale_boxes(boxes, store.frame_size(donor), store.frame_size(clip_id))
+        writer.add(clip_id, scaled, _resampled(store, donor, like, frames, store.grid_hw(clip_id)))
+    return len(names)
+
+
+def _resampled(
+    store: Store, donor: str, like: str, frames: npt.NDArray[np.int64], size_hw: tuple[int, int]
+) -> Iterator[Areas]:
+    height, width = store.grid_hw(donor)
+    rows, columns = np.arange(size_hw[0]) * height // size_hw[0], np.arange(size_hw[1]) * width // size_hw[1]
+    for block in _blocks(len(frames)):
+        yield store.motion_areas(donor, frames[block], source=like)[:, rows[:, None], columns]
+
+
+def shuffled(names: list[str], video_of: dict[str, str], seed: int) -> dict[str, str]:
+    """Return for each clip another one, each once; of another video unless one video has more than half of them.
+
+    Raises:
+        InputError: There are fewer than two.
+    """
+    if len(names) < 2:
+        raise InputError(f"--shuffle needs two clips with guidance at least, got {len(names)}")
+    rng = np.random.default_rng(seed)
+    by_video: dict[str, list[str]] = {}
+    for name in rng.permutation(np.array(sorted(names), object)).tolist():
+        by_video.setdefault(video_of[name], []).append(name)
+    order = [name for group in by_video.values() for name in group]
+    step = min(max(map(len, by_video.values())), len(order) - 1)
+    return {name: order[(place + step) % len(order)] for place, name in enumerate(order)}
+
+
+def _guided(store: Store, like: str) -> list[str]:
+    """Return the clips that have an area in the source."""
+    clips = store.clips().to_pylist()
+    return [row["clip_id"] for row in clips if row["num_frames"] and _has_area(store, row["clip_id"], like)]
+
+
+def _has_area(store: Store, clip_id: str, like: str) -> bool:
+    blocks = _blocks(len(store.frame_times(clip_id)))
+    return any(store.motion_areas(clip_id, frames, source=like).any() for frames in blocks)
+
+
+def _blocks(count: int) -> Iterator[npt.NDArray[np.int64]]:
+    for first in range(0, count, BLOCK_FRAMES):
+        yield np.arange(first, min(first + BLOCK_FRAMES, count))
+
+
+def _videos(store: Store) -> dict[str, str]:
+    clips = store.clips().select(["clip_id", "video_id"])
+    return dict(zip(*(clips.column(name).to_pylist() for name in ("clip_id", "video_id")), strict=True))
