@@ -13,7 +13,7 @@ import click
 
 from mofo_train import __version__
 from mofo_train.errors import ExitCode, MofoTrainError
-from motionbox.errors import MotionBoxError, describe_os_error, refuse_urls, safe_path, show_any_text
+from motionbox.errors import MotionBoxError, describe_os_error, one_line, refuse_urls, safe_path, show_any_text
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
@@ -72,6 +72,13 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _one_line(error: click.ClickException) -> str:
+    """Return what click has to say in one line, where it would take four with the usage."""
+    message = one_line(" ".join(error.format_message().split("\n")))
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message.removesuffix('.')}; see {context.command_path} --help"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a `MofoTrainError`, or a file that cannot be written, becomes one line on stderr."""
     try:
@@ -79,18 +86,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse_urls(sys.argv[1:] if argv is None else argv)
         with safe_path(), interruptible():
             code = cli.main(args=None if argv is None else list(argv), prog_name="mofo-train", standalone_mode=False)
+            sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        click.echo(f"mofo-train: error: {_one_line(error)}", err=True)
         sys.exit(ExitCode.USAGE)
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except (MofoTrainError, MotionBoxError) as error:
-        click.echo(f"mofo-train: error: {error}", err=True)
+        click.echo(f"mofo-train: error: {one_line(error)}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # what nobody foresaw: a full disk under a log, a folder of somebody else's
         if error.errno is None:
             raise
-        click.echo(f"mofo-train: error: {describe_os_error(error)}", err=True)
+        click.echo(f"mofo-train: error: {one_line(describe_os_error(error))}", err=True)
         sys.exit(ExitCode.USAGE)
     except RuntimeError as error:
         # PyTorch's, known by name: importing it takes longer than most commands.

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 import click
 
 from motionbox import __version__
-from motionbox.errors import ExitCode, MotionBoxError, describe_os_error, refuse_urls, safe_path, show_any_text
+from motionbox.errors import (
+    ExitCode,
+    MotionBoxError,
+    describe_os_error,
+    one_line,
+    refuse_urls,
+    safe_path,
+    show_any_text,
+)
 from motionbox.signals import interrupted_by_signals
 
 # Command -> (module of motionbox.commands, one-line help); its function there has its name. The help stands here so
@@ -71,6 +79,13 @@ def cli() -> None:
     """Find where the motion is in every video of a data set."""
 
 
+def _one_line(error: click.ClickException) -> str:
+    """Return what click has to say in one line, where it would take four with the usage."""
+    message = one_line(" ".join(error.format_message().split("\n")))
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message.removesuffix('.')}; see {context.command_path} --help"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; a `MotionBoxError` or a missing extra becomes one line on stderr and its exit code.
 
@@ -82,13 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse_urls(sys.argv[1:] if argv is None else argv)
         with safe_path(), interrupted_by_signals(last=argv is None):
             code = cli.main(args=None if argv is None else list(argv), prog_name="motionbox", standalone_mode=False)
+            sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        click.echo(f"motionbox: error: {_one_line(error)}", err=True)
         sys.exit(ExitCode.USAGE)
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except MotionBoxError as error:
-        click.echo(f"motionbox: error: {error}", err=True)
+        click.echo(f"motionbox: error: {one_line(error)}", err=True)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
@@ -100,6 +116,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:  # what nobody foresaw: a full disk under a picture, a folder of somebody else's
         if error.errno is None:
             raise
-        click.echo(f"motionbox: error: {describe_os_error(error)}", err=True)
+        click.echo(f"motionbox: error: {one_line(describe_os_error(error))}", err=True)
         sys.exit(ExitCode.USAGE)
     sys.exit(code if isinstance(code, int) else ExitCode.OK)

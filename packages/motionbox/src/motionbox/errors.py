@@ -19,6 +19,9 @@ from pathlib import PurePath
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(s3|gs|gcs|az|abfss?|wasbs?|hdfs|https?|ftp|file):/", re.IGNORECASE)
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
 class ExitCode(IntEnum):
     """Exit codes of every command."""
 
@@ -65,6 +68,11 @@ def refuse_urls(arguments: Sequence[str]) -> None:
         before = argument
 
 
+def one_line(message: object) -> str:
+    """Return a message with line ends and other control characters of the names in it written as escapes."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(message))
+
+
 def describe_os_error(error: OSError) -> str:
     """Return one line about a file that could not be read or written."""
     where = "" if error.filename is None else f"{error.filename} "
@@ -72,9 +80,15 @@ def describe_os_error(error: OSError) -> str:
 
 
 def show_any_text() -> None:
-    """Have names that the terminal's encoding lacks written with escapes, where Python would end in an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    """Have names that the terminal's encoding lacks written with escapes, and nothing where an output is closed.
+
+    Python would end in an error on the former, and has `None` for the latter.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (for good)
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def command(
     from mofo_train.pictures.saliency import draw_saliency, saliency_of_checkpoint
 
     checkpoints = tuple(map(checkpoint_of, checkpoints))
-    names = list(titles) or [path.resolve().parent.parent.name for path in checkpoints]
+    names = list(titles) or [Path(os.path.realpath(path)).parent.parent.name for path in checkpoints]
     if len(names) != len(checkpoints) or len(set(names)) != len(names):
         raise ConfigError(f"--title must be given once for each checkpoint, all different, got {names!r}")
     identity = {"method": method, "block": block, "checkpoints": [str(path) for path in checkpoints]}

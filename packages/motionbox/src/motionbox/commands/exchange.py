@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,10 @@ def import_list(
     from motionbox.inputs.folder.listed import ListedMedia
     from motionbox.inputs.lists.importing import count_splits, missing, read_list, write_annotations
 
+    if not os.path.isdir(data_root):  # noqa: PTH112  (False, not an error, where it may not be looked at)
+        raise InputError(f"data root {data_root} must be a folder; name another with --data-root")
     target = out or data_root / "annotations.csv"
-    if target.exists() and not force:
+    if os.path.lexists(target) and not force:
         raise InputError(f"{target} exists; choose another with -o, or replace it with --force")
     media = ListedMedia(data_root, prefix)
     imported = [read_list(path, media, file_format=file_format, split=split) for path in lists]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def write_all(
 
     if not any(video.exists() for video in videos):
         raise InputError(f"at least one video must exist, got {', '.join(map(str, videos[:3]))}; check the paths")
-    names = [video.resolve().stem if video.is_file() else video.resolve().name for video in videos]
+    real = [Path(os.path.realpath(video)) for video in videos]  # links may go in circles
+    names = [video.stem if video.is_file() else video.name for video in real]
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise InputError(

@@ -21,7 +21,9 @@ Example:
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .html file.")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--previews", default=48, type=click.IntRange(0, 2000), help="Clips with a preview.")
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
+@click.option(
+    "--data-root", type=click.Path(exists=True, path_type=Path), help="Where the videos are now.  [as at extraction]"
+)
 def report(store: Path, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
     """Run the command; see the options."""
     from rich.console import Console

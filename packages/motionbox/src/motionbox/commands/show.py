@@ -42,7 +42,9 @@ Examples:
     type=click.FloatRange(0, min_open=True),
     help="Rate of the annotations.  [the clip's own]",
 )
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where the videos are now.  [as at extraction]")
+@click.option(
+    "--data-root", type=click.Path(exists=True, path_type=Path), help="Where the videos are now.  [as at extraction]"
+)
 @click.option("--panels", default=",".join(_PANELS), help="What is shown, in this order.")
 @click.option(
     "--at",

@@ -199,9 +199,8 @@ def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], p
     if runs and not new_run:
         changes = describe_changes(load_run(runs[-1]), inputs)
         raise StoreError(
-            f"store {store} holds a run of other inputs or parameters:\n  "
-            + "\n  ".join(changes)
-            + "\nrestore them to resume it, or add --new-run to start another run in this store"
+            f"store {store} holds a run of other inputs or parameters: {'; '.join(changes)}; restore them to resume "
+            "it, or add --new-run to start another run in this store"
         )
     parts = inputs.parts()
     run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
