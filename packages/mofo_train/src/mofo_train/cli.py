@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         # PyTorch's, known by name: importing it takes longer than most commands.
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        remedy = "compute a batch in more parts (--set optim.accumulate=8)"
-        remedy += " or keep less of it (--set model.recompute=true)"
+        remedy = "compute a batch in more parts (--set optim.grad_accum_steps=8)"
+        remedy += " or keep less of it (--set model.grad_checkpointing=true)"
         first_line = str(error).partition(". ")[0]
         click.echo(f"mofo-train: error: the device must have enough memory, got: {first_line}; {remedy}", err=True)
         sys.exit(ExitCode.USAGE)

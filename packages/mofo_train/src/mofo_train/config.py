@@ -56,7 +56,7 @@ class NetworkConfig(Section):
         num_frames: Frames of a clip.
         image_px: Side of a frame after cropping.
         drop_path: Stochastic depth of the encoder's last block.
-        recompute: Activation checkpointing: less memory, about a third more time.
+        grad_checkpointing: Activation checkpointing: less memory, about a third more time.
         init: Checkpoint to start from (VideoMAE, MOFO, mmaction2, Hugging Face or ours); None = random weights.
         init_weights: The model's weights or their average (EMA), of a file that holds both; None = the model's.
     """
@@ -67,7 +67,7 @@ class NetworkConfig(Section):
     num_frames: int = Field(16, ge=2, multiple_of=2)
     image_px: int = Field(224, ge=16, multiple_of=16)
     drop_path: float = Field(0.0, ge=0, lt=1)
-    recompute: bool = False
+    grad_checkpointing: bool = False
     init: Path | None = None
     init_weights: Literal["model", "ema"] | None = None
 
@@ -89,6 +89,7 @@ class ClipsConfig(Section):
         dataset: The data set that the store must be of.
         split: Only clips of this split; None (`--set data.split=none`) = all.
         short_side_px: Larger videos are reduced to this short side while decoding.
+        max_clips: Only so many clips, spread evenly over the split, for a pilot; None = all.
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
         num_workers: Decoding processes per rank; 0 = decode in the training process. Each holds up to four batches in
             shared memory (/dev/shm), 2.4 MB per crop of 16 frames of 224 pixels.
@@ -105,6 +106,7 @@ class ClipsConfig(Section):
     boxes: Literal["stored", "full_frame", "random"] = "stored"
     min_confidence: float = Field(0.0, ge=0, le=1)
     short_side_px: int = Field(256, ge=16)
+    max_clips: int | None = Field(None, ge=1)
     crops_per_clip: int = Field(1, ge=1)
     num_workers: int = Field(8, ge=0)
     cache_gib: float = Field(0.0, ge=0)
@@ -177,7 +179,7 @@ class OptimConfig(Section):
 
     Attributes:
         batch_size: Clips (crops) of one optimiser step, over all ranks and accumulated micro-batches.
-        accumulate: Micro-batches of a step.
+        grad_accum_steps: Micro-batches of a step.
         epochs: Passes over the data.
         warmup_epochs: Epochs of these with rising learning rate; may be a fraction.
         base_lr: Peak learning rate per 256 clips of batch; the same scaling holds for the two below.
@@ -189,7 +191,7 @@ class OptimConfig(Section):
     """
 
     batch_size: int = Field(2048, ge=1)
-    accumulate: int = Field(1, ge=1)
+    grad_accum_steps: int = Field(1, ge=1)
     epochs: int = Field(800, ge=1)
     warmup_epochs: float = Field(40, ge=0)
     base_lr: float = Field(1.5e-4, gt=0)

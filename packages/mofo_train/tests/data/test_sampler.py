@@ -17,15 +17,17 @@ def test_order_covers_every_clip_once_and_depends_on_the_epoch() -> None:
     assert [key.position for key in keys] == [*range(12), *range(12)]
 
 
-@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
-def test_a_step_takes_the_same_clips_on_any_number_of_ranks(world: int, accumulate: int) -> None:
+@pytest.mark.parametrize(("world", "grad_accum_steps"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
+def test_a_step_takes_the_same_clips_on_any_number_of_ranks(world: int, grad_accum_steps: int) -> None:
     reference = list(ResumableSampler(13, 4, seed=7, epochs=3))
     ranks = [
-        list(ResumableSampler(13, 4, seed=7, epochs=3, accumulate=accumulate, rank=rank, world_size=world))
+        list(ResumableSampler(13, 4, seed=7, epochs=3, grad_accum_steps=grad_accum_steps, rank=rank, world_size=world))
         for rank in range(world)
     ]
     for step, expected in enumerate(reference):
-        parts = [ranks[rank][step * accumulate + part] for part in range(accumulate) for rank in range(world)]
+        parts = [
+            ranks[rank][step * grad_accum_steps + part] for part in range(grad_accum_steps) for rank in range(world)
+        ]
         assert [key for part in parts for key in part] == expected
 
 
@@ -38,7 +40,7 @@ def test_batches_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="a step needs 16 clips, got 12"):
         ResumableSampler(12, 16, seed=0, epochs=1)
     with pytest.raises(DataError, match="divisible by 2 ranks x 2 micro-batches, got 6"):
-        ResumableSampler(12, 6, seed=0, epochs=1, accumulate=2, world_size=2)
+        ResumableSampler(12, 6, seed=0, epochs=1, grad_accum_steps=2, world_size=2)
 
 
 def test_the_order_depends_on_the_seed() -> None:

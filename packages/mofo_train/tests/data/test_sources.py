@@ -43,3 +43,10 @@ def test_a_command_without_its_data_exits_2(
     error = capsys.readouterr().err
     assert "stores/synthetic" in error
     assert "motionbox extract --dataset synthetic" in error
+
+
+def test_a_pilot_takes_a_few_clips_spread_over_the_split(store_path: Path) -> None:
+    data = DataConfig(dataset="synthetic", split="train", max_clips=3)
+    whole = open_clips(data.model_copy(update={"max_clips": None}), store_path, None)
+    few = open_clips(data, store_path, None)
+    assert few.clip_ids == [whole.clip_ids[place] for place in (0, round((len(whole) - 1) / 2), len(whole) - 1)]

@@ -97,9 +97,9 @@ def named_like_transformers(weights: dict[str, Tensor], name: str) -> Tensor:
     return weights[block + names[rest]]
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_loss_and_gradients_equal_transformers(model: MaskedAutoencoder, recompute: bool) -> None:
-    model.recompute_activations(recompute)
+@pytest.mark.parametrize("grad_checkpointing", [False, True])
+def test_loss_and_gradients_equal_transformers(model: MaskedAutoencoder, grad_checkpointing: bool) -> None:
+    model.enable_grad_checkpointing(grad_checkpointing)
     other = peer(model)
     frames, hidden = clips(), mask()
     theirs = other(frames.transpose(1, 2), bool_masked_pos=hidden)

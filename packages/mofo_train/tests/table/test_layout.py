@@ -51,6 +51,9 @@ def test_markdown_keeps_measured_and_cited_apart() -> None:
 
 def test_every_cited_row_has_a_source_and_the_papers_figures() -> None:
     assert all("arXiv" in row.source for row in CITED_ROWS)
+    places = {row.row: row.source for row in CITED_ROWS if row.row}
+    assert [name for name, place in places.items() if "README" in place] == ["mofo_masks", "mofo_mca"]
+    assert "table 1" in places["mofo"]
     figures = {
         row.row: (row.label_top1, row.label_top5, row.verb_top1, row.noun_top1, row.action_top1) for row in CITED_ROWS
     }

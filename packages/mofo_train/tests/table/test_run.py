@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.mask_kinds import MASKS
 from mofo_train.models import FUSIONS
 from mofo_train.runtime.ranks import Ranks
+from mofo_train.table import plan
 from mofo_train.table import run as table1
 from mofo_train.table.generated import generated_stores
 from mofo_train.table.layout import Table
-from mofo_train.table.plan import estimate_costs, make_plan
+from mofo_train.table.plan import StepSpeed, estimate_costs, make_plan
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.run import run_table
 from mofo_train.table.stages import plan_stages
@@ -214,16 +216,47 @@ def test_a_changed_pretraining_changes_what_builds_on_it() -> None:
 
 
 def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: (100.0, 10**6))
+    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: StepSpeed(100.0, 50.0, 200.0, 10**6))
     table = load_recipe(TableConfig, "ssv2_table1")
-    plan = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None)
-    text = "\n".join(plan.lines())
+    found = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None)
+    text = "\n".join(found.lines())
     assert "missing: " in text
     assert "motionbox extract --dataset ssv2" in text
-    pretraining = plan.costs[0]
+    pretraining = found.costs[0]
     assert pretraining.num_crops == 800 * 168_913
     assert pretraining.device_hours == pytest.approx(800 * 168_913 / 100 / 3600)
+    assert pretraining.least_hours == pytest.approx(pretraining.device_hours / 2)
+    assert pretraining.most_hours == pytest.approx(pretraining.device_hours * 2)
     assert pretraining.disk_gib == pytest.approx(4e6 * 7 / 2**30)
+    assert "not counted: waiting for videos, testing, extraction and its store" in text
+
+
+def test_plan_of_a_part_says_what_share_it_is_and_that_a_batch_cannot_be_filled(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: StepSpeed(100.0, 50.0, 200.0, 10**6))
+    monkeypatch.setitem(plan._OFFICIAL_TRAIN_CLIPS, "synthetic", 168_913)
+    table = load_recipe(TableConfig, "synthetic_table1")
+    found = make_plan(table, tmp_path, ONE.device, stores={"tuned": store_path}, data_root=None)
+    text = "\n".join(found.lines())
+    assert "10 of 168,913 clips of the official training split are learned from" in text
+    assert "missing: clips: a batch of pretrain-synthetic_pretrain_mini_videomae-" in text
+    assert "takes 16, there are 10; set optim.batch_size" in text
+
+
+def test_a_recipe_given_by_its_path_makes_no_folders_of_it(tmp_path: Path) -> None:
+    source = resources.files("mofo_train.recipes") / "synthetic_pretrain_mini_mofo.toml"
+    (tmp_path / "mine.toml").write_text(source.read_text(encoding="utf-8"))
+    row = {
+        "name": "a",
+        "title": "a",
+        "pretrain": str(tmp_path / "mine.toml"),
+        "finetune": "synthetic_finetune_mini_mca",
+    }
+    values = {"stage": "table", "title": "t", "dataset": "synthetic", "seeds": 1, "baseline": "a", "rows": [row]}
+    keys = [stage.key for stage in plan_stages(TableConfig.model_validate(values))]
+    assert keys[0].startswith("pretrain-mine-")
+    assert not any("/" in key for key in keys)
 
 
 def test_speed_is_measured_for_each_kind_of_stage() -> None:
@@ -236,5 +269,9 @@ def test_speed_is_measured_for_each_kind_of_stage() -> None:
 def test_misfits_are_named() -> None:
     with pytest.raises(ConfigError, match="baseline 'nobody'"):
         load_recipe(TableConfig, "synthetic_table1", ["baseline=nobody"])
+    table = load_recipe(TableConfig, "ssv2_table1")
     with pytest.raises(DataError, match="profile must be full for dataset ssv2"):
-        load_recipe(TableConfig, "ssv2_table1").at("smoke")
+        table.model_copy(update={"smoke": None}).at("smoke")
+    pilot = plan_stages(table.at("smoke"))
+    assert {stage.config.data.max_clips for stage in pilot} == {16}
+    assert {stage.config.model.name for stage in pilot} == {"videomae_base"}

@@ -111,7 +111,7 @@ def test_loss_falls_and_parts_add_up(train: Trainer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"kind": "tube"}, {"kind": "random"}, {"kind": "motion_map"}])
 def test_every_kind_of_mask_trains(train: Trainer, tmp_path: Path, change: dict[str, Any]) -> None:
-    train(recipe(mask=change, optim={"epochs": 1, "batch_size": 12, "accumulate": 2}), tmp_path)
+    train(recipe(mask=change, optim={"epochs": 1, "batch_size": 12, "grad_accum_steps": 2}), tmp_path)
     assert len(losses(tmp_path)) == 1
 
 
@@ -147,7 +147,7 @@ def test_masks_differ_from_step_to_step(train: Trainer, tmp_path: Path, monkeypa
         return drawn[-1]
 
     monkeypatch.setattr(loop, "draw_mask", watching)
-    train(recipe(mask={"kind": "tube"}, optim={"epochs": 2, "accumulate": 2}), tmp_path)
+    train(recipe(mask={"kind": "tube"}, optim={"epochs": 2, "grad_accum_steps": 2}), tmp_path)
     assert len(drawn) == 2 * 2 * 2
     assert len({tuple(mask.flatten().tolist()) for mask in drawn}) == len(drawn)
 
@@ -239,7 +239,7 @@ run = {precision = "fp32", log_every_steps = 1, checkpoint_every_steps = 1, pict
     (tmp_path / "r.toml").write_text(text)
     config = recipe(
         model={"drop_path": 0.0},
-        optim={"epochs": 1, "warmup_epochs": 0, "clip_grad_norm": None, "accumulate": 2},
+        optim={"epochs": 1, "warmup_epochs": 0, "clip_grad_norm": None, "grad_accum_steps": 2},
         run={"picture_every_epochs": 0, "checkpoint_every_steps": 1},
     )
     one = train(config, tmp_path / "one")

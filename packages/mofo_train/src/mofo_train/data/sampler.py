@@ -45,7 +45,7 @@ class ResumableSampler(Sampler[list[SampleKey]]):
         *,
         seed: int,
         epochs: int,
-        accumulate: int = 1,
+        grad_accum_steps: int = 1,
         rank: int = 0,
         world_size: int = 1,
         start_step: int = 0,
@@ -57,7 +57,7 @@ class ResumableSampler(Sampler[list[SampleKey]]):
             clips_per_step: Clips of one optimiser step over all ranks; divisible by ranks times micro-batches.
             seed: Seed of the order.
             epochs: Passes.
-            accumulate: Micro-batches of a step.
+            grad_accum_steps: Micro-batches of a step.
             rank: This process.
             world_size: All processes.
             start_step: Steps already done.
@@ -65,11 +65,11 @@ class ResumableSampler(Sampler[list[SampleKey]]):
         Raises:
             DataError: Too few clips for a batch, or a batch that ranks and micro-batches do not divide.
         """
-        parts = accumulate * world_size
+        parts = grad_accum_steps * world_size
         if clips_per_step % parts or clips_per_step < parts:
             raise DataError(
-                f"clips of a step must be divisible by {world_size} ranks x {accumulate} micro-batches, "
-                f"got {clips_per_step}; change optim.batch_size, optim.accumulate or data.crops_per_clip"
+                f"clips of a step must be divisible by {world_size} ranks x {grad_accum_steps} micro-batches, "
+                f"got {clips_per_step}; change optim.batch_size, optim.grad_accum_steps or data.crops_per_clip"
             )
         if num_clips < clips_per_step:
             raise DataError(
@@ -77,19 +77,19 @@ class ResumableSampler(Sampler[list[SampleKey]]):
             )
         self.steps_per_epoch = num_clips // clips_per_step
         self._num_clips, self._clips_per_step, self._seed = num_clips, clips_per_step, seed
-        self._epochs, self._accumulate, self._start = epochs, accumulate, start_step
+        self._epochs, self._grad_accum_steps, self._start = epochs, grad_accum_steps, start_step
         self._rank, self._world = rank, world_size
 
     def __len__(self) -> int:
-        return max(0, self._epochs * self.steps_per_epoch - self._start) * self._accumulate
+        return max(0, self._epochs * self.steps_per_epoch - self._start) * self._grad_accum_steps
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        size = self._clips_per_step // (self._accumulate * self._world)
+        size = self._clips_per_step // (self._grad_accum_steps * self._world)
         order: NDArray[np.int64] | None = None
         for step in range(self._start, self._epochs * self.steps_per_epoch):
             epoch, place = divmod(step, self.steps_per_epoch)
             if order is None or place == 0:
                 order = np.random.default_rng((self._seed, epoch)).permutation(self._num_clips)
-            for part in range(self._accumulate):
+            for part in range(self._grad_accum_steps):
                 first = place * self._clips_per_step + (part * self._world + self._rank) * size
                 yield [SampleKey(epoch, spot, int(order[spot])) for spot in range(first, first + size)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from mofo_train.config import ClipsConfig, GuidanceConfig
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import DataError
@@ -37,7 +39,7 @@ def open_clips(
     # A finetuning has to leave clips to be tested with: without the store's splits it makes its own.
     makes_splits = isinstance(data, FinetuneDataConfig) and data.split is None
     split = test_split or ("train" if makes_splits else data.split)
-    return ClipReader(
+    reader = ClipReader(
         boxes,
         root,
         split=split,
@@ -48,6 +50,9 @@ def open_clips(
         guidance=guidance,
         cache_gib=data.cache_gib,
     )
+    if data.max_clips is not None and len(reader) > data.max_clips:
+        reader = reader.subset(np.linspace(0, len(reader) - 1, data.max_clips).round().astype(np.int64))
+    return reader
 
 
 def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tuple[Store, Path]:

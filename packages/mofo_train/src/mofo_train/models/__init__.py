@@ -33,7 +33,7 @@ def create_pretrain_model(
     image_px: int = 224,
     decoder_depth: int | None = None,
     drop_path: float = 0.0,
-    recompute: bool = False,
+    grad_checkpointing: bool = False,
 ) -> MaskedAutoencoder:
     """Create a masked autoencoder with VideoMAE's initial weights.
 
@@ -43,7 +43,7 @@ def create_pretrain_model(
         image_px: Side of a frame in pixels, a multiple of 16.
         decoder_depth: Blocks of the decoder; None = the published number.
         drop_path: Stochastic depth of the encoder's last block, rising from 0.
-        recompute: Activation checkpointing.
+        grad_checkpointing: Activation checkpointing.
 
     Returns:
         A module `(frames (B, 3, T, H, W), mask (B, N)) -> (B, num_hidden, 1536)` in token order.
@@ -55,7 +55,7 @@ def create_pretrain_model(
     if decoder_depth is not None:
         size = replace(size, decoder_depth=decoder_depth)
     model = MaskedAutoencoder(size, size.clip_shape(num_frames, image_px), drop_path=drop_path)
-    model.recompute_activations(recompute)
+    model.enable_grad_checkpointing(grad_checkpointing)
     return model
 
 
@@ -67,7 +67,7 @@ def create_classifier(
     num_frames: int = 16,
     image_px: int = 224,
     drop_path: float = 0.0,
-    recompute: bool = False,
+    grad_checkpointing: bool = False,
 ) -> Classifier:
     """Create a classifier with the published initial weights.
 
@@ -80,7 +80,7 @@ def create_classifier(
         num_frames: Frames of a clip, an even number.
         image_px: Side of a frame in pixels, a multiple of 16.
         drop_path: Stochastic depth of the last block, rising from 0.
-        recompute: Activation checkpointing.
+        grad_checkpointing: Activation checkpointing.
 
     Returns:
         A module `(frames (B, 3, T, H, W), boxes (B, T, 4) xyxy pixels of those frames) -> (B, num_classes)` logits.
@@ -90,5 +90,5 @@ def create_classifier(
     """
     size = size_of(name)
     model = Classifier(size, size.clip_shape(num_frames, image_px), num_classes, fusion, drop_path=drop_path)
-    model.recompute_activations(recompute)
+    model.enable_grad_checkpointing(grad_checkpointing)
     return model

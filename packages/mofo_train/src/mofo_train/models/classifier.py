@@ -39,9 +39,9 @@ class Classifier(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(_HEAD_INIT_SCALE)
 
-    def recompute_activations(self, enabled: bool = True) -> None:
+    def enable_grad_checkpointing(self, enabled: bool = True) -> None:
         """Turn activation checkpointing on or off."""
-        self.encoder.recompute = enabled
+        self.encoder.grad_checkpointing = enabled
 
     def forward(self, frames: Tensor, boxes: Tensor | None = None, *, inside: Tensor | None = None) -> Tensor:
         """Classify clips.

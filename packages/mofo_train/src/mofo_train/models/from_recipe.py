@@ -26,7 +26,7 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
             num_frames=config.num_frames,
             image_px=config.image_px,
             drop_path=config.drop_path if config.probe == "none" else 0.0,
-            recompute=config.recompute,
+            grad_checkpointing=config.grad_checkpointing,
         )
     if config.init is not None:
         state = load_checkpoint(config.init, config.init_weights)

@@ -23,7 +23,7 @@ class Decoder(nn.Module):
 
     def __init__(self, size: VitSize, clip: ClipShape) -> None:
         super().__init__()
-        self.recompute = False
+        self.grad_checkpointing = False
         self.blocks = nn.ModuleList(
             [Block(size.decoder_dim, size.decoder_num_heads) for _ in range(size.decoder_depth)]
         )
@@ -32,7 +32,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, num_hidden: int) -> Tensor:
         """Predict the tubelet values of the last `num_hidden` of the tokens (B, N, decoder dim)."""
-        x = run_blocks(self.blocks, x, recompute=self.recompute, num_queries=num_hidden)
+        x = run_blocks(self.blocks, x, grad_checkpointing=self.grad_checkpointing, num_queries=num_hidden)
         return cast(Tensor, self.head(self.norm(x)))
 
 
@@ -57,10 +57,10 @@ class MaskedAutoencoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.decoder_dim), persistent=False)
 
-    def recompute_activations(self, enabled: bool = True) -> None:
+    def enable_grad_checkpointing(self, enabled: bool = True) -> None:
         """Turn activation checkpointing on or off: less memory for about a third more time."""
-        self.encoder.recompute = enabled
-        self.decoder.recompute = enabled
+        self.encoder.grad_checkpointing = enabled
+        self.decoder.grad_checkpointing = enabled
 
     def forward(self, frames: Tensor, mask: Tensor, *, num_hidden: int | None = None) -> Tensor:
         """Predict the hidden tubelets.

@@ -141,19 +141,19 @@ class Block(nn.Module):
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module] | nn.ModuleList, x: Tensor, *, recompute: bool, num_queries: int | None = None
+    blocks: Sequence[nn.Module] | nn.ModuleList, x: Tensor, *, grad_checkpointing: bool, num_queries: int | None = None
 ) -> Tensor:
     """Run blocks in order; the last one answers for the last `num_queries` tokens only.
 
     Args:
         blocks: `Block`s.
         x: (B, N, dim) tokens.
-        recompute: Keep only the blocks' inputs and compute the rest again in the backward pass.
+        grad_checkpointing: Keep only the blocks' inputs and compute the rest again in the backward pass.
         num_queries: Tokens wanted of the last block; None = all.
     """
     for position, block in enumerate(blocks):
         wanted = num_queries if position == len(blocks) - 1 else None
-        if recompute and torch.is_grad_enabled():
+        if grad_checkpointing and torch.is_grad_enabled():
             x = cast(Tensor, checkpoint(block, x, wanted, use_reentrant=False))
         else:
             x = block(x, wanted)
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
 
     Attributes:
         clip: The shape of the clips it reads.
-        recompute: Activation checkpointing.
+        grad_checkpointing: Activation checkpointing.
     """
 
     positions: Tensor
@@ -173,7 +173,7 @@ class Encoder(nn.Module):
     def __init__(self, size: VitSize, clip: ClipShape, *, drop_path: float = 0.0, final_norm: bool = True) -> None:
         super().__init__()
         self.clip = clip
-        self.recompute = False
+        self.grad_checkpointing = False
         self.patch_embed = TubeletEmbedding(size.dim, clip)
         self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.dim), persistent=False)
         rates = [drop_path * place / max(1, size.depth - 1) for place in range(size.depth)]
@@ -192,4 +192,4 @@ class Encoder(nn.Module):
         """
         positions = self.positions if index is None else self.positions[index]
         x = self.patch_embed(tubelets) + positions
-        return cast(Tensor, self.norm(run_blocks(self.blocks, x, recompute=self.recompute)))
+        return cast(Tensor, self.norm(run_blocks(self.blocks, x, grad_checkpointing=self.grad_checkpointing)))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,31 @@ from mofo_train.table.stages import Stage, plan_stages
 _OFFICIAL_TRAIN_CLIPS = {"ssv2": 168_913, "epic100": 67_217}
 _OFFICIAL_OUTPUTS = {"label_id": 174, "action_id": 3806, "verb_class": 97, "noun_class": 300}
 _MEASURED_TOKENS = {"cpu": 2048, "cuda": 32 * 1568}  # of a step: one clip of ViT-B on a processor, 32 on a GPU
-_MEASURED_SECONDS = 1.0
+_MEASURED_SECONDS = 3.0
+_WARM_UP_STEPS, _MIN_STEPS = 2, 5
 _BYTES_OF_WEIGHT = 4
+_NOT_COUNTED = (
+    "not counted: waiting for videos, testing, extraction and its store; a pilot (--profile smoke) shows the share of "
+    "waiting"
+)
 _WEIGHTS_OF_CHECKPOINT = 3  # the weights and AdamW's two averages
+
+
+@dataclass(frozen=True)
+class StepSpeed:
+    """How fast training steps are, measured one by one.
+
+    Attributes:
+        crops_per_second: Of the middle step.
+        slowest: Of the slowest.
+        fastest: Of the fastest.
+        num_weights: Of the network.
+    """
+
+    crops_per_second: float
+    slowest: float
+    fastest: float
+    num_weights: int
 
 
 @dataclass(frozen=True)
@@ -38,13 +61,17 @@ class StageCost:
     Attributes:
         key: Its folder.
         num_crops: Crops trained on, all epochs.
-        device_hours: On one device like this one, data already there.
+        device_hours: On one device like this one, data already there, by the middle step.
+        least_hours: By the fastest step.
+        most_hours: By the slowest.
         disk_gib: Its checkpoints.
     """
 
     key: str
     num_crops: int
     device_hours: float
+    least_hours: float
+    most_hours: float
     disk_gib: float
 
 
@@ -56,23 +83,26 @@ def estimate_costs(stages: list[Stage], num_train_clips: int | None, device: tor
         num_train_clips: Clips of the training split; None = the official number of the data set.
         device: Where to measure.
     """
-    measured: dict[str, tuple[float, int]] = {}
+    measured: dict[str, StepSpeed] = {}
     costs = []
     for stage in stages:
         config = stage.config
         clips = num_train_clips or _OFFICIAL_TRAIN_CLIPS[config.data.dataset]
-        kind = f"{stage.kind} {config.model.model_dump_json(exclude={'init'})} {config.run.precision}"
+        shape = config.model.model_dump_json(exclude={"init", "init_weights"})
+        kind = f"{stage.kind} {shape} {config.run.precision} {config.run.compile}"
         if kind not in measured:
             measured[kind] = _measure(config, device)
-        rate, weights = measured[kind]
+        speed = measured[kind]
         crops = config.optim.epochs * clips * config.data.crops_per_clip
-        disk = weights * _BYTES_OF_WEIGHT * (_WEIGHTS_OF_CHECKPOINT * config.run.keep_checkpoints + 1) / 2**30
-        costs.append(StageCost(stage.key, crops, crops / rate / 3600, disk))
+        middle, least, most = (crops / rate / 3600 for rate in (speed.crops_per_second, speed.fastest, speed.slowest))
+        copies = _WEIGHTS_OF_CHECKPOINT * config.run.keep_checkpoints + 1
+        disk = speed.num_weights * _BYTES_OF_WEIGHT * copies / 2**30
+        costs.append(StageCost(stage.key, crops, middle, least, most, disk))
     return costs
 
 
-def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> tuple[float, int]:
-    """Return crops per second of a training step on random data, and the number of weights."""
+def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> StepSpeed:
+    """Measure whole training steps on random data, compiled where the recipe says so."""
     net = config.model
     clip = size_of(net.name).clip_shape(net.num_frames, net.image_px)
     batch = max(1, _MEASURED_TOKENS[device.type] // clip.num_tokens)
@@ -85,15 +115,16 @@ def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> t
             num_frames=net.num_frames,
             image_px=net.image_px,
             decoder_depth=config.model.decoder_depth,
-            recompute=net.recompute,
+            grad_checkpointing=net.grad_checkpointing,
         ).to(device)
         hidden = num_hidden_tokens(config.mask, clip)
         mask = torch.zeros(batch, clip.num_tokens, dtype=torch.bool, device=device)
         mask[:, :hidden] = True
         model = autoencoder
+        network = _compiled(model, config)
 
         def forward() -> Tensor:
-            return autoencoder(frames, mask, num_hidden=hidden)  # type: ignore[no-any-return]
+            return network(frames, mask, num_hidden=hidden)  # type: ignore[no-any-return]
     else:
         outputs = sum(config.task.num_classes or [_OFFICIAL_OUTPUTS[column] for column in config.task.columns])
         classifier = create_model(config.model.model_copy(update={"init": None}), outputs).to(device)
@@ -101,26 +132,39 @@ def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> t
         box = torch.tensor([side / 4, side / 4, side * 3 / 4, side * 3 / 4], device=device)
         boxes = box.expand(batch, net.num_frames, 4)
         model = classifier
+        network = _compiled(model, config)
 
         def forward() -> Tensor:
-            return classifier(frames, boxes)  # type: ignore[no-any-return]
+            return network(frames, boxes)  # type: ignore[no-any-return]
 
-    seconds = _seconds_of_step(forward, device, DTYPES[config.run.precision])
-    return batch / seconds, sum(value.numel() for value in model.parameters())
+    seconds = _seconds_of_steps(model, forward, device, DTYPES[config.run.precision])
+    rates = sorted(batch / value for value in seconds)
+    weights = sum(value.numel() for value in model.parameters())
+    return StepSpeed(rates[len(rates) // 2], rates[0], rates[-1], weights)
 
 
-def _seconds_of_step(forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype) -> float:
-    """Time steps for a second, at least one; the first one warms up and does not count."""
-    started, steps = 0.0, -1
-    while steps < 1 or time.perf_counter() - started < _MEASURED_SECONDS:
+def _seconds_of_steps(
+    model: nn.Module, forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype
+) -> list[float]:
+    """Time whole steps one by one, for some seconds and a few at least; the first two warm up and do not count."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+    seconds: list[float] = []
+    while len(seconds) < _WARM_UP_STEPS + _MIN_STEPS or sum(seconds[_WARM_UP_STEPS:]) < _MEASURED_SECONDS:
+        started = time.perf_counter()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = forward().float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         _wait(device)
-        steps += 1
-        if steps == 0:
-            started = time.perf_counter()
-    return (time.perf_counter() - started) / steps
+        seconds.append(time.perf_counter() - started)
+    return seconds[_WARM_UP_STEPS:]
+
+
+def _compiled(model: nn.Module, config: PretrainConfig | FinetuneConfig) -> nn.Module:
+    return cast(nn.Module, torch.compile(model)) if config.run.compile else model
 
 
 def _wait(device: torch.device) -> None:
@@ -138,6 +182,7 @@ class Plan:
         costs: Of all stages.
         done: Keys of those that have a result.
         missing: What data are missing and how to get them; empty = nothing.
+        remarks: What else to know, a line each.
     """
 
     out: Path
@@ -145,6 +190,7 @@ class Plan:
     costs: list[StageCost]
     done: set[str]
     missing: str
+    remarks: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Write the plan, a line each."""
@@ -154,11 +200,16 @@ class Plan:
             state = "done" if cost.key in self.done else "to do"
             lines.append(
                 f"  {state:<6} {cost.key:<56} {cost.num_crops:>13,} crops {cost.device_hours:>10,.1f} h "
-                f"{cost.disk_gib:>6.1f} GiB"
+                f"({cost.least_hours:,.1f} to {cost.most_hours:,.1f}) {cost.disk_gib:>6.1f} GiB"
             )
         left = [cost for cost in self.costs if cost.key not in self.done]
         hours, disk = sum(cost.device_hours for cost in left), sum(cost.disk_gib for cost in left)
-        lines.append(f"  left: {hours:,.1f} device-hours, {disk:,.1f} GiB of checkpoints")
+        least, most = sum(cost.least_hours for cost in left), sum(cost.most_hours for cost in left)
+        lines.append(
+            f"  left: {hours:,.1f} device-hours ({least:,.1f} to {most:,.1f} by the fastest and the slowest step), "
+            f"{disk:,.1f} GiB of checkpoints"
+        )
+        lines += [f"  {remark}" for remark in self.remarks]
         return [*lines, f"  missing: {self.missing}"] if self.missing else lines
 
 
@@ -182,4 +233,22 @@ def make_plan(
             missing = str(error)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     done = {stage.key for stage in stages if (out / stage.key / "result.json").exists()}
-    return Plan(out, name, estimate_costs(stages, num_clips, device), done, missing)
+    official, remarks = _OFFICIAL_TRAIN_CLIPS.get(table.dataset), [_NOT_COUNTED]
+    if official is not None and num_clips is not None and num_clips < official:
+        remarks.insert(0, f"{num_clips:,} of {official:,} clips of the official training split are learned from")
+    if num_clips is not None and not missing:
+        missing = _too_large_batch(stages, num_clips)
+    return Plan(out, name, estimate_costs(stages, num_clips, device), done, missing, tuple(remarks))
+
+
+def _too_large_batch(stages: list[Stage], num_clips: int) -> str:
+    """Say which stage has a batch that the training clips cannot fill; empty where all can."""
+    for stage in stages:
+        config = stage.config
+        wanted = config.optim.batch_size // config.data.crops_per_clip
+        if wanted > num_clips:
+            return (
+                f"clips: a batch of {stage.key} takes {wanted:,}, there are {num_clips:,}; set optim.batch_size in the "
+                "rows' pretrain_set and finetune_set, or try --profile smoke"
+            )
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mofo_train.config import PretrainConfig, config_digest, load_recipe
@@ -49,7 +50,7 @@ def plan_stages(table: TableConfig) -> list[Stage]:
             source = None
             if row.pretrain is not None:
                 config = load_recipe(PretrainConfig, row.pretrain, (*row.pretrain_set, f"seed={seed}"))
-                key = f"pretrain-{row.pretrain}-{config_digest(config)[:8]}-{row.preset}"
+                key = f"pretrain-{Path(row.pretrain).stem}-{config_digest(config)[:8]}-{row.preset}"
                 if key not in shared:
                     shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
                     stages.append(shared[key])

@@ -202,5 +202,5 @@ def _create_model(config: ModelConfig) -> MaskedAutoencoder:
         image_px=config.image_px,
         decoder_depth=config.decoder_depth,
         drop_path=config.drop_path,
-        recompute=config.recompute,
+        grad_checkpointing=config.grad_checkpointing,
     )

@@ -77,7 +77,7 @@ def create_sampler(
         optim.batch_size // data.crops_per_clip,
         seed=seed,
         epochs=optim.epochs,
-        accumulate=optim.accumulate,
+        grad_accum_steps=optim.grad_accum_steps,
         rank=ranks.rank,
         world_size=ranks.world_size,
         start_step=start_step,

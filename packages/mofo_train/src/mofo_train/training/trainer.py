@@ -221,7 +221,7 @@ class _Loop:
     def _take_step(self, totals: _Totals) -> float:
         """Take one optimiser step; returns the gradient norm."""
         config, ranks = self.run.config, self.run.ranks
-        parts = config.optim.accumulate
+        parts = config.optim.grad_accum_steps
         losses: list[Tensor] = []
         clips: list[list[str]] = []
         for part in range(parts):
@@ -272,7 +272,7 @@ class _Loop:
             "bad_clips": self.bad.num_bad,
         }
         self.log.write(self.step, row)
-        left = (self.num_steps - self.step) * seconds * config.optim.accumulate / totals.micro_batches
+        left = (self.num_steps - self.step) * seconds * config.optim.grad_accum_steps / totals.micro_batches
         self.run.say(
             f"step {self.step}/{self.num_steps}  loss {loss:.4f}  lr {rate:.2e}  {speed:.1f} clips/s  "
             f"data wait {wait_share:.0%}  left {duration(left)}"

@@ -53,7 +53,7 @@ class SpaceTimeMae(nn.Module):
         positions = self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]
         tokens = tokens + positions.flatten(1, 2)
         first = (self.cls_token + self.pos_embed_class).expand(len(tokens), -1, -1)
-        tokens = run_blocks(self.blocks, torch.cat([first, tokens], dim=1), recompute=False)
+        tokens = run_blocks(self.blocks, torch.cat([first, tokens], dim=1), grad_checkpointing=False)
         return cast(Tensor, self.head(self.norm(tokens[:, 1:].mean(1))))
 
 
