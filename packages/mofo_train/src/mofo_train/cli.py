@@ -17,6 +17,7 @@ from motionbox.errors import MotionBoxError, describe_os_error, one_line, refuse
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
 COMMANDS: dict[str, str] = {
+    "inspect": "What the masks of a recipe will do on a store: boxes and areas side by side.",
     "pretrain": "Pretrain a masked autoencoder guided by motion boxes; the same command resumes.",
     "finetune": "Finetune a classifier from pretrained weights; the same command resumes.",
     "evaluate": "Test a classifier by its data set's rules; keeps every prediction.",

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,6 +23,7 @@ from mofo_train.data.augment import augment_clip
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import SampleKey
 from mofo_train.data.transforms import (
+    Crop,
     crop_boxes,
     crop_frames,
     dense_frames,
@@ -115,32 +116,54 @@ class PretrainClips(TrainingClips):
         self._with_motion = with_motion
         self._patch_px = patch_px
 
+    def without_frames(self, key: SampleKey) -> Sample:
+        """Return the sample of a key as it is while its clip can be read, without reading it: `frames` are empty."""
+        rng = np.random.default_rng((self._seed, key.epoch, key.position, 0))
+        chosen, frame_wh = self._choose(key.clip, rng), self._reader.frame_wh(key.clip)
+        boxes = self._reader.boxes(key.clip, chosen, frame_wh)
+        return self._place(key.clip, chosen, boxes, self._crops(frame_wh, rng), frame_wh)
+
     def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
-        model, data = self._model, self._data
-        chosen = dense_frames(self._reader.num_frames(clip), model.num_frames, data.stride_frames, rng.random())
+        chosen, side = self._choose(clip, rng), self._model.image_px
         pixels, boxes = self._reader.read(clip, chosen)
-        source = torch.from_numpy(pixels)
+        frame_wh = pixels.shape[2], pixels.shape[1]
+        crops = self._crops(frame_wh, rng)
+        frames = [crop_frames(torch.from_numpy(pixels), crop, side)[None] for crop in crops]
+        return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=join_views(frames), bad=bad)
+
+    def _choose(self, clip: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        count, data = self._reader.num_frames(clip), self._data
+        return dense_frames(count, self._model.num_frames, data.stride_frames, rng.random())
+
+    def _crops(self, frame_wh: tuple[int, int], rng: np.random.Generator) -> list[Crop]:
+        width, height = frame_wh
+        side, scales = self._model.image_px, self._data.crop_scales
+        return [multi_scale_crop(width, height, side, scales, rng) for _ in range(self._data.crops_per_clip)]
+
+    def _place(
+        self,
+        clip: int,
+        chosen: NDArray[np.int64],
+        boxes: NDArray[np.float32],
+        crops: list[Crop],
+        frame_wh: tuple[int, int],
+    ) -> Sample:
+        """Return a sample with everything but its frames."""
+        side = self._model.image_px
         areas = self._reader.areas(clip, chosen)
         motion = torch.from_numpy(self._reader.motion(clip, chosen)) if self._with_motion else None
-        height, width = pixels.shape[1:3]
-        frames, moved, strength, weights = [], [], [], []
-        for _ in range(data.crops_per_clip):
-            crop = multi_scale_crop(width, height, model.image_px, data.crop_scales, rng)
-            frames.append(crop_frames(source, crop, model.image_px)[None])
-            moved.append(torch.from_numpy(crop_boxes(boxes, crop, model.image_px)))
-            if areas is not None:
-                strength.append(areas.on_tubelets((width, height), crop_map(crop, model.image_px), model.image_px))
-            if motion is not None:
-                weights.append(self._patch_motion(motion, crop, pixels.shape))
-        return Sample(join_views(frames), torch.stack(moved), _stack(strength), _stack(weights), clip, bad)
+        moved = [torch.from_numpy(crop_boxes(boxes, crop, side)) for crop in crops]
+        strength = [areas.on_tubelets(frame_wh, crop_map(crop, side), side) for crop in crops] if areas else []
+        weights = [self._patch_motion(motion, crop, frame_wh) for crop in crops] if motion is not None else []
+        return Sample(torch.empty(0), torch.stack(moved), _stack(strength), _stack(weights), clip)
 
-    def _patch_motion(self, motion: Tensor, crop: Any, shape: tuple[int, ...]) -> Tensor:
+    def _patch_motion(self, motion: Tensor, crop: Crop, frame_wh: tuple[int, int]) -> Tensor:
         """Average the motion map of the whole frame over the patches of a crop."""
         side = self._model.image_px // self._patch_px
         rows = (torch.arange(side * 4) + 0.5) / (side * 4) * crop.height + crop.y
         columns = (torch.arange(side * 4) + 0.5) / (side * 4) * crop.width + crop.x
-        rows = (rows * motion.shape[0] / shape[1]).long().clamp(max=motion.shape[0] - 1)
-        columns = (columns * motion.shape[1] / shape[2]).long().clamp(max=motion.shape[1] - 1)
+        rows = (rows * motion.shape[0] / frame_wh[1]).long().clamp(max=motion.shape[0] - 1)
+        columns = (columns * motion.shape[1] / frame_wh[0]).long().clamp(max=motion.shape[1] - 1)
         sampled = motion[rows[:, None], columns[None, :]]
         return sampled.reshape(side, 4, side, 4).mean((1, 3)).flatten()
 

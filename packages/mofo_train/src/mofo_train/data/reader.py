@@ -20,7 +20,7 @@ from mofo_train.errors import DataError
 from motionbox.errors import ClipError
 from motionbox.motion.boxes import clip_box
 from motionbox.store import Store
-from motionbox.video import read_frames_at
+from motionbox.video import read_frames_at, working_size
 
 BoxUse = Literal["stored", "full_frame", "random"]
 
@@ -212,21 +212,33 @@ class ClipReader:
         Raises:
             ClipUnreadableError: The clip cannot be decoded, or a box lies outside its frame.
         """
-        _, _, width, height = self._rows[index]
         clip_id = self.clip_ids[index]
         pixels = self._cache.read(clip_id, frames, self.num_frames(index), lambda wanted: self._decode(index, wanted))
+        return pixels, self.boxes(index, frames, (pixels.shape[2], pixels.shape[1]))
+
+    def frame_wh(self, index: int) -> tuple[int, int]:
+        """Return width and height of the frames that `read` gives, without reading any."""
+        return working_size(self._rows[index][2], self._rows[index][3], self._short_side_px)
+
+    def boxes(self, index: int, frames: NDArray[np.int64], frame_wh: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the boxes of frames of a clip, float32 (T, 4) xyxy in pixels of frames of that width and height.
+
+        Raises:
+            ClipUnreadableError: A box lies outside its frame, or the frames have other proportions than the clip.
+        """
+        _, _, width, height = self._rows[index]
         boxes = self._boxes(index)[frames].astype(np.float32)
         limits = np.array([width, height, width, height], np.float32)
         if (
             (boxes < 0).any()
             or (boxes > limits).any()
-            or abs(pixels.shape[2] * height - pixels.shape[1] * width) > max(width, height)
+            or abs(frame_wh[0] * height - frame_wh[1] * width) > max(width, height)
         ):
             raise ClipUnreadableError(
-                f"clip {clip_id} must have boxes inside its {pixels.shape[2]}x{pixels.shape[1]} frames, got some "
+                f"clip {self.clip_ids[index]} must have boxes inside its {frame_wh[0]}x{frame_wh[1]} frames, got some "
                 f"outside or frames that are not {width}x{height}; extract it again"
             )
-        return pixels, boxes * np.array([pixels.shape[2], pixels.shape[1]] * 2, np.float32) / limits
+        return boxes * np.array(frame_wh * 2, np.float32) / limits
 
     def _boxes(self, index: int) -> NDArray[np.int32]:
         """Return the boxes of all frames of a clip, int32 (T, 4) in display pixels, as the recipe wants them."""
@@ -257,7 +269,9 @@ class ClipReader:
         clip_id, source = self.clip_ids[index], self.guidance.source
         cells_wh = self._store.frame_cells_wh(clip_id)
         strength = self._store.motion_areas(clip_id, frames, source=source)
+        # A clip of one frame has no flow, hence no grid.
         grid = (len(frames), *(math.ceil(cells) for cells in reversed(cells_wh)))
+        strength = strength if strength.size else np.zeros(grid, np.uint8)
         if strength.shape != grid or strength.dtype != np.uint8:
             raise DataError(
                 f"areas of guidance {source!r} must be uint8 {grid} for {len(frames)} frames of clip {clip_id}, got "

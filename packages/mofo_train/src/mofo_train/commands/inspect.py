@@ -1,0 +1,137 @@
+"""`mofo-train inspect`: what the masks of a recipe will do on a store, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mofo_train.commands import complete_recipe
+from mofo_train.commands.pretrain import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from mofo_train.config import PretrainConfig
+    from mofo_train.data.reader import ClipReader
+    from mofo_train.guidance.inspection import GuidanceFigures
+
+EPILOG = """\b
+Example:
+  mofo-train inspect --recipe ssv2_pretrain_vitb_mofo --split train --out inspect/ssv2"""
+
+
+@click.command(name="inspect", epilog=EPILOG)
+@click.option(
+    "--recipe", shell_complete=complete_recipe, default=DEFAULT_RECIPE, help="Name of a recipe, or a TOML file."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. data.dataset=folder.")
+@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option("--split", "splits", multiple=True, help="Only this split; may be repeated.  [each of the store]")
+@click.option("--samples", type=click.IntRange(min=1), default=1000, help="Clips sampled in each split.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for tables and a sheet of masks.  [none]")
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    store: Path | None,
+    data_root: Path | None,
+    splits: tuple[str, ...],
+    samples: int,
+    out: Path | None,
+) -> None:
+    """Measure how much of a training sample is inside, and whether the paper's rule can hold there.
+
+    The rule: of all tubes 90 % are hidden, of those inside 75 % (the recipe's ratios). It needs so few tubes inside
+    that enough others are left. Measured for boxes and areas of every guidance that the store holds.
+    """
+    from mofo_train.config import PretrainConfig, load_recipe
+    from mofo_train.data.sources import open_boxes
+
+    config = load_recipe(PretrainConfig, recipe, overrides)
+    held, root = open_boxes(config.data.dataset, store, data_root)
+    table = held.clips()
+    usable = [status != "failed" for status in table.column("status").to_pylist()]
+    names = splits or tuple(sorted(set(table.filter(usable).column("split").to_pylist())))
+    rows: list[GuidanceFigures] = []
+    shown: dict[str, ClipReader] = {}
+    for split in names:
+        readers = _readers(config, split, store, root, held.guidance_sources())
+        shown = shown or readers
+        rows += [_measure(config, reader, split, samples) for reader in readers.values()]
+    _print_table(rows, config)
+    if out is not None:
+        _write(out, recipe, overrides, store, rows)
+        from mofo_train.pictures.mask_sheet import draw_mask_sheet
+
+        draw_mask_sheet(config, shown, out / "samples.png")
+        click.echo(f"written: {', '.join(str(out / name) for name in ('inspect.json', 'inspect.csv', 'samples.png'))}")
+
+
+def _readers(
+    config: PretrainConfig, split: str, store: Path | None, root: Path, sources: list[str]
+) -> dict[str, ClipReader]:
+    """Open the clips of a split once for each guidance; says why where areas are missing."""
+    from mofo_train.data.sources import open_clips
+    from motionbox.errors import StoreError
+
+    data = config.data.model_copy(update={"split": split})
+    found = {}
+    for source in sources:
+        for kind in ("box", "area"):
+            guidance = config.guidance.model_copy(update={"kind": kind, "source": source})
+            try:
+                found[f"{kind} {source}"] = open_clips(data, store, root, guidance=guidance)
+            except StoreError as error:
+                click.echo(f"no areas of {source}: {error}", err=True)
+    return found
+
+
+def _measure(config: PretrainConfig, reader: ClipReader, split: str, samples: int) -> GuidanceFigures:
+    from mofo_train.guidance.inspection import inspect_guidance
+
+    return inspect_guidance(config, reader, reader.guidance, split=split, num_samples=samples)
+
+
+def _print_table(rows: list[GuidanceFigures], config: PretrainConfig) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    mask = config.mask
+    table = Table(
+        title=f"masks that hide {mask.mask_ratio:.0%} of all tubes and {mask.inside_ratio:.0%} of those inside"
+    )
+    table.add_column("split")
+    table.add_column("guidance", no_wrap=True)
+    for name in ("samples", "none", "inside", "median", "rule", "in", "out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        shares = (
+            *(row.unguided, row.share_inside_mean, row.share_inside_median),
+            *(row.rule_holds, row.hidden_inside, row.hidden_outside),
+        )
+        percent = ("" if share is None else f"{share * 100:.1f}" for share in shares)
+        table.add_row(row.split or "all", f"{row.kind} {row.source}", f"{row.samples:,}", *percent)
+    Console().print(table)
+    click.echo(
+        "In percent. none: samples with nothing inside, a plain tube mask. inside, median: share of the crop inside.\n"
+        "rule: of the other samples, those that can hide exactly these shares. in, out: share of tubes hidden there."
+    )
+
+
+def _write(out: Path, recipe: str, overrides: tuple[str, ...], store: Path | None, rows: list[GuidanceFigures]) -> None:
+    import csv
+    import json
+
+    out.mkdir(parents=True, exist_ok=True)
+    figures = [row.as_row() for row in rows]
+    record: dict[str, Any] = {
+        "recipe": recipe,
+        "overrides": list(overrides),
+        "store": str(store or ""),
+        "rows": figures,
+    }
+    (out / "inspect.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with (out / "inspect.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(figures[0]))
+        writer.writeheader()
+        writer.writerows(figures)
