@@ -62,7 +62,7 @@ def test_the_command_writes_a_table_and_a_sheet(store_path: Path, tmp_path: Path
     one = CliRunner().invoke(command, [*arguments[:-1], "--split", "train"], standalone_mode=False)
     assert one.exception is None
     assert "validation" not in one.output
-    bad = CliRunner().invoke(command, [*arguments[:-1], "--split", "dev"], standalone_mode=False)
+    bad = CliRunner().invoke(command, [*arguments[:-1], "--split", "nosuch"], standalone_mode=False)
     assert "split must be one of" in str(bad.exception)
 
 

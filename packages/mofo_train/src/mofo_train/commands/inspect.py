@@ -51,13 +51,14 @@ def command(
     held, root = open_boxes(config.data.dataset, store, data_root)
     table = held.clips()
     usable = [status != "failed" for status in table.column("status").to_pylist()]
-    names = splits or tuple(sorted(set(table.filter(usable).column("split").to_pylist())))
+    listed = sorted({name for name in table.filter(usable).column("split").to_pylist() if name})
+    names = splits or tuple(listed) or (None,)
     rows: list[GuidanceFigures] = []
     shown: dict[str, ClipReader] = {}
     for split in names:
         readers = _readers(config, split, store, root, held.guidance_sources())
         shown = shown or readers
-        rows += [_measure(config, reader, split, samples) for reader in readers.values()]
+        rows += [_measure(config, reader, split or "", samples) for reader in readers.values()]
     _print_table(rows, config)
     if out is not None:
         _write(out, recipe, overrides, store, rows)
@@ -68,7 +69,7 @@ def command(
 
 
 def _readers(
-    config: PretrainConfig, split: str, store: Path | None, root: Path, sources: list[str]
+    config: PretrainConfig, split: str | None, store: Path | None, root: Path, sources: list[str]
 ) -> dict[str, ClipReader]:
     """Open the clips of a split once for each guidance; says why where areas are missing."""
     from mofo_train.data.sources import open_clips
