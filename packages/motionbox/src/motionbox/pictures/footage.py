@@ -132,14 +132,14 @@ def load_clip(store: Store, clip_id: str, *, data_root: Path | None = None, name
     row = clips.slice(clips.column("clip_id").to_pylist().index(clip_id), 1).to_pylist()[0]
     config = store.config()
     root = Path(store.run_info()["data_root"]) if data_root is None else data_root
-    maps = store.motion_maps(clip_id) if store.info["motion_maps"] and len(times) else None
+    maps = store.motion_maps(clip_id) if store.info["motion_maps"] and len(times) > 1 else None
     return ClipBoxes(
         name=name or config.preset,
         row=row,
         times=times,
         boxes=boxes,
         sources=store.frame_sources(clip_id),
-        maps=maps if maps is not None and maps.size else None,
+        maps=maps,
         config=config,
         video=root / row["path"],
     )
