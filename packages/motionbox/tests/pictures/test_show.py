@@ -78,6 +78,38 @@ def test_a_page_per_frame_with_the_boxes_where_the_store_says(clip):
         assert np.abs(found - expected).max() <= 1
 
 
+def test_the_heat_lies_where_the_area_is():
+    """Known answer: one cell of a grid whose last row is cut in the middle."""
+    areas = np.zeros((4, 6), np.uint8)
+    areas[3, 4] = 255
+    picture = np.full((70, 120, 3), 100, np.uint8)
+    layer = draw.heat_layer(picture, areas, (6.0, 3.5))
+    assert layer.shape == picture.shape
+    warmth = layer[..., 0].astype(int) - layer[..., 2]
+    rows, columns = np.nonzero(warmth > 0.8 * warmth.max())
+    assert 80 <= columns.min() < columns.max() < 100
+    assert 60 <= rows.min() < rows.max() < 70
+    assert (layer[:40] == 70).all()  # grey and darker where nothing is inside
+    assert (draw.heat_layer(picture, areas * 0, (6.0, 3.5)) == 70).all()
+
+
+def test_areas_are_shown_with_their_boxes(clip, words):
+    page = show.still(View([clip], panels=["areas"], height_px=288))
+    assert "motion areas" in words
+    panel = page[40 : 40 + 288]
+    assert (panel[..., 0].astype(int) - panel[..., 2] > 60).mean() > 0.01
+    assert (panel == draw.FRAME_BOX).all(axis=2).any() or (panel == draw.BORROWED_BOX).all(axis=2).any()
+
+
+def test_a_sheet_of_many_clips_shows_areas_where_the_store_has_them(clip, mapless_path, words):
+    with open_store(mapless_path) as store:
+        without = load_clip(store, "videos/00000")
+    assert show._strip_panel(View([clip])) == "areas"
+    assert show._strip_panel(View([without])) == show._strip_panel(View([clip, without])) == "boxes"
+    show.still(View([without], panels=["areas"]))
+    assert {"no motion areas", "this store keeps none"} <= set(words)
+
+
 def test_flow_is_in_pixels_of_the_video(tmp_path):
     """Known answer: noise that moves 6 px right and 3 px down per frame in a video larger than the working size."""
     rng = np.random.default_rng(0)
@@ -237,7 +269,7 @@ def test_the_command_compares_runs(store_path, mapless_path, tmp_path):
         (["videos/00000", "-o", "x.avi"], "must end in .mp4, .gif, .png"),
         (["-o", "x.png"], "name a clip of .* for example 'videos/00000', 'videos/00001', or give --random N"),
         (["nope", "-o", "x.png"], "clip_id must be a clip of store .* got 'nope'"),
-        (["videos/00000", "-o", "x.png", "--panels", "boxes,depth"], "--panels must be a list of boxes, flow, map"),
+        (["videos/00000", "-o", "x.png", "--panels", "boxes,depth"], "must be a list of boxes, areas, flow, map"),
         (["videos/00000", "-o", "x.png", "--boxes", "nowhere.json"], "boxes file nowhere.json does not exist"),
         (["videos/00000", "-o", "x.png", "--run", "tuna"], "tuna"),
     ],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from motionbox.scoring.box_metrics import AnnotatedClip
     from motionbox.store import Store
 
-_PANELS = ("boxes", "flow", "map")
+_PANELS = ("boxes", "areas", "flow", "map")
 
 
 EPILOG = """\b
@@ -25,7 +25,7 @@ Examples:
 
 
 @click.command(
-    help="Draw clips with their boxes beside flow and motion map; the output's suffix decides what is made.",
+    help="Draw clips with boxes, motion areas, flow and motion map; the output's suffix decides what is made.",
     epilog=EPILOG,
 )
 @click.argument("store", type=click.Path(path_type=Path))
@@ -45,6 +45,7 @@ Examples:
 @click.option(
     "--data-root", type=click.Path(exists=True, path_type=Path), help="Where the videos are now.  [as at extraction]"
 )
+@click.option("--source", default="motion", help="Whose boxes and areas: a name given to `motionbox import-boxes`.")
 @click.option("--panels", default=",".join(_PANELS), help="What is shown, in this order.")
 @click.option(
     "--at",
@@ -84,6 +85,7 @@ def _views(
     against: Sequence[str],
     boxes_path: Path | None,
     data_root: Path | None,
+    source: str,
     panels: str,
     height_px: int,
     max_seconds: float,
@@ -102,10 +104,14 @@ def _views(
     if not chosen:
         raise InputError(f"name a clip of {store}, for example {_some(stores[0])}, or give --random N")
     labels = _distinct_names(stores, [str(store), *against])
+    named = source != "motion" and len(stores) == 1
     truths = _truths(boxes_path, chosen)
     return [
         View(
-            [load_clip(each, clip, data_root=data_root, name=name) for each, name in zip(stores, labels, strict=True)],
+            [
+                load_clip(each, clip, data_root=data_root, name=source if named else name, source=source)
+                for each, name in zip(stores, labels, strict=True)
+            ],
             truths.get(clip),
             names,
             height_px,

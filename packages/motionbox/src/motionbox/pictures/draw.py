@@ -30,6 +30,7 @@ CENTRE_BOX: Colour = (255, 110, 110)
 # Lengths of the six arcs of the wheel: red-yellow, yellow-green, green-cyan, cyan-blue, blue-magenta, magenta-red.
 _ARCS = (15, 6, 4, 11, 13, 6)
 _CORNERS = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255), (255, 0, 0))
+_HEAT_SHARE, _DIMMED = 0.6, 0.7  # of the colour where an area is strongest, of the frame's brightness elsewhere
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 
@@ -165,6 +166,28 @@ def map_to_colour(motion_map: NDArray[np.uint8], size_wh: tuple[int, int] | None
     bright = np.rint(np.clip(motion_map * (255 / max(1, peak)), 0, 255)).astype(np.uint8)
     enlarged = bright if size_wh is None else cv2.resize(bright, size_wh, interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(cv2.applyColorMap(np.asarray(enlarged, np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1])
+
+
+def heat_layer(picture: Picture, areas: NDArray[np.uint8], cells_wh: tuple[float, float]) -> Picture:
+    """Lay a motion area over its frame: grey and darker where nothing is inside, in the colours of heat where it is.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, the whole frame at any size.
+        areas: (h, w) uint8, 0 outside, 255 strongest.
+        cells_wh: Width and height of the frame in cells; the last ones may be cut.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    height, width = picture.shape[:2]
+    whole_wh = (round(areas.shape[1] * width / cells_wh[0]), round(areas.shape[0] * height / cells_wh[1]))
+    smooth = cv2.resize(areas, (max(width, whole_wh[0]), max(height, whole_wh[1])), interpolation=cv2.INTER_LINEAR)
+    strength = np.asarray(smooth[:height, :width], np.uint8)
+    colours = cv2.applyColorMap(np.asarray(90 + strength * np.float32(165 / 255), np.uint8), cv2.COLORMAP_INFERNO)
+    grey = picture.mean(axis=2, keepdims=True)
+    share = _HEAT_SHARE * (strength[..., None] / np.float32(255))
+    dim = (_DIMMED * (0.6 * grey + 0.4 * picture)) * (1 - share)
+    return np.asarray(np.rint(dim + share * colours[..., ::-1]), np.uint8)
 
 
 def wheel_legend(diameter: int, max_px: float) -> Picture:

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError
+from motionbox.motion.boxes import clip_box
 from motionbox.pictures.draw import nice_scale
+from motionbox.store.areas.guidance import MOTION
 from motionbox.video import read_colour_frames
 from motionbox.video.frames import working_size
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 Moment = tuple[int, Picture | None, NDArray[np.float32] | None]
-Panel = Literal["boxes", "flow", "map"]
-PANELS: tuple[Panel, ...] = ("boxes", "flow", "map")
+Panel = Literal["boxes", "areas", "flow", "map"]
+PANELS: tuple[Panel, ...] = ("boxes", "areas", "flow", "map")
 
 _LEAST_SCALE_PX = 0.5  # the flow of a still clip is noise and shall look like it
 _SCALE_SAMPLES = 24  # pairs of frames that the flow's colour scale is taken from
@@ -42,6 +44,8 @@ class ClipBoxes:
         boxes: int32 (T, 4), stabilised frame boxes in display pixels.
         sources: uint8 (T,), a `boxes.BoxSource` each.
         maps: uint8 (T, h, w), or None where the store keeps none or the clip has no flow.
+        areas: uint8 (T, h, w), 0 outside, 255 strongest; None like the maps.
+        cells_wh: Width and height of the frame in their cells.
         config: How they were made.
         video: The video, frame folder or tar.
     """
@@ -52,6 +56,8 @@ class ClipBoxes:
     boxes: NDArray[np.int32]
     sources: NDArray[np.uint8]
     maps: NDArray[np.uint8] | None
+    areas: NDArray[np.uint8] | None
+    cells_wh: tuple[float, float]
     config: ExtractConfig
     video: Path
 
@@ -64,7 +70,7 @@ class ClipBoxes:
     def clip_box(self) -> list[int] | None:
         """Return the clip box, None for a failed clip."""
         values = [self.row[side] for side in ("x1", "y1", "x2", "y2")]
-        return None if None in values else values
+        return None if None in values or values[0] < 0 else values
 
 
 @dataclass(frozen=True)
@@ -115,31 +121,44 @@ class View:
         return float((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 and times[-1] > times[0] else 10.0
 
 
-def load_clip(store: Store, clip_id: str, *, data_root: Path | None = None, name: str | None = None) -> ClipBoxes:
+def load_clip(
+    store: Store,
+    clip_id: str,
+    *,
+    data_root: Path | None = None,
+    name: str | None = None,
+    source: str = MOTION,
+) -> ClipBoxes:
     """Read what a store holds about a clip.
 
     Args:
         store: An open store.
         clip_id: The clip.
         data_root: Where the videos are now; None: where they were at extraction.
-        name: What to call the store; None: its preset.
+        name: What to call the store; None: its preset, or the source.
+        source: Whose boxes and areas, see `Store.guidance_sources`.
 
     Raises:
-        StoreError: The store has no such clip.
+        StoreError: The store has no such clip or source.
     """
-    times, boxes = store.frame_times(clip_id), store.frame_boxes(clip_id)
+    times, boxes = store.frame_times(clip_id), store.frame_boxes(clip_id, source=source)
     clips = store.clips()
     row = clips.slice(clips.column("clip_id").to_pylist().index(clip_id), 1).to_pylist()[0]
     config = store.config()
     root = Path(store.run_info()["data_root"]) if data_root is None else data_root
     maps = store.motion_maps(clip_id) if store.info["motion_maps"] and len(times) > 1 else None
+    has_areas = len(times) > 1 and (source != MOTION or store.info["motion_maps"])
+    if source != MOTION:
+        row.update(zip(("x1", "y1", "x2", "y2"), clip_box(boxes).tolist() if len(boxes) else [None] * 4, strict=True))
     return ClipBoxes(
-        name=name or config.preset,
+        name=name or (config.preset if source == MOTION else source),
         row=row,
         times=times,
         boxes=boxes,
-        sources=store.frame_sources(clip_id),
+        sources=store.frame_sources(clip_id) if source == MOTION else np.zeros(len(times), np.uint8),
         maps=maps,
+        areas=store.motion_areas(clip_id, source=source) if has_areas else None,
+        cells_wh=store.frame_cells_wh(clip_id),
         config=config,
         video=root / row["path"],
     )

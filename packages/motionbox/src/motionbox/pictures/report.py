@@ -28,7 +28,7 @@ from motionbox import __version__
 from motionbox.config import FlowConfig
 from motionbox.motion.maps import dequantise_map
 from motionbox.pictures import charts
-from motionbox.pictures.footage import ClipBoxes, View, load_clip
+from motionbox.pictures.footage import ClipBoxes, Panel, View, load_clip
 from motionbox.pictures.show import panels_only
 from motionbox.store import Store
 from motionbox.store.layout import read_json, run_paths
@@ -42,6 +42,7 @@ _STANDARD = {
 }  # fmt: skip
 _MOST_CLASSES = 5000  # a column with more values is no label to filter by
 _FRAME_CLIPS, _MAP_CLIPS = 20_000, 300  # clips that the distributions of frames and of motion are taken from
+_PREVIEW_PANELS: tuple[Panel, ...] = ("boxes", "areas", "flow")
 _PREVIEW_HEIGHT_PX, _PREVIEW_FRAMES, _PREVIEW_SECONDS, _PREVIEW_FPS = 120, 14, 2.5, 8.0
 _VP9 = {"crf": "42", "b": "0", "deadline": "realtime", "cpu-used": "7"}
 
@@ -214,11 +215,11 @@ def _packed(values: NDArray[Any]) -> str:
 
 
 def _preview(store: Store, clip_id: str, data_root: Path | None) -> dict[str, str]:
-    """Draw a short loop around a clip's strongest motion: boxes, flow and map side by side."""
+    """Draw a short loop around a clip's strongest motion: boxes, areas and flow side by side."""
     clip = _excerpt(load_clip(store, clip_id, data_root=data_root))
     # The page shows hundreds of flows: the quick method will do for looking.
     clip = replace(clip, config=clip.config.model_copy(update={"flow": FlowConfig(method="dis")}))
-    view = View([clip], height_px=_PREVIEW_HEIGHT_PX)
+    view = View([clip], panels=_PREVIEW_PANELS, height_px=_PREVIEW_HEIGHT_PX)
     step = max(1, round(len(view.frame_indices) / _PREVIEW_FRAMES))
     frames = [page for k, page in enumerate(panels_only(view)) if k % step == 0]
     video = io.BytesIO()
@@ -247,7 +248,10 @@ def _excerpt(clip: ClipBoxes) -> ClipBoxes:
     half = 0.5 * float(np.median(np.diff(times)))
     row = {**clip.row, "start_seconds": float(times[first]) - half, "stop_seconds": float(times[cut][-1]) + half}
     maps = None if clip.maps is None else clip.maps[cut]
-    return replace(clip, row=row, times=times[cut], boxes=clip.boxes[cut], sources=clip.sources[cut], maps=maps)
+    areas = None if clip.areas is None else clip.areas[cut]
+    return replace(
+        clip, row=row, times=times[cut], boxes=clip.boxes[cut], sources=clip.sources[cut], maps=maps, areas=areas
+    )
 
 
 def _tiles(store: Store, clips: pa.Table) -> str:

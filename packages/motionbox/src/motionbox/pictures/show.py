@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from motionbox.motion import boxes as bx
 from motionbox.pictures import draw
-from motionbox.pictures.footage import PANELS, ClipBoxes, Footage, Panel, Picture, View
+from motionbox.pictures.footage import ClipBoxes, Footage, Panel, Picture, View
 
 _TITLE_PX, _LABEL_PX, _FOOT_PX, _GAP_PX = 40, 26, 44, 10
 _BOX_COLOURS = {
@@ -117,9 +117,7 @@ def contact_sheet(views: Sequence[View], num_moments: int = 6, thumb_height_px: 
 
 def _strip(view: View, alone: bool, num_moments: int, height_px: int) -> Picture:
     """Draw a clip's moments: one column each, one row per panel; several rows are named, flow has its wheel."""
-    panels: Sequence[Panel] = (
-        view.panels if alone else [panel for panel in view.panels if panel == "boxes"] or PANELS[:1]
-    )
+    panels: Sequence[Panel] = view.panels if alone else [_strip_panel(view)]
     footage = Footage(replace(view, panels=panels, height_px=2 * height_px))
     size = round(view.panel_wh[0] * height_px / view.panel_wh[1]), height_px
     indices = view.frame_indices
@@ -133,6 +131,12 @@ def _strip(view: View, alone: bool, num_moments: int, height_px: int) -> Picture
         if label.startswith("optical flow") and any(flow is not None for *_, flow in moments):
             _stamp_wheel(row[-1], *size, footage.max_px, diameter=36)
     return draw.grid(rows, 6)
+
+
+def _strip_panel(view: View) -> Panel:
+    """Return the panel that stands for a clip among others: areas with boxes, where there are areas to be shown."""
+    shown = all(clip.areas is not None for clip in view.clips) and "areas" in view.panels
+    return "areas" if shown else "boxes"
 
 
 def _titled(words: str, strip: Picture, width: int) -> Picture:
@@ -175,6 +179,8 @@ def _pictures(
             suffix = f" ({clip.name})" if len(view.clips) > 1 else ""
             if panel == "boxes":
                 found.append((f"boxes{suffix}", _box_panel(view, footage, clip, index, picture)))
+            elif panel == "areas":
+                found.append((f"motion areas{suffix}", _area_panel(view, clip, index, picture)))
             else:
                 found.append((f"motion map{suffix}", _map_panel(view, clip, index)))
     return found
@@ -188,27 +194,47 @@ def _nearest(clip: ClipBoxes, view: View, index: int) -> int | None:
 
 
 def _box_panel(view: View, footage: Footage, clip: ClipBoxes, index: int, picture: Picture | None) -> Picture:
-    dim = 0.0 if picture is None else 0.25  # words stay as bright as they are
     if picture is None:
-        lines = [footage.problem or "frame not decoded", clip.video.name]
-        if footage.problem == "no frames":
-            lines = ["no frames", *str(clip.row["reason"]).split(": ", 1)]
-        picture = draw.message(view.panel_wh, lines)
-    else:
-        picture = draw.fit(picture, view.panel_wh)
+        return _boxed(view, clip, index, _no_picture(view, footage, clip), dim=0.0)  # words stay as bright as they are
+    return _boxed(view, clip, index, draw.fit(picture, view.panel_wh), dim=0.25)
+
+
+def _area_panel(view: View, clip: ClipBoxes, index: int, picture: Picture | None) -> Picture:
+    here = _nearest(clip, view, index) if len(view.first.times) else None
+    if clip.areas is None or here is None:
+        return draw.message(view.panel_wh, ["no motion areas", _why_no_maps(clip, here)])
+    ground = draw.message(view.panel_wh, [""]) if picture is None else draw.fit(picture, view.panel_wh)
+    return _boxed(view, clip, index, draw.heat_layer(ground, clip.areas[here], clip.cells_wh), dim=0.0)
+
+
+def _no_picture(view: View, footage: Footage, clip: ClipBoxes) -> Picture:
+    lines = [footage.problem or "frame not decoded", clip.video.name]
+    if footage.problem == "no frames":
+        lines = ["no frames", *str(clip.row["reason"]).split(": ", 1)]
+    return draw.message(view.panel_wh, lines)
+
+
+def _boxed(view: View, clip: ClipBoxes, index: int, picture: Picture, *, dim: float) -> Picture:
+    """Draw a clip's boxes and the annotated one on a panel."""
     here = _nearest(clip, view, index) if len(view.first.times) else None
     if here is None:
         return picture
     scale = view.panel_wh[0] / clip.row["width"]
-    colour = _BOX_COLOURS[bx.BoxSource(int(clip.sources[here]))]
     truth = _truth_at(view, index)
+    box = clip.boxes[here].tolist() if bx.has_box(clip.boxes[here]) else None
     boxed = draw.overlay(
-        picture, clip.boxes[here].tolist(), clip.clip_box, truth_box=None if truth is None else truth.tolist(),
-        colour=colour, scale=scale, dim=dim,
+        picture, box, clip.clip_box, truth_box=None if truth is None else truth.tolist(),
+        colour=_BOX_COLOURS[bx.BoxSource(int(clip.sources[here]))], scale=scale, dim=dim,
     )  # fmt: skip
     if truth is not None:
         draw.tag(boxed, f"IoU {float(bx.iou(clip.boxes[here], truth)):.2f}", draw.TRUTH_BOX, 13, right=True)
     return boxed
+
+
+def _why_no_maps(clip: ClipBoxes, here: int | None) -> str:
+    if here is None:
+        return "no frames"
+    return "a single frame" if len(clip.times) == 1 else "this store keeps none"
 
 
 def _flow_panel(view: View, footage: Footage, flow: NDArray[np.float32] | None) -> Picture:
@@ -221,12 +247,11 @@ def _flow_panel(view: View, footage: Footage, flow: NDArray[np.float32] | None) 
 def _map_panel(view: View, clip: ClipBoxes, index: int) -> Picture:
     here = _nearest(clip, view, index) if len(view.first.times) else None
     if clip.maps is None or here is None:
-        without_flow = len(clip.times) == 1
-        reason = "no frames" if here is None else "a single frame" if without_flow else "this store keeps none"
-        return draw.message(view.panel_wh, ["no motion maps", reason])
+        return draw.message(view.panel_wh, ["no motion maps", _why_no_maps(clip, here)])
     heat = draw.map_to_colour(clip.maps[here], view.panel_wh, peak=clip.map_peak)
     scale = view.panel_wh[0] / clip.row["width"]
-    return draw.overlay(heat, clip.boxes[here].tolist(), colour=_BOX_COLOURS[bx.BoxSource(int(clip.sources[here]))],
+    box = clip.boxes[here].tolist() if bx.has_box(clip.boxes[here]) else None
+    return draw.overlay(heat, box, colour=_BOX_COLOURS[bx.BoxSource(int(clip.sources[here]))],
                         scale=scale)  # fmt: skip
 
 
