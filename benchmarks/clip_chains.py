@@ -17,10 +17,9 @@ from unittest import mock
 
 import numpy as np
 
-from motionbox.store import clip_blocks
+from motionbox.store import clip_blocks, clip_coder
 from motionbox.store.clip_blocks import read_clip_frames, read_index
-from motionbox.store.writing import clip_writer
-from motionbox.store.writing.clip_writer import write_clip
+from motionbox.store.clip_coder import write_clip
 from motionbox.video import read_colour_frames
 from motionbox.video.frames import ColourFrame
 
@@ -34,8 +33,8 @@ def coding(num_chains: int, group_frames: int, crf: int) -> Iterator[None]:
     options = {"g": str(group_frames), "keyint_min": str(group_frames), "crf": str(crf)}
     codings = (*clip_blocks._CODINGS[:2], ("h264", num_chains, group_frames))
     with (
-        mock.patch.object(clip_writer, "NUM_CHAINS", num_chains),
-        mock.patch.dict(clip_writer._H264_OPTIONS, options),
+        mock.patch.object(clip_coder, "NUM_CHAINS", num_chains),
+        mock.patch.dict(clip_coder._H264_OPTIONS, options),
         mock.patch.object(clip_blocks, "_CODINGS", codings),
     ):
         yield

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.store.clip_blocks import read_clip_frames
-from motionbox.store.writing.clip_writer import write_clip
+from motionbox.store.clip_coder import write_clip
 from motionbox.video import probe, read_colour_frames
 from motionbox.video.frames import ColourFrame
 

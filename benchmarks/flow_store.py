@@ -14,7 +14,8 @@ import cv2
 
 from motionbox.extraction.plan import MAX_UNIT_FRAMES
 from motionbox.flow import compute_flow
-from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter
+from motionbox.store.flow_form import FlowCoder
+from motionbox.store.writing.flow_writer import FlowWriter
 from motionbox.video import read_frames
 
 BLOCK_FRAMES = 240

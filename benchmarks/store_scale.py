@@ -26,7 +26,15 @@ from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.inputs.schema import build_table
 from motionbox.store.units import BLOCK_SECONDS, InputFile, Unit, units_of
-from motionbox.store.writing.commit import BLOCKS_SCHEMA, FRAMES_SCHEMA, UnitResult, commit_unit
+from motionbox.store.writing.commit import (
+    BLOCKS_SCHEMA,
+    FRAMES_SCHEMA,
+    UnitTables,
+    publish_commit,
+    verify_files,
+    write_tables,
+)
+from motionbox.store.writing.durable import make_directory
 from motionbox.store.writing.runs import RunInputs, open_or_create_run, prepare_store
 from motionbox.video.frames import VideoHint
 
@@ -79,7 +87,7 @@ def clips_of(size: str, scale: float) -> tuple[pa.Table, dict[str, float]]:
     return build_table(columns), dict(zip(videos, lengths.tolist(), strict=True))
 
 
-def fake_result(unit: Unit, lengths: dict[str, float], fps: float, rng: np.random.Generator) -> UnitResult:
+def fake_tables(unit: Unit, lengths: dict[str, float], fps: float, rng: np.random.Generator) -> UnitTables:
     """Invent what processing a unit gives: boxes that wander, maps with one bright patch."""
     names, times, blocks = [], [], []
     for piece in unit.pieces:
@@ -111,7 +119,7 @@ def fake_result(unit: Unit, lengths: dict[str, float], fps: float, rng: np.rando
     ]
     maps = np.zeros((count, 30, 54), np.uint8)
     maps[:, 8:16, 16:32] = rng.integers(0, 40, (count, 8, 16), np.uint8)
-    return UnitResult(
+    return UnitTables(
         pa.Table.from_arrays(columns, schema=FRAMES_SCHEMA), pa.Table.from_pylist(blocks, schema=BLOCKS_SCHEMA), maps
     )
 
@@ -176,9 +184,14 @@ def _fill(run, lengths: dict[str, float], fps: float, figures: dict[str, float])
     units = units_of(run.plan())
     seconds, half = 0.0, 0.0
     for number, unit in enumerate(units):
-        result = fake_result(unit, lengths, fps, rng)
+        tables = fake_tables(unit, lengths, fps, rng)
         started = time.perf_counter()
-        commit_unit(run.paths, unit.unit_id, result)
+        directory = run.paths.attempt(unit.unit_id, "0")
+        make_directory(directory)
+        digests = write_tables(directory, tables)
+        verify_files(directory, digests)
+        counts = {"num_frames": tables.frames.num_rows, "num_failed_videos": 0}
+        publish_commit(run.paths, unit.unit_id, "0", digests, **counts)
         seconds += time.perf_counter() - started
         half = peak_mib() if number == len(units) // 2 else half
     figures |= {"commit_ms_per_unit": seconds / len(units) * 1000, "peak_mib_half": half, "peak_mib_filled": peak_mib()}

@@ -39,6 +39,7 @@ from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
 from motionbox.store.writing import failpoints
+from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.guidance_writer import GuidanceWriter
 from motionbox.store.writing.runs import Run, library_versions
@@ -190,7 +191,7 @@ def _refuse_link(source: Path, target: Path) -> None:
 
 def _stop_after(num_units: int) -> None:
     """Ask this session to stop once it has committed so many units."""
-    real = worker.commit_unit
+    real = Attempt.commit
     count = 0
 
     def counting(*arguments, **facts):
@@ -200,7 +201,7 @@ def _stop_after(num_units: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **facts)
 
-    worker.commit_unit = counting
+    Attempt.commit = counting
 
 
 @dataclass(frozen=True)

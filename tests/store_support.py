@@ -1,6 +1,6 @@
 """What the engine's tests share: videos made of numbers, a flow that costs nothing, and runs on them."""
 
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,12 @@ import pyarrow as pa
 from motionbox.config import ExtractConfig, load_config
 from motionbox.errors import ClipError, Reason
 from motionbox.extraction.plan import plan_units, scan_inputs
-from motionbox.extraction.work_unit import process_unit
+from motionbox.extraction.work_unit import FrameSource, process_unit
+from motionbox.flow import FlowEstimator
 from motionbox.inputs.schema import build_table
-from motionbox.store.units import units_of
-from motionbox.store.writing.commit import commit_unit
+from motionbox.store.units import Unit, units_of
+from motionbox.store.writing.attempt import Attempt, UnitRows
+from motionbox.store.writing.commit import UnitTables
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from motionbox.video.frames import Frame, VideoHint, VideoInfo
 
@@ -118,14 +120,6 @@ def make_run(
     )
 
 
-def process_all(run: Run, skip: tuple[str, ...] = ()) -> None:
-    """Process and commit the units of a run, without Ray."""
-    for unit in units_of(run.plan()):
-        if unit.unit_id not in skip:
-            result = process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow())
-            commit_unit(run.paths, unit.unit_id, result)
-
-
 def number_hint(path: Path) -> VideoHint | None:
     """Return the length that a text video claims."""
     count, _, rest = path.read_text().partition("@")
@@ -136,3 +130,22 @@ def small_config(**overrides: object) -> ExtractConfig:
     """Return the default configuration with coarse maps, for frames of `SIDE`, without the duplicate finder."""
     own = {"frames.duplicate_ratio": 0.0, "frames.short_side_px": SIDE, "store.map_scale": 4}
     return load_config("paper", overrides={**own, **overrides})
+
+
+def unit_tables(unit: Unit, config: ExtractConfig, root: Path, source: FrameSource, flow: FlowEstimator) -> UnitTables:
+    """Return what processing a unit gives, as tables."""
+    rows = UnitRows(config.store)
+    for entry in process_unit(unit, config, root, source, flow):
+        rows.add(entry)
+    return rows.tables()
+
+
+def commit_units(run: Run, *, skip: Container[str] = (), colour: bool = False) -> None:
+    """Process and commit the units of a run over text videos."""
+    for unit in units_of(run.plan()):
+        if unit.unit_id not in skip:
+            with Attempt(run.paths, unit.unit_id, run.config.store) as attempt:
+                source = NumberSource(colour=colour)
+                for rows in process_unit(unit, run.config, run.data_root, source, DifferenceFlow()):
+                    attempt.add(rows)
+                attempt.commit()

@@ -12,10 +12,7 @@ import pytest
 
 from motionbox import __version__
 from motionbox.extraction.snapshot import make_snapshot
-from motionbox.extraction.work_unit import process_unit
-from motionbox.store.units import units_of
-from motionbox.store.writing.commit import commit_unit
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos
+from store_support import commit_units, make_run, number_videos
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("motionbox", "mofo_train")
@@ -113,12 +110,7 @@ def store(tmp_path: Path) -> Path:
     """Make a store of two small videos, with motion maps, by the code of this checkout."""
     manifest = number_videos(tmp_path / "videos", {"a": "30@25", "b": "12@25"})
     made = make_run(tmp_path / "store", tmp_path / "videos", manifest)
-    for unit in units_of(made.plan()):
-        commit_unit(
-            made.paths,
-            unit.unit_id,
-            process_unit(unit, made.config, made.data_root, NumberSource(), DifferenceFlow()),
-        )
+    commit_units(made)
     make_snapshot(made)
     return tmp_path / "store"
 

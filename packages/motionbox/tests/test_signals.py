@@ -118,7 +118,7 @@ def extract(videos: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> tu
         "motionbox.inputs.data_check:check_data",
         "motionbox.extraction.plan:scan_inputs",
         "motionbox.extraction.plan:plan_units",
-        "motionbox.extraction.worker:commit_unit",
+        "motionbox.store.writing.attempt:publish_commit",
         "motionbox.extraction.snapshot:read_parts",
         "motionbox.extraction.snapshot:sha256_file",
         "motionbox.store:open_store",

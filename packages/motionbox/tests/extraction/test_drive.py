@@ -24,7 +24,7 @@ from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import read_json
 from motionbox.store.units import units_of
-from motionbox.store.writing.commit import commit_unit
+from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
 from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, make_run, number_videos
@@ -140,11 +140,12 @@ def test_a_full_disk_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def full(*args: object, **facts: object) -> bool:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(worker, "commit_unit", full)
+    real = Attempt.commit
+    monkeypatch.setattr(Attempt, "commit", full)
     with pytest.raises(Interrupted, match=r"No space left on device.*units left; the same command resumes"):
         drive_serially(run)
     assert run.paths.committed_units() == []
-    monkeypatch.setattr(worker, "commit_unit", commit_unit)
+    monkeypatch.setattr(Attempt, "commit", real)
     drive_serially(run)
     assert len(run.paths.committed_units()) == len(units_of(run.plan()))
 
@@ -183,32 +184,32 @@ def test_a_lost_node_costs_an_attempt_and_no_blame(run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_drains_and_the_same_command_resumes(run: Run, monkeypatch, number: signal.Signals) -> None:
-    real = worker.commit_unit
+    real = Attempt.commit
 
     def signalling(*args, **facts) -> bool:
         os.kill(os.getpid(), number)
         return real(*args, **facts)
 
     before = signal.getsignal(number)
-    monkeypatch.setattr(worker, "commit_unit", signalling)
+    monkeypatch.setattr(Attempt, "commit", signalling)
     with pytest.raises(Interrupted, match=f"stopped by {number.name} with .* units left"):
         drive_serially(run)
     assert len(run.paths.committed_units()) == 1  # the unit under way was finished
     assert signal.getsignal(number) is before
-    monkeypatch.setattr(worker, "commit_unit", real)
+    monkeypatch.setattr(Attempt, "commit", real)
     drive_serially(run)
     assert len(run.paths.committed_units()) == len(units_of(run.plan()))
 
 
 def test_a_signal_at_the_last_unit_leaves_only_the_snapshot(run: Run, monkeypatch) -> None:
-    real, num_units = worker.commit_unit, len(units_of(run.plan()))
+    real, num_units = Attempt.commit, len(units_of(run.plan()))
 
     def signalling(*args, **facts) -> bool:
         if len(run.paths.committed_units()) == num_units - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, **facts)
 
-    monkeypatch.setattr(worker, "commit_unit", signalling)
+    monkeypatch.setattr(Attempt, "commit", signalling)
     with pytest.raises(Interrupted, match="stopped by SIGTERM with only the snapshot left"):
         drive_serially(run)
 

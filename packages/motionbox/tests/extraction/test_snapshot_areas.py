@@ -3,12 +3,9 @@
 import numpy as np
 
 from motionbox.extraction.snapshot import make_snapshot
-from motionbox.extraction.work_unit import process_unit
 from motionbox.motion.clip_boxes import clip_boxes
 from motionbox.store import Store, open_store
-from motionbox.store.units import units_of
-from motionbox.store.writing.commit import commit_unit
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import commit_units, make_run, number_videos, small_config
 
 VIDEOS = {"a": "60@25", "b": "1@25", "d": "error not_a_video", "e": "250@25"}
 
@@ -18,10 +15,7 @@ def make_store(tmp_path, max_frames: int) -> Store:
     manifest = number_videos(tmp_path / "videos", VIDEOS)
     root = tmp_path / f"store{max_frames}"
     run = make_run(root, tmp_path / "videos", manifest, max_frames=max_frames, config=config)
-    for unit in units_of(run.plan()):
-        commit_unit(
-            run.paths, unit.unit_id, process_unit(unit, config, run.data_root, NumberSource(), DifferenceFlow())
-        )
+    commit_units(run)
     make_snapshot(run)
     return open_store(root)
 

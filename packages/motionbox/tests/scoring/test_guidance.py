@@ -18,7 +18,7 @@ from motionbox.store.areas.blocks import stored_areas
 from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
-from store_support import make_run, number_videos, process_all
+from store_support import commit_units, make_run, number_videos
 
 VIDEOS = {"a": "60@25", "b": "300@25", "c": "40@25", "one": "1@25", "bad": "error not_a_video"}
 
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("guidance")
     manifest = number_videos(root / "videos", VIDEOS)
     run = make_run(root / "store", root / "videos", manifest)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     return root / "store"
 

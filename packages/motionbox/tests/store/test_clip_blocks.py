@@ -5,11 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
-from motionbox.store import clip_blocks
+from motionbox.store import clip_blocks, clip_coder
 from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_index
+from motionbox.store.clip_coder import PieceClips, write_clip
 from motionbox.store.units import Piece
-from motionbox.store.writing import clip_writer
-from motionbox.store.writing.clip_writer import PieceClips, write_clip
 from motionbox.video import read_colour_frames
 from motionbox.video.frames import ColourFrame, Frame
 
@@ -89,9 +88,9 @@ def one_chain():
     """A block as it was written before there were two chains: coding 1, a keyframe every 8 frames."""
     frames = colour_frames(30, 48, 64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_writer, "NUM_CHAINS", 1)
-        patch.setitem(clip_writer._H264_OPTIONS, "g", "8")
-        patch.setitem(clip_writer._H264_OPTIONS, "keyint_min", "8")
+        patch.setattr(clip_coder, "NUM_CHAINS", 1)
+        patch.setitem(clip_coder._H264_OPTIONS, "g", "8")
+        patch.setitem(clip_coder._H264_OPTIONS, "keyint_min", "8")
         patch.setattr(clip_blocks, "_CODINGS", clip_blocks._CODINGS[:2])
         return write_clip(frames, form="h264"), frames
 

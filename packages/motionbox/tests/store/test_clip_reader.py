@@ -12,14 +12,11 @@ import pytest
 from motionbox.config import ExtractConfig
 from motionbox.errors import ClipError, Reason, StoreError
 from motionbox.extraction.snapshot import make_snapshot
-from motionbox.extraction.work_unit import process_unit
 from motionbox.inputs.schema import build_table
-from motionbox.store import Store, open_store
-from motionbox.store.units import units_of
-from motionbox.store.writing import clip_writer
-from motionbox.store.writing.commit import commit_unit, read_commit
+from motionbox.store import Store, clip_coder, open_store
+from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.runs import Run
-from store_support import DifferenceFlow, NumberSource, green_of, make_run, number_videos, small_config
+from store_support import commit_units, green_of, make_run, number_videos, small_config
 
 VIDEOS = {"long": "250@25", "breaks": "40@20!15", "bad": "error not_a_video", "one": "1@25"}
 # Segments that overlap, that cross blocks (of 4 s) and with them units, and one that runs to the video's end.
@@ -40,9 +37,7 @@ def extracted(root: Path, *, form: str = "jpeg", max_frames: int = 100) -> Run:
     manifest = build_table({**table, "start_seconds": columns[1], "stop_seconds": columns[2]})
     config = small_config(**{"store.clips": form})
     run = make_run(root / f"store{max_frames}", root / "videos", manifest, config=config, max_frames=max_frames)
-    for unit in units_of(run.plan()):
-        source = NumberSource(colour=form != "none")
-        commit_unit(run.paths, unit.unit_id, process_unit(unit, config, run.data_root, source, DifferenceFlow()))
+    commit_units(run, colour=form != "none")
     make_snapshot(run)
     return run
 
@@ -110,7 +105,7 @@ def test_content_does_not_depend_on_the_split(tmp_path: Path, form: str) -> None
 
 def test_the_digest_sees_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = opened(extracted(tmp_path / "a")).info["content_digest"]
-    monkeypatch.setattr(clip_writer, "_JPEG_QUALITY", 50)
+    monkeypatch.setattr(clip_coder, "_JPEG_QUALITY", 50)
     assert opened(extracted(tmp_path / "b")).info["content_digest"] != before
 
 
@@ -151,7 +146,7 @@ def test_damage_is_a_clip_error(tmp_path: Path) -> None:
 def test_a_block_that_cannot_be_coded_costs_its_clips_their_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = clip_writer.PieceClips.take
+    real = clip_coder.PieceClips.take
 
     def take(self, block: int) -> bytes:
         data = real(self, block)
@@ -159,7 +154,7 @@ def test_a_block_that_cannot_be_coded_costs_its_clips_their_frames(
             raise ClipError(Reason.ENCODE_ERROR, "planted")
         return data
 
-    monkeypatch.setattr(clip_writer.PieceClips, "take", take)
+    monkeypatch.setattr(clip_coder.PieceClips, "take", take)
     store = opened(extracted(tmp_path))
     statuses = dict(zip(CLIPS, store.clips().column("status").to_pylist(), strict=True))
     assert {name: (statuses[name], store.has_clip(name)) for name in ("early", "across", "whole")} == {

@@ -10,9 +10,10 @@ import pytest
 from motionbox.errors import StoreError
 from motionbox.extraction.work_unit import process_unit
 from motionbox.store.layout import RunPaths, read_json
-from motionbox.store.units import Piece, Unit
-from motionbox.store.writing import commit, durable
-from motionbox.store.writing.commit import commit_unit, read_commit, verify_files
+from motionbox.store.units import BlockRows, Piece, Unit, VideoError
+from motionbox.store.writing import attempt, commit, durable
+from motionbox.store.writing.attempt import Attempt, UnitRows
+from motionbox.store.writing.commit import read_commit, verify_files
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
 
 
@@ -29,7 +30,21 @@ def result(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("videos")
     number_videos(root, {"v": "30@25"})
     unit = Unit("u000000", (Piece("v", "v.num", None, None, 30),))
-    return process_unit(unit, small_config(), root, NumberSource(), DifferenceFlow())
+    return list(process_unit(unit, small_config(), root, NumberSource(), DifferenceFlow()))
+
+
+def commit_unit(run: RunPaths, unit_id: str, rows: list[BlockRows | VideoError], **facts: float) -> bool:
+    with Attempt(run, unit_id, small_config().store) as one:
+        for entry in rows:
+            one.add(entry)
+        return one.commit(**facts)
+
+
+def maps_of(rows: list[BlockRows | VideoError]) -> np.ndarray:
+    unit = UnitRows(small_config().store)
+    for entry in rows:
+        unit.add(entry)
+    return unit.tables().maps
 
 
 def committed_attempt(run: RunPaths, unit_id: str) -> Path:
@@ -66,7 +81,7 @@ def test_few_files_and_one_shard(paths: RunPaths, result) -> None:
         "motion.zarr/zarr.json",
     ]
     array = zarr.open_group(committed_attempt(paths, "u000000") / "motion.zarr", mode="r")["maps"]
-    np.testing.assert_array_equal(array[...], result.maps)
+    np.testing.assert_array_equal(array[...], maps_of(result))
     assert (array.metadata.zarr_format, array.dtype) == (3, np.uint8)
 
 
@@ -156,7 +171,7 @@ def test_a_record_that_appeared_keeps_its_files(paths: RunPaths, result, monkeyp
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(durable, "fsync_directory", broken)
-    monkeypatch.setattr(commit, "make_directory", lambda path: path.mkdir(parents=True))
+    monkeypatch.setattr(attempt, "make_directory", lambda path: path.mkdir(parents=True))
     with pytest.raises(OSError, match="Input/output error"):
         commit_unit(paths, "u000000", result)
     verify_files(committed_attempt(paths, "u000000"), read_commit(paths, "u000000")["files"])

@@ -20,11 +20,11 @@ from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
 from motionbox.store import Store, open_store
 from motionbox.store.care.verify import verify_store
-from motionbox.store.flow_form import dequantise_flow, quantise_flow
-from motionbox.store.layout import RunPaths
+from motionbox.store.flow_form import FlowCoder, dequantise_flow, quantise_flow
 from motionbox.store.units import units_of
-from motionbox.store.writing.commit import commit_unit, read_commit, verify_files
-from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter
+from motionbox.store.writing.attempt import Attempt
+from motionbox.store.writing.commit import read_commit, verify_files
+from motionbox.store.writing.flow_writer import FlowWriter
 from motionbox.store.writing.runs import Run
 from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
 
@@ -193,13 +193,13 @@ def test_a_void_attempt_leaves_no_flow_behind(tmp_path: Path, monkeypatch) -> No
 def test_the_loser_of_two_attempts_removes_its_flow(tmp_path: Path) -> None:
     run = build(tmp_path, "float16")
     (unit, *_) = units_of(run.plan())
-    for attempt in ("one", "two"):
-        writer = FlowWriter(run.paths.attempt(unit.unit_id, attempt), "float16")
-        result = process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow(), flow_writer=writer)
-        assert commit_unit(run.paths, unit.unit_id, result) == (attempt == "one")
-    assert [path.name for path in (RunPaths(run.paths.root).attempts / unit.unit_id).iterdir()] == ["one"]
-    with pytest.raises(ValueError, match="flow_writer must be given"):
-        process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow())
+    attempts = [Attempt(run.paths, unit.unit_id, run.config.store) for _ in range(2)]
+    for attempt in attempts:
+        with attempt:
+            for rows in process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow()):
+                attempt.add(rows)
+            assert attempt.commit() == (attempt is attempts[0])
+    assert [path.name for path in (run.paths.attempts / unit.unit_id).iterdir()] == [attempts[0].attempt_id]
 
 
 def test_flow_is_part_of_the_fingerprint_as_far_as_it_shapes_the_store() -> None:

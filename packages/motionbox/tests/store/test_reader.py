@@ -12,7 +12,6 @@ import pytest
 from motionbox.config import load_config
 from motionbox.errors import StoreError
 from motionbox.extraction.snapshot import make_snapshot
-from motionbox.extraction.work_unit import process_unit
 from motionbox.inputs.schema import build_table
 from motionbox.motion.areas import clip_areas
 from motionbox.motion.boxes import BoxSource
@@ -21,7 +20,7 @@ from motionbox.store.areas.blocks import stored_areas
 from motionbox.store.care.verify import verify_store
 from motionbox.store.units import units_of
 from motionbox.store.writing.runs import Run
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, process_all, small_config
+from store_support import DifferenceFlow, NumberSource, commit_units, make_run, number_videos, small_config, unit_tables
 
 VIDEOS = {"a": "60@25", "b": "1@25", "c": "40@20!15", "d": "error not_a_video", "e": "250@25"}
 
@@ -32,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     manifest = number_videos(root, VIDEOS)
     manifest = manifest.append_column("verb", pa.array(["push", "lift", "open", "shake", "push"]))
     run = make_run(tmp_path_factory.mktemp("store"), root, manifest, max_frames=100)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     return run
 
@@ -86,7 +85,7 @@ def test_frames_have_boxes_times_and_maps(store: Store) -> None:
 
 def test_maps_of_a_clip_over_several_units_are_those_of_its_frames(store: Store, run: Run) -> None:
     unit = units_of(make_plan_of_one(run, "e"))[0]
-    whole = process_unit(unit, run.config, run.data_root, NumberSource(), DifferenceFlow())
+    whole = unit_tables(unit, run.config, run.data_root, NumberSource(), DifferenceFlow())
     maps = store.motion_maps("e")
     assert maps.shape == (250, 12, 12)
     # 249 flows; blocks store the flow that they share with the next block once each
@@ -120,7 +119,7 @@ def test_overlapping_clips_of_one_video_are_ranges_of_its_frames(tmp_path: Path)
         }
     )
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest, max_frames=200)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     store = open_store(tmp_path / "store")
     assert store.clips().column("clip_id").to_pylist() == ["late", "early", "over", "outside", "all"]
@@ -139,14 +138,14 @@ def test_content_digest_does_not_depend_on_units_or_order_of_work(tmp_path: Path
     digests, areas = [], []
     for number, max_frames in enumerate((50, 100, 300, 4096)):
         run = make_run(tmp_path / f"store{number}", tmp_path / "videos", manifest, max_frames=max_frames)
-        process_all(run)
+        commit_units(run)
         make_snapshot(run)
         info = open_store(tmp_path / f"store{number}").info
         digests.append(info["content_digest"])
         areas.append(info["areas"]["digest"])
     assert (len(set(digests)), len(set(areas))) == (1, 1)
     run = make_run(tmp_path / "other", tmp_path / "videos", manifest, config=small_config(**{"boxes.pad_share": 0.5}))
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     assert open_store(tmp_path / "other").info["content_digest"] != digests[0]
 
@@ -158,12 +157,12 @@ def test_only_committed_units_are_seen(tmp_path: Path) -> None:
         open_store(tmp_path / "store")
     units = units_of(run.plan())
     assert len(units) > 3
-    process_all(run, skip=(units[-1].unit_id,))
+    commit_units(run, skip=(units[-1].unit_id,))
     assert make_snapshot(run) == 1
     first = open_store(tmp_path / "store")
     assert first.clips().column("clip_id").to_pylist() == ["a", "b", "c", "d"]
     assert (first.info["num_clips"], first.info["num_clips_planned"]) == (4, 5)
-    process_all(run)
+    commit_units(run)
     assert make_snapshot(run) == 2
     assert make_snapshot(run) == 2  # nothing new
     assert len(open_store(tmp_path / "store")) == 5
@@ -214,7 +213,7 @@ def test_boxes_of_preset_tuned_are_around_its_areas(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", {"a": "60@25", "b": "600@25"})
     own = {"frames.duplicate_ratio": 0.0, "frames.short_side_px": 48, "store.map_scale": 4}
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest, config=load_config("tuned", overrides=own))
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     with open_store(tmp_path / "store") as store:
         for row in store.clips().to_pylist():
@@ -229,7 +228,7 @@ def test_a_snapshot_of_before_there_were_areas(tmp_path: Path) -> None:
     """Its areas are computed on reading; the next extraction makes a snapshot that holds them."""
     manifest = number_videos(tmp_path / "videos", {"a": "60@25", "still": "30@25"})
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     with open_store(tmp_path / "store") as store:
         expected = [store.motion_areas(clip_id) for clip_id in ("a", "still")]
@@ -261,7 +260,7 @@ def test_a_clip_that_stands_still_has_no_area(tmp_path: Path, preset: str) -> No
     manifest = number_videos(tmp_path / "videos", {"a": "60@25"})
     config = load_config(preset, overrides={"frames.short_side_px": 48, "store.static_energy": 1e6})
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest, config=config)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     for _ in range(2):
         with open_store(tmp_path / "store") as store:
@@ -277,7 +276,7 @@ def test_a_clip_that_stands_still_has_no_area(tmp_path: Path, preset: str) -> No
 def test_a_damaged_block_of_areas_is_one_line(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", {"a": "60@25"})
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     path = run.paths.snapshot(1) / "areas.bin"
     path.write_bytes(path.read_bytes()[:-9])
@@ -292,7 +291,7 @@ def test_no_maps_kept(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", {"a": "10@25"})
     config = small_config(**{"store.motion_maps": False})
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest, config=config)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     with pytest.raises(StoreError, match="keeps no motion maps"):
         open_store(tmp_path / "store").motion_maps("a")
@@ -328,7 +327,7 @@ def test_choosing_a_run(store: Store) -> None:
 def test_areas_to_be_computed_where_opencv_is_missing_are_one_line(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", {"a": "20@25"})
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
-    process_all(run)
+    commit_units(run)
     make_snapshot(run)
     without_areas(run.paths.snapshot(1))
     code = (

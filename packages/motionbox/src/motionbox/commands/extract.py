@@ -237,17 +237,21 @@ def _retry(store: Path, inputs: RunInputs) -> None:
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
     from motionbox.extraction.drive import EngineOptions, drive
-    from motionbox.extraction.progress import create_reporter
+    from motionbox.extraction.progress import create_reporter, format_seconds
     from motionbox.extraction.snapshot import make_snapshot
+    from motionbox.extraction.time_spent import shares
 
     try:
-        drive(run, executor, EngineOptions(backend=backend), create_reporter())
+        counts = drive(run, executor, EngineOptions(backend=backend), create_reporter())
     finally:
         executor.close()
     try:
         make_snapshot(run)
     except OSError as error:
         raise Interrupted(f"store {store} cannot be written: {error}; the same command goes on from here") from None
+    if counts.seconds_by_step:
+        worked = format_seconds(sum(counts.seconds_by_step.values()))
+        click.echo(f"extract: {worked} of work: {shares(counts.seconds_by_step)}", err=True)
     return _summarise(store, run)
 
 

@@ -48,45 +48,77 @@ def iter_blocks(frames: Iterator[Frame], piece: Piece, lookahead_seconds: float)
     Raises:
         ClipError: As raised by `frames`; or a block holds more than `MAX_BLOCK_FRAMES`.
     """
-    buffer: list[Frame] = []
-    current: int | None = piece.first_block
+    window = _Window(piece, lookahead_seconds)
     failure: ClipError | None = None
-    while True:
-        try:
-            frame = next(frames, None)
-        except ClipError as error:
-            failure, frame = error, None
-        if frame is None:
-            break
-        buffer.append(frame)
-        if current is None:
-            current = block_of(frame.time_seconds)
-            if piece.stop_block is not None and current >= piece.stop_block:
-                return
-        while frame.time_seconds >= (current + 1) * BLOCK_SECONDS + lookahead_seconds:
-            yield from _cut(buffer, current)
-            current += 1
-            buffer = [kept for kept in buffer if kept.time_seconds >= current * BLOCK_SECONDS - CONTEXT_SECONDS]
-            if buffer[0] is frame:
-                current = max(current, block_of(frame.time_seconds))
-            if piece.stop_block is not None and current >= piece.stop_block:
-                return
-        if len(buffer) > 2 * MAX_BLOCK_FRAMES:
-            raise ClipError(
-                Reason.UNSUPPORTED, f"more than {MAX_BLOCK_FRAMES // int(BLOCK_SECONDS)} frames per second of video"
-            )
-    last = block_of(buffer[-1].time_seconds) if buffer else -1
-    while current is not None and current <= last and (piece.stop_block is None or current < piece.stop_block):
-        yield from _cut(buffer, current)
-        current += 1
+    for item in _with_failure(frames):
+        if isinstance(item, ClipError):
+            failure = item
+        else:
+            yield from window.push(item)
+        if window.done:
+            return
+    yield from window.flush()
     if failure is not None:
         raise failure
 
 
-def _cut(buffer: list[Frame], number: int) -> Iterator[Block]:
-    begin, end = number * BLOCK_SECONDS, (number + 1) * BLOCK_SECONDS
-    kept = [frame for frame in buffer if frame.time_seconds >= begin - CONTEXT_SECONDS]
-    first = sum(frame.time_seconds < begin for frame in kept)
-    stop = sum(frame.time_seconds < end for frame in kept)
-    if stop > first:
-        yield Block(number, tuple(kept), first, stop)
+def _with_failure(frames: Iterator[Frame]) -> Iterator[Frame | ClipError]:
+    """Yield frames, and last the error that ended them, if one did."""
+    try:
+        yield from frames
+    except ClipError as error:
+        yield error
+
+
+class _Window:
+    """The frames around one block: it takes frames as they come, gives the block once it is whole, and moves on."""
+
+    def __init__(self, piece: Piece, lookahead_seconds: float) -> None:
+        self._frames: list[Frame] = []
+        self._number = piece.first_block  # None until the first frame says where its video begins
+        self._stop = piece.stop_block
+        self._lookahead_seconds = lookahead_seconds
+
+    @property
+    def done(self) -> bool:
+        """Return whether the piece's last block has been given."""
+        return self._number is not None and self._stop is not None and self._number >= self._stop
+
+    def push(self, frame: Frame) -> Iterator[Block]:
+        """Take the next frame; yield the blocks that need no later one."""
+        self._frames.append(frame)
+        number = block_of(frame.time_seconds) if self._number is None else self._number
+        self._number = number
+        while not self.done and frame.time_seconds >= (number + 1) * BLOCK_SECONDS + self._lookahead_seconds:
+            yield from self._cut(number)
+            number = self._move_on(number + 1)
+        if len(self._frames) > 2 * MAX_BLOCK_FRAMES:
+            raise ClipError(
+                Reason.UNSUPPORTED, f"more than {MAX_BLOCK_FRAMES // int(BLOCK_SECONDS)} frames per second of video"
+            )
+
+    def flush(self) -> Iterator[Block]:
+        """Yield what is left when no further frame comes."""
+        while self._frames and not self.done and (self._number or 0) <= block_of(self._frames[-1].time_seconds):
+            number = self._number or 0
+            yield from self._cut(number)
+            self._number = number + 1
+
+    def _move_on(self, number: int) -> int:
+        """Drop what lies before a block and its context; return its number, or that of the next one with a frame."""
+        begin = number * BLOCK_SECONDS - CONTEXT_SECONDS
+        newest = self._frames[-1]
+        self._frames = [kept for kept in self._frames if kept.time_seconds >= begin]
+        if self._frames[0] is newest:  # a gap: nothing of the blocks before the newest frame's will come
+            number = max(number, block_of(newest.time_seconds))
+        self._number = number
+        return number
+
+    def _cut(self, number: int) -> Iterator[Block]:
+        """Yield a block with the frames around it, unless it has no frame of its own."""
+        begin, end = number * BLOCK_SECONDS, (number + 1) * BLOCK_SECONDS
+        kept = [frame for frame in self._frames if frame.time_seconds >= begin - CONTEXT_SECONDS]
+        first = sum(frame.time_seconds < begin for frame in kept)
+        stop = sum(frame.time_seconds < end for frame in kept)
+        if stop > first:
+            yield Block(number, tuple(kept), first, stop)

@@ -85,7 +85,7 @@ class _State:
     unstored: dict[str, str] = field(default_factory=dict)
 
 
-def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Reporter) -> None:
+def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Reporter) -> Counts:
     """Process every unit of a run that is not committed.
 
     Args:
@@ -93,6 +93,9 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
         executor: Where units are executed.
         options: How.
         reporter: Told of every unit.
+
+    Returns:
+        What was done in this session.
 
     Raises:
         Interrupted: By a signal, a full disk, or because some units could not be stored; resumable.
@@ -124,6 +127,7 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
             f"{len(state.unstored)} units could not be stored, the first is {unit_id}: {message}; "
             "the same command tries them again"
         )
+    return counts
 
 
 def _loop(
@@ -209,6 +213,7 @@ def _settle(
             num_frames_planned=unit.estimated_frames,
             failed_videos=answer.failed_videos,
         )
+        counts.seconds_by_step.update(answer.seconds_by_step)
 
 
 def _count_fault(run: Run, unit: Unit, fault: Fault, options: EngineOptions, stop: Stop) -> None:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from motionbox.config import ExtractConfig, load_config
 from motionbox.extraction.blocks import Block
-from motionbox.extraction.unit_rows import BlockResult
 from motionbox.extraction.work_unit import BlockProcessor
 from motionbox.flow import FlowEstimator, create_flow_estimator
 from motionbox.motion import boxes as bx
 from motionbox.motion import clip_boxes as stabilising
 from motionbox.motion.areas import clip_areas
 from motionbox.store.areas.blocks import stored_areas
+from motionbox.store.units import BlockResult
 from motionbox.video.frames import Frame, VideoInfo, working_size
 
 

@@ -192,28 +192,39 @@ def _hint(video: _Video, entry: InputFile, probed: VideoHint | None) -> VideoHin
 def _split(
     whole: tuple[int | None, int | None], hint: VideoHint, max_frames: int
 ) -> Iterator[tuple[int | None, int | None, int]]:
-    """Cut a range of blocks so that each part is estimated at no more than `max_frames` (one block at least)."""
+    """Cut a range of blocks so that each part is estimated at no more than `max_frames` (one block at least).
+
+    Args:
+        whole: First block and the block after the last; None: from the first frame, to the last.
+        hint: What the header says: how many frames, how many a second.
+        max_frames: Frames of a part.
+
+    Yields:
+        First block, the block after the last, estimated frames. The ends of the whole stay open where they were.
+    """
     first, stop = whole
     fps = hint.fps if math.isfinite(hint.fps) and hint.fps > 0 else _ASSUMED_FPS
     block_frames = max(1, math.ceil(fps * BLOCK_SECONDS))
-    last = stop
-    if last is None and hint.num_frames is None:
+    begin = first or 0
+    if stop is not None:
+        end = stop
+    elif hint.num_frames is not None:  # may be too low: the last part stays open
+        end = max(begin + 1, math.ceil(hint.num_frames / block_frames))
+    else:  # nobody knows how long: in one part
         yield first, stop, max_frames
         return
-    if last is None:
-        last = max((first or 0) + 1, math.ceil((hint.num_frames or 0) / block_frames))
-    start = first or 0
-    blocks_per_part = max(1, max_frames // block_frames)
-    known = hint.num_frames if hint.num_frames is not None and first is None and stop is None else None
-    if last - start <= blocks_per_part:
-        frames = known if known is not None else (last - start) * block_frames
-        yield first, stop, min(frames, max_frames)
+    num_blocks = max(1, max_frames // block_frames)
+    if end - begin <= num_blocks:
+        num_frames = hint.num_frames if whole == (None, None) else None
+        yield first, stop, min((end - begin) * block_frames if num_frames is None else num_frames, max_frames)
         return
-    for begin in range(start, last, blocks_per_part):
-        end = min(begin + blocks_per_part, last)
-        part_first = first if begin == start else begin
-        part_stop = stop if end == last else end
-        yield part_first, part_stop, (end - begin) * block_frames
+    for cut in range(begin, end, num_blocks):
+        following = min(cut + num_blocks, end)
+        yield (
+            first if cut == begin else cut,
+            stop if following == end else following,
+            (following - cut) * block_frames,
+        )
 
 
 def _pack(pieces: Iterable[Piece], max_frames: int) -> Iterator[Unit]:

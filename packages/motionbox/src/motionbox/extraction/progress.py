@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -29,6 +30,7 @@ class Counts:
         num_frames_planned_done: What the hints had said of them.
         num_frames_under_way: Frames done in units that are not committed yet, when last looked.
         failed_videos: Videos with an error in this session.
+        seconds_by_step: Where the workers' time of this session went.
         num_faults: Attempts that crashed or hung in this session.
         num_assumed_rates: Folders and tars of frames whose rate nobody said.
         started: `time.monotonic()` at the start of this session.
@@ -44,6 +46,7 @@ class Counts:
     num_frames_planned_done: int = 0
     num_frames_under_way: int = 0
     failed_videos: set[str] = field(default_factory=set)
+    seconds_by_step: Counter[str] = field(default_factory=Counter)
     num_faults: int = 0
     num_assumed_rates: int = 0
     started: float = field(default_factory=time.monotonic)

@@ -1,17 +1,16 @@
-"""One work unit end to end: frames -> flow -> motion maps -> raw frame boxes. Pure functions: no Ray, no store.
+"""One work unit: frames in, rows out. Frames -> flow -> motion maps -> raw frame boxes, block by block.
 
-Everything is computed block by block (see `plan`): a block sees its own frames, `CONTEXT_SECONDS` before them and the
-frames shortly after, so its numbers do not depend on the unit that it is in. Flows that are to be kept leave with each
-block, through the writer that the caller gives; everything else is returned.
+A block sees its own frames, `CONTEXT_SECONDS` before them and the frames shortly after (see `blocks`), so its numbers
+do not depend on the unit that it is in. Nothing is written here and nothing of Ray is known.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +18,24 @@ import numpy.typing as npt
 from motionbox.config import ExtractConfig
 from motionbox.errors import ClipError, Reason
 from motionbox.extraction.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
-from motionbox.extraction.unit_rows import FLOW, LAST, REPEATED, BlockResult, UnitRows
+from motionbox.extraction.time_spent import TimeSpent
 from motionbox.flow import FlowEstimator, iter_flows
 from motionbox.motion.boxes import NO_BOX, scale_boxes
 from motionbox.motion.contours import detect_frame
 from motionbox.motion.maps import MotionAccumulator, quantise_map, shrink_map
-from motionbox.store.units import CONTEXT_SECONDS, Piece, Unit
-from motionbox.store.writing.clip_writer import PieceClips
-from motionbox.store.writing.commit import UnitResult
-from motionbox.store.writing.flow_writer import FlowCoder, FlowWriter
+from motionbox.store.clip_coder import PieceClips
+from motionbox.store.flow_form import CodedFlow, FlowCoder
+from motionbox.store.units import (
+    CONTEXT_SECONDS,
+    FLOW,
+    LAST,
+    REPEATED,
+    BlockResult,
+    BlockRows,
+    Piece,
+    Unit,
+    VideoError,
+)
 from motionbox.video.frames import Frame, VideoInfo, find_duplicates, mean_difference
 
 # Flows before a block that only prepare the first guess of `warm_start`.
@@ -82,10 +90,10 @@ def process_unit(
     estimator: FlowEstimator,
     *,
     skip: Mapping[str, tuple[Reason, str]] | None = None,
-    on_progress: Callable[[str, int], None] | None = None,
-    flow_writer: FlowWriter | None = None,
-) -> UnitResult:
-    """Compute the raw frame boxes and motion maps of a unit, and code its training clips.
+    on_video: Callable[[str], None] | None = None,
+    spent: TimeSpent | None = None,
+) -> Iterator[BlockRows | VideoError]:
+    """Compute the raw frame boxes and motion maps of a unit, and code its flows and training clips.
 
     Args:
         unit: What to process.
@@ -94,150 +102,166 @@ def process_unit(
         source: Opens the videos.
         estimator: Computes flow.
         skip: Quarantined videos: video id -> reason and message that their rows get.
-        on_progress: Called before each piece and after each block with the video id and the frames done so far.
-        flow_writer: Takes the flows as they come; given where, and only where, `store.flow` keeps them.
+        on_video: Called with the video id before a piece of it is read.
+        spent: Notes where the time goes.
 
-    Returns:
-        The unit's rows; what is wrong with a single video is a row, too.
+    Yields:
+        The unit's rows, block by block; what is wrong with a single video is a row, too.
 
     Raises:
         PieceFault: Decoding a video crashed or hung.
-        OSError: The flows cannot be written.
     """
-    if (flow_writer is None) != (config.store.flow == "none"):
-        raise ValueError(f"flow_writer must be given exactly where store.flow keeps flow, got {flow_writer!r}")
-    rows = UnitRows(config.store, flow_writer)
-    report = on_progress or (lambda _video_id, _num_frames: None)
     for piece in unit.pieces:
-        report(piece.video_id, rows.num_frames)
+        if on_video is not None:
+            on_video(piece.video_id)
         if skip and piece.video_id in skip:
-            rows.add_error(piece, piece.first_block or 0, *skip[piece.video_id])
-            continue
-        _process_piece(piece, config, data_root, source, estimator, rows, report)
-    return rows.to_result()
+            yield VideoError(piece.video_id, piece.first_block or 0, *skip[piece.video_id])
+        else:
+            yield from _process_piece(piece, config, data_root / piece.path, source, estimator, spent or TimeSpent())
 
 
 def _process_piece(
     piece: Piece,
     config: ExtractConfig,
-    data_root: Path,
+    path: Path,
     source: FrameSource,
     estimator: FlowEstimator,
-    rows: UnitRows,
-    report: Callable[[str, int], None],
-) -> None:
+    spent: TimeSpent,
+) -> Iterator[BlockRows | VideoError]:
     lookahead = LOOKAHEAD_SECONDS + (config.flow.step_seconds or 0.0)
     start = None if piece.start_seconds is None else piece.start_seconds - CONTEXT_SECONDS
     stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead + SPARSE_SECONDS
     last_block = piece.first_block or 0
     try:
-        info, frames = source.open(
-            data_root / piece.path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps
-        )
-        processor = BlockProcessor(info, config, estimator)
+        with spent.on("decoding"):
+            info, frames = source.open(path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps)
+        processor = BlockProcessor(info, config, estimator, spent)
         clips = None if config.store.clips == "none" else PieceClips(piece, config.store.clips)
         with contextlib.closing(frames):
-            for block in iter_blocks(frames if clips is None else clips.watch(frames), piece, lookahead):
+            read = spent.over("decoding", frames)
+            if clips is not None:
+                read = spent.over("training clips", clips.watch(read))
+            for block in iter_blocks(read, piece, lookahead):
                 last_block = block.number
-                rows.add_block(piece, info, block.number, processor.process(block), clips)
-                report(piece.video_id, rows.num_frames)
+                result = processor.process(block)
+                with spent.on("training clips"):
+                    clip, clip_error = (None, "") if clips is None else _clip_of(clips, block.number)
+                yield BlockRows(piece.video_id, block.number, info, result, clip, clip_error)
     except ClipError as error:
         if error.reason in FAULT_REASONS:
             raise PieceFault(piece.video_id, error.reason, error.message) from error
-        if error.reason is Reason.EMPTY_SPAN and piece.first_block is not None:
-            return
-        rows.add_error(piece, last_block, error.reason, error.message)
+        # A piece that begins after the end of its video is nothing wrong: headers promise too much.
+        if error.reason is not Reason.EMPTY_SPAN or piece.first_block is None:
+            yield VideoError(piece.video_id, last_block, error.reason, error.message)
+
+
+def _clip_of(clips: PieceClips, number: int) -> tuple[bytes, str]:
+    """Return a block's colour frames as a clip block, empty where they cannot be coded, and why."""
+    try:
+        return clips.take(number), ""
+    except ClipError as error:
+        return b"", f"{error.reason}: {error.message}"
 
 
 class _Found(NamedTuple):
-    """What is found in one flow: the frame box in display pixels, its energy and confidence, the number of its map."""
+    """What is found in one flow: the raw frame box in display pixels, the map's energy, the box's confidence."""
 
     box: npt.NDArray[np.int16]
     energy: float
     confidence: float
-    map_index: int
 
 
 class BlockProcessor:
-    """Compute the boxes and maps of one video's blocks."""
+    """Compute the boxes and maps of one video's blocks.
 
-    def __init__(self, info: VideoInfo, config: ExtractConfig, estimator: FlowEstimator) -> None:
+    Two kinds of numbers are used. Frames are numbered as the block holds them. *Pictures* are the frames that repeat
+    none, numbered by themselves; flow number k leads from picture k to a later one. The last pictures have no flow, so
+    there are fewer flows than pictures, but a flow's number is always that of the picture that it begins at.
+    """
+
+    def __init__(
+        self, info: VideoInfo, config: ExtractConfig, estimator: FlowEstimator, spent: TimeSpent | None = None
+    ) -> None:
         self._display_wh = (info.width, info.height)
         self._config = config
         self._estimator = estimator
+        self._spent = spent or TimeSpent()
         self._recent: dict[tuple[float, float], npt.NDArray[np.float32]] = {}
         form = config.store.flow
         self._coder = None if form == "none" else FlowCoder(form, config.store.flow_bound_px)
 
     def process(self, block: Block) -> BlockResult:
         """Return the rows of a block's own frames."""
-        distinct, owner = self._distinct(block)
-        pairs = self._pairs(block, distinct)
-        result = self._empty(block)
-        found = self._detect(block, distinct, pairs, owner, result)
-        self._assign(block, owner, found, result)
-        return result
+        shown = self._pictures_shown(block)
+        pictures = [block.frames[int(i)] for i in np.unique(shown, return_index=True)[1]]
+        pairs = self._pairs(pictures)
+        own = slice(block.first, block.stop)
+        times = np.array([frame.time_seconds for frame in block.frames[own]], np.float64)
+        if not pairs:
+            return _without_flow(times)
+        # An own frame's box comes from the flow that begins at its picture, at the video's end from the last flow.
+        flow_of = np.minimum(shown[own], len(pairs) - 1)
+        first, last = int(flow_of[0]), int(flow_of[-1])
+        found, maps, flows = self._find(pairs, first, last)
+        repeats = np.diff(shown, prepend=-1)[own] == 0
+        nth = flow_of - first
+        return BlockResult(
+            times=times,
+            boxes=np.stack([entry.box for entry in found])[nth],
+            energy=np.array([entry.energy for entry in found], np.float32)[nth],
+            confidence=np.array([entry.confidence for entry in found], np.float32)[nth],
+            origin=np.where(shown[own] > flow_of, LAST, np.where(repeats, REPEATED, FLOW)).astype(np.uint8),
+            map_index=nth.astype(np.int32) if maps or flows else np.full(len(times), -1, np.int32),
+            maps=maps,
+            flows=flows,
+        )
 
-    def _distinct(self, block: Block) -> tuple[list[int], npt.NDArray[np.int64]]:
-        """Return the indices of the frames that repeat none, and for each frame the position of its own among them."""
+    def _pictures_shown(self, block: Block) -> npt.NDArray[np.int64]:
+        """Return for each frame of the block the number of the picture that it shows; it rises by 0 or 1."""
         greys = [frame.grey for frame in block.frames]
         differences = np.array([mean_difference(a, b) for a, b in itertools.pairwise(greys)], np.float64)
         repeats = find_duplicates(differences, self._config.frames.duplicate_ratio)
-        return np.flatnonzero(~repeats).tolist(), np.cumsum(~repeats) - 1
+        return np.cumsum(~repeats) - 1
 
-    def _pairs(self, block: Block, distinct: list[int]) -> list[int | None]:
-        """Return for each distinct frame the position of the one that its flow goes to."""
+    def _pairs(self, pictures: Sequence[Frame]) -> list[tuple[Frame, Frame]]:
+        """Return from which picture to which each flow leads, as many as there are."""
         step = self._config.flow.step_seconds
-        count = len(distinct)
         if step is None:
-            return [k + 1 if k + 1 < count else None for k in range(count)]
-        times = np.array([block.frames[i].time_seconds for i in distinct])
+            return list(itertools.pairwise(pictures))
+        times = np.array([picture.time_seconds for picture in pictures])
         # Half a microsecond of slack: timestamps are multiples of the clock's tick, not exact decimals.
         targets = np.searchsorted(times, times + step - 5e-7)
-        return [int(target) if target < count else None for target in targets]
+        return [(pictures[k], pictures[target]) for k, target in enumerate(targets) if target < len(pictures)]
 
-    def _empty(self, block: Block) -> BlockResult:
-        own = block.frames[block.first : block.stop]
-        count = len(own)
-        return BlockResult(
-            times=np.array([frame.time_seconds for frame in own], np.float64),
-            boxes=np.full((count, 4), NO_BOX, np.int16),
-            energy=np.zeros(count, np.float32),
-            confidence=np.zeros(count, np.float32),
-            origin=np.full(count, LAST, np.uint8),
-            map_index=np.full(count, -1, np.int32),
-            maps=[],
-            flows=[],
-        )
-
-    def _detect(
-        self,
-        block: Block,
-        distinct: list[int],
-        pairs: list[int | None],
-        owner: npt.NDArray[np.int64],
-        result: BlockResult,
-    ) -> dict[int, _Found]:
-        """Return what is found in each flow that an own frame needs, by distinct position; keep its map in `result`."""
-        flows = [k for k, pair in enumerate(pairs) if pair is not None]
-        if not flows:
-            return {}
-        needed = {min(int(k), flows[-1]) for k in owner[block.first : block.stop]}
+    def _find(
+        self, pairs: Sequence[tuple[Frame, Frame]], first: int, last: int
+    ) -> tuple[list[_Found], list[npt.NDArray[np.uint8]], list[CodedFlow]]:
+        """Return what is found in flows number `first` to `last`, their maps, and the flows themselves as stored."""
         accumulator = MotionAccumulator(self._config.motion)
+        # Flows before the first one fill the window of the maps.
         context = accumulator.context_frames + (WARM_UP_FLOWS if self._config.flow.warm_start else 0)
-        begin = max(0, flows.index(min(needed)) - context)
-        chosen = flows[begin : flows.index(max(needed)) + 1]
-        frames = [(block.frames[distinct[k]], block.frames[distinct[cast("int", pairs[k])]]) for k in chosen]
-        found: dict[int, _Found] = {}
-        for k, (frame0, frame1), flow in zip(chosen, frames, self._flows(frames), strict=True):
-            motion = accumulator.push(flow, (frame0.grey, frame1.grey))
-            if k in needed:
+        begin = max(0, first - context)
+        chosen = pairs[begin : last + 1]
+        found: list[_Found] = []
+        maps: list[npt.NDArray[np.uint8]] = []
+        flows: list[CodedFlow] = []
+        store = self._config.store
+        for number, ((frame0, frame1), flow) in enumerate(
+            zip(chosen, self._spent.over("flow", self._flows(chosen)), strict=True), begin
+        ):
+            with self._spent.on("motion maps and boxes"):
+                motion = accumulator.push(flow, (frame0.grey, frame1.grey))
+                if number < first:
+                    continue
                 if self._coder is not None:
-                    result.flows.append(self._coder.code(flow))
-                found[k] = self._find(motion, result)
-        return found
+                    with self._spent.on("store"):
+                        flows.append(self._coder.code(flow))
+                if store.motion_maps:
+                    maps.append(quantise_map(shrink_map(motion, store.map_scale), store.map_full_scale))
+                found.append(self._detect(motion))
+        return found, maps, flows
 
-    def _flows(self, pairs: list[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
+    def _flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the flow of each pair, in order; those of the end of the block before are taken from there."""
         if self._config.flow.warm_start:
             yield from self._warm_flows(pairs)
@@ -253,38 +277,30 @@ class BlockProcessor:
                 del self._recent[next(iter(self._recent))]
             yield flow
 
-    def _warm_flows(self, pairs: list[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
+    def _warm_flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the flow of each pair, each started from the one before."""
         previous: npt.NDArray[np.float32] | None = None
         for frame0, frame1 in pairs:
             previous = np.array(self._estimator(frame0.grey, frame1.grey, initial=previous), np.float32)
             yield previous
 
-    def _find(self, motion: npt.NDArray[np.float32], result: BlockResult) -> _Found:
+    def _detect(self, motion: npt.NDArray[np.float32]) -> _Found:
         detection = detect_frame(motion, self._config.contours)
         box = np.array(detection.box_xyxy or NO_BOX, np.int16)
         height, width = motion.shape
-        store = self._config.store
-        if store.motion_maps:
-            result.maps.append(quantise_map(shrink_map(motion, store.map_scale), store.map_full_scale))
-        display = scale_boxes(box, (width, height), self._display_wh)
-        return _Found(display, detection.energy, detection.confidence, result.num_kept - 1)
+        return _Found(scale_boxes(box, (width, height), self._display_wh), detection.energy, detection.confidence)
 
-    def _assign(
-        self,
-        block: Block,
-        owner: npt.NDArray[np.int64],
-        found: dict[int, _Found],
-        result: BlockResult,
-    ) -> None:
-        if not found:
-            return
-        final = max(found)
-        for row in range(block.stop - block.first):
-            index = block.first + row
-            k = int(owner[index])
-            flow = found[min(k, final)]
-            result.boxes[row], result.map_index[row] = flow.box, flow.map_index
-            result.energy[row], result.confidence[row] = flow.energy, flow.confidence
-            repeated = index > 0 and owner[index - 1] == owner[index]
-            result.origin[row] = LAST if k > final else REPEATED if repeated else FLOW
+
+def _without_flow(times: npt.NDArray[np.float64]) -> BlockResult:
+    """Return the rows of a block without any flow: a single picture that nothing follows."""
+    count = len(times)
+    return BlockResult(
+        times=times,
+        boxes=np.full((count, 4), NO_BOX, np.int16),
+        energy=np.zeros(count, np.float32),
+        confidence=np.zeros(count, np.float32),
+        origin=np.full(count, LAST, np.uint8),
+        map_index=np.full(count, -1, np.int32),
+        maps=[],
+        flows=[],
+    )

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import json
 import os
 import socket
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
+from motionbox.extraction.time_spent import TimeSpent
 from motionbox.store.layout import RunPaths
 from motionbox.store.units import Unit
-from motionbox.store.writing.commit import commit_unit
+from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.durable import make_directory
 from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.failures import Fault
@@ -28,8 +27,8 @@ from motionbox.store.writing.failures import Fault
 if TYPE_CHECKING:
     from motionbox.extraction.work_unit import FrameSource
     from motionbox.flow import FlowEstimator
-    from motionbox.store.writing.flow_writer import FlowWriter
 
+OTHER = "other"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # What mallopt calls the settings of `keep_freed_memory`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -79,6 +78,7 @@ class Acknowledgement:
         num_frames: Frames processed.
         failed_videos: Videos with an error in this unit.
         seconds: Wall time of the attempt.
+        seconds_by_step: The same by step, see `TimeSpent`.
         fault: Why the attempt is void; None when the unit is committed.
         store_error: Why the result could not be stored; None when it could.
         store_full: Whether that will not go away by trying again.
@@ -90,6 +90,7 @@ class Acknowledgement:
     num_frames: int = 0
     failed_videos: tuple[str, ...] = ()
     seconds: float = 0.0
+    seconds_by_step: Mapping[str, float] = field(default_factory=dict)
     fault: Fault | None = None
     store_error: str | None = None
     store_full: bool = False
@@ -111,23 +112,31 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
 
     started = time.perf_counter()
     sign = _SignOfLife(task.sign_of_life, check)
+    spent = TimeSpent()
+    unit_id, config = task.unit.unit_id, task.config
     try:
-        source, estimator = _tools(task.config, task.backend)
-        with _flow_writer(task) as flow:
-            result = process_unit(
+        source, estimator = _tools(config, task.backend)
+        with spent.on(OTHER), Attempt(task.paths, unit_id, config.store) as attempt:
+            for rows in process_unit(
                 task.unit,
-                task.config,
+                config,
                 task.data_root,
                 source,
                 estimator,
                 skip=task.skip,
-                on_progress=sign.give,
-                flow_writer=flow,
-            )
-        seconds = time.perf_counter() - started
-        commit_unit(task.paths, task.unit.unit_id, result, seconds=round(seconds, 3), backend=estimator.name)
+                on_video=lambda video_id: sign.give(video_id, attempt.rows.num_frames),
+                spent=spent,
+            ):
+                with spent.on("store"):
+                    attempt.add(rows)
+                sign.give(rows.video_id, attempt.rows.num_frames)
+            seconds = time.perf_counter() - started
+            with spent.on("store"):
+                attempt.commit(seconds=round(seconds, 3), backend=estimator.name)
         failpoint("unit.acknowledge")
-        return Acknowledgement(task.unit.unit_id, result.frames.num_rows, result.failed_videos, seconds)
+        return Acknowledgement(
+            unit_id, attempt.rows.num_frames, attempt.rows.failed_videos, seconds, seconds_by_step=dict(spent.seconds)
+        )
     except PieceFault as error:
         return Acknowledgement(task.unit.unit_id, fault=Fault(error.reason, error.message, error.video_id))
     except MemoryError:
@@ -145,22 +154,6 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
         return Acknowledgement(task.unit.unit_id, fault=Fault(Reason.INTERNAL, what, sign.video_id))
     finally:
         sign.remove()
-
-
-@contextlib.contextmanager
-def _flow_writer(task: Task) -> Iterator[FlowWriter | None]:
-    """Give what takes the flows of an attempt, None where none are kept; what it wrote is removed after an error."""
-    from motionbox.store.writing.flow_writer import FlowWriter
-
-    if task.config.store.flow == "none":
-        yield None
-        return
-    writer = FlowWriter(task.paths.attempt(task.unit.unit_id, uuid.uuid4().hex), task.config.store.flow)
-    try:
-        yield writer
-    except BaseException:
-        writer.discard()
-        raise
 
 
 @lru_cache(maxsize=1)

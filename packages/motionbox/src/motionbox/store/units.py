@@ -1,4 +1,4 @@
-"""What extraction and store both speak of: blocks, pieces and units of work, and the files they were planned from.
+"""What extraction and store both speak of: pieces and units of work, the rows they give, the files they come from.
 
 Every video is cut into **blocks** of `BLOCK_SECONDS` of its own time. A block's numbers depend on its frames, on
 `CONTEXT_SECONDS` of frames before it and on the frames shortly after it, and on nothing else; so they are the same
@@ -7,11 +7,18 @@ however blocks are grouped. A **piece** is a run of blocks of one video, a **uni
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+from motionbox.errors import Reason
+from motionbox.store.flow_form import CodedFlow
+from motionbox.video.frames import VideoInfo
 
 BLOCK_SECONDS = 4.0
 CONTEXT_SECONDS = 1.0
@@ -88,6 +95,91 @@ class Unit:
     def num_clips(self) -> int:
         """Return the number of clips that end in this unit."""
         return sum(piece.num_clips for piece in self.pieces)
+
+
+FLOW, REPEATED, LAST = 0, 1, 2
+"""Where a frame's raw box comes from: its own flow, the frame that it repeats, or the flow before the last frame."""
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What one block of a video gives.
+
+    Attributes:
+        times: float64 (T,), seconds of the video.
+        boxes: int16 (T, 4), raw frame boxes, xyxy half-open display pixels, -1 rows where a frame has none.
+        energy: float32 (T,), mean of the frame's motion map.
+        confidence: float32 (T,), in [0, 1], of the raw boxes.
+        origin: uint8 (T,), `FLOW`, `REPEATED` or `LAST`.
+        map_index: int32 (T,), position in `maps` and `flows`; -1 where a frame has no flow.
+        maps: uint8 (h, w) motion maps as stored; none where the config keeps none.
+        flows: Flows as stored; none where the config keeps none.
+    """
+
+    times: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.int16]
+    energy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    origin: npt.NDArray[np.uint8]
+    map_index: npt.NDArray[np.int32]
+    maps: list[npt.NDArray[np.uint8]]
+    flows: list[CodedFlow]
+
+    @property
+    def num_kept(self) -> int:
+        """Return the number of flows that something is stored of."""
+        return max(len(self.maps), len(self.flows))
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """One block of a video on its way into the store.
+
+    Attributes:
+        video_id: The video.
+        number: Block number.
+        info: What the video is.
+        result: What was found in the block.
+        clip: Its colour frames as a clip block, empty where they cannot be coded; None where none are kept.
+        clip_error: Why they cannot be coded.
+    """
+
+    video_id: str
+    number: int
+    info: VideoInfo
+    result: BlockResult
+    clip: bytes | None = None
+    clip_error: str = ""
+
+    def digest(self) -> bytes:
+        """Return the 16-byte BLAKE2 digest of the block's content: every value, flow and coded frame."""
+        result = self.result
+        digest = hashlib.blake2b(f"{self.info.width}x{self.info.height}".encode(), digest_size=16)
+        for array in (result.times, result.boxes, result.energy, result.confidence, result.origin, result.map_index):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for stored in result.maps:
+            digest.update(repr(stored.shape).encode() + stored.tobytes())
+        for flow in result.flows:
+            digest.update(repr(flow.size_hw).encode() + flow.digest)
+        digest.update(self.clip or b"")
+        return digest.digest()
+
+
+@dataclass(frozen=True)
+class VideoError:
+    """What went wrong with a video.
+
+    Attributes:
+        video_id: The video.
+        number: The block that was being read.
+        reason: Machine-readable code.
+        message: One line for the user.
+    """
+
+    video_id: str
+    number: int
+    reason: Reason
+    message: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The write path of a unit: a private attempt directory, verification, and the one commit record that makes it visible.
+"""What a unit's attempt holds (`UnitTables`), its files, and the one commit record that makes it visible.
 
 Execution is at least once, visibility exactly once: whatever number of attempts at a unit run, one commit record names
 one attempt, and that attempt was complete, on disk and read back before the record appeared.
@@ -7,10 +7,8 @@ one attempt, and that attempt was complete, on disk and read back before the rec
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from motionbox.errors import StoreError
 from motionbox.store.layout import BLOCKS_FILE, CLIPS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
 from motionbox.store.writing.durable import (
     fsync_directory,
-    make_directory,
     parquet_bytes,
     publish_file,
     sha256_file,
@@ -32,7 +29,6 @@ from motionbox.store.writing.durable import (
     write_file,
 )
 from motionbox.store.writing.failpoints import failpoint
-from motionbox.store.writing.flow_writer import FlowWriter
 
 FRAMES_SCHEMA = pa.schema(
     [
@@ -70,10 +66,13 @@ BLOCKS_SCHEMA = pa.schema(
 
 _MAPS_PER_CHUNK = 64
 
+Digests = dict[str, dict[str, Any]]
+"""Path of a file relative to its attempt -> {bytes, sha256}."""
+
 
 @dataclass(frozen=True)
-class UnitResult:
-    """What processing one unit gives.
+class UnitTables:
+    """What the files of a unit hold, without its flows, which are written as they come.
 
     Attributes:
         frames: `FRAMES_SCHEMA`, one row per decoded frame, raw boxes.
@@ -81,65 +80,43 @@ class UnitResult:
         maps: uint8 (N, h, w) motion maps, each in the upper left corner; None when the config keeps none.
         clips: Clip blocks (see `clip_blocks`) of the rows of `blocks`, whose `clip_offset` and `clip_bytes` say where;
             None when the config keeps none.
-        flow: Holds the unit's flows, most of them on disk already; None when the config keeps none.
     """
 
     frames: pa.Table
     blocks: pa.Table
     maps: npt.NDArray[np.uint8] | None
     clips: bytes | None = None
-    flow: FlowWriter | None = None
-
-    @property
-    def failed_videos(self) -> tuple[str, ...]:
-        """Return the videos with an error in this unit."""
-        rows = zip(self.blocks.column("video_id").to_pylist(), self.blocks.column("reason").to_pylist(), strict=True)
-        return tuple(dict.fromkeys(video for video, reason in rows if reason))
 
 
-def commit_unit(run: RunPaths, unit_id: str, result: UnitResult, **facts: Any) -> bool:
-    """Write a unit's result and make it visible, unless another attempt already is.
+def publish_commit(run: RunPaths, unit_id: str, attempt_id: str, digests: Digests, **facts: Any) -> bool:
+    """Publish the commit record of an attempt whose files are on disk and verified.
 
     Args:
         run: The run's directories.
         unit_id: The unit.
-        result: What to write.
-        **facts: Further JSON values of the commit record (seconds, backend).
+        attempt_id: The attempt.
+        digests: As `write_tables` returns them.
+        **facts: Further JSON values of the record, `num_frames` and `num_failed_videos` among them.
 
     Returns:
-        True if this attempt was published, False if the unit was committed before; its files are then removed.
+        True if this attempt was published, False if the unit was committed before.
 
     Raises:
-        OSError: The disk is full or broken; nothing was published.
-        StoreError: What was read back is not what was written; nothing was published.
+        OSError: The disk is full or broken.
     """
-    attempt_id = uuid.uuid4().hex if result.flow is None else result.flow.attempt.name
-    directory = run.attempt(unit_id, attempt_id)
-    published = False
-    try:
-        failpoint("attempt.create")
-        make_directory(directory)
-        digests = write_attempt(directory, result)
-        verify_files(directory, digests)
-        record = {
-            "unit_id": unit_id,
-            "attempt": attempt_id,
-            "num_frames": result.frames.num_rows,
-            "num_failed_videos": len(result.failed_videos),
-            "committed_unix": time.time(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            **facts,
-            "files": digests,
-        }
-        published = publish_file(run.commit(unit_id), to_json(record), point="commit")
-    finally:
-        if not published and not _is_committed(run, unit_id, attempt_id):
-            shutil.rmtree(directory, ignore_errors=True)
-    return published
+    record = {
+        "unit_id": unit_id,
+        "attempt": attempt_id,
+        "committed_unix": time.time(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        **facts,
+        "files": digests,
+    }
+    return publish_file(run.commit(unit_id), to_json(record), point="commit")
 
 
-def _is_committed(run: RunPaths, unit_id: str, attempt_id: str) -> bool:
+def is_committed(run: RunPaths, unit_id: str, attempt_id: str) -> bool:
     """Return whether the commit record names this attempt; an unreadable record counts as naming it."""
     try:
         return bool(read_json(run.commit(unit_id)).get("attempt") == attempt_id)
@@ -147,18 +124,17 @@ def _is_committed(run: RunPaths, unit_id: str, attempt_id: str) -> bool:
         return run.commit(unit_id).exists()
 
 
-def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, Any]]:
-    """Write a unit's files into its attempt directory and force them to disk.
+def write_tables(directory: Path, tables: UnitTables) -> Digests:
+    """Write a unit's tables into its attempt directory and force them to disk.
 
     Returns:
         Relative path -> {bytes, sha256}, of what was meant to be written.
     """
-    files = {FRAMES_FILE: parquet_bytes(result.frames), BLOCKS_FILE: parquet_bytes(result.blocks)}
-    if result.maps is not None:
-        files.update(_maps_files(result.maps))
-    if result.clips is not None:
-        files[CLIPS_FILE] = result.clips
-    flow_entries = {} if result.flow is None else result.flow.finish()
+    files = {FRAMES_FILE: parquet_bytes(tables.frames), BLOCKS_FILE: parquet_bytes(tables.blocks)}
+    if tables.maps is not None:
+        files.update(_maps_files(tables.maps))
+    if tables.clips is not None:
+        files[CLIPS_FILE] = tables.clips
     directories = {directory}
     for name, data in files.items():
         path = directory / name
@@ -168,7 +144,7 @@ def write_attempt(directory: Path, result: UnitResult) -> dict[str, dict[str, An
     failpoint("attempt.fsync_directory")
     for path in sorted(directories, key=lambda p: len(p.parts), reverse=True):
         fsync_directory(path)
-    return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()} | flow_entries
+    return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
 
 
 def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:
@@ -190,7 +166,7 @@ def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:
     return {f"{MAPS_DIRECTORY}/{key}": buffer.to_bytes() for key, buffer in sorted(memory.items())}
 
 
-def verify_files(directory: Path, digests: dict[str, dict[str, Any]]) -> None:
+def verify_files(directory: Path, digests: Digests) -> None:
     """Read files again and compare them with their digests.
 
     Raises:

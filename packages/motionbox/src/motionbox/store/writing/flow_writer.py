@@ -1,4 +1,4 @@
-"""Flow in the store: how a unit's flows are coded and written, one by one, so that memory holds one block of them.
+"""Flow in the store: a unit's flows are written as they come, so that memory holds one block of them.
 
 `flow.zarr` in a unit's attempt is a Zarr 3 group with one array for each frame size, named `<height>x<width>`, of shape
 (N, 2, height, width): number n is the flow of the frames whose `map_index` is n, u before v. Each flow is a chunk, all
@@ -10,89 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from motionbox.store.flow_form import ZERO, FlowForm, quantise_flow
+from motionbox.store.flow_form import CodedFlow, FlowForm, compressor, fill_value
 from motionbox.store.layout import FLOW_DIRECTORY
 from motionbox.store.writing.durable import fsync_directory, make_directory, sha256_hex, write_file
 from motionbox.store.writing.failpoints import failpoint
 
 if TYPE_CHECKING:
-    import zarr
+    pass
 
 _ABSENT = np.iinfo(np.uint64).max
-
-
-@dataclass(frozen=True)
-class CodedFlow:
-    """One flow, ready to be written.
-
-    Attributes:
-        size_hw: Height and width.
-        data: The chunk's bytes; empty where nothing moves.
-        digest: 16-byte BLAKE2 digest of the values, whatever the compression.
-    """
-
-    size_hw: tuple[int, int]
-    data: bytes
-    digest: bytes
-
-
-class FlowCoder:
-    """Codes flows one at a time, as chunks of the arrays of `FlowWriter`."""
-
-    def __init__(self, form: FlowForm, bound_px: float) -> None:
-        """Take the form and the bound of `quantise_flow`."""
-        self._form: FlowForm = form
-        self._bound_px = bound_px
-        self._chunks: dict[tuple[int, int], tuple[zarr.Array[Any], dict[str, Any]]] = {}
-
-    def code(self, flow: npt.NDArray[np.float32]) -> CodedFlow:
-        """Code a float32 (H, W, 2) flow in pixels."""
-        stored = quantise_flow(flow, self._form, self._bound_px)
-        height, width = flow.shape[:2]
-        array, memory = self._chunk(height, width)
-        array[0] = stored
-        chunk = memory.get("chunk/c/0/0/0/0")
-        digest = hashlib.blake2b(stored.tobytes(), digest_size=16).digest()
-        return CodedFlow((height, width), b"" if chunk is None else chunk.to_bytes(), digest)
-
-    def _chunk(self, height: int, width: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
-        """Return an array of one chunk in memory, and that memory: what Zarr writes there is a chunk's bytes."""
-        if (height, width) not in self._chunks:
-            import zarr
-            from zarr.storage import MemoryStore
-
-            memory: dict[str, Any] = {}
-            group = zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3)
-            shape = (1, 2, height, width)
-            array = group.create_array(
-                "chunk",
-                shape=shape,
-                chunks=shape,
-                dtype=self._form,
-                compressors=_compressor(self._form),
-                fill_value=_fill_value(self._form),
-            )
-            self._chunks = {(height, width): (array, memory)}
-        return self._chunks[height, width]
-
-
-def _compressor(form: FlowForm) -> Any:
-    from zarr.codecs import BloscCodec
-
-    return BloscCodec(typesize=np.dtype(form).itemsize, cname="zstd", clevel=3, shuffle="shuffle")
-
-
-def _fill_value(form: FlowForm) -> int:
-    return 0 if form == "float16" else ZERO
 
 
 @dataclass
@@ -160,10 +93,6 @@ class FlowWriter:
             fsync_directory((self.attempt / path).parent)
         return entries
 
-    def discard(self) -> None:
-        """Remove what was written."""
-        shutil.rmtree(self.attempt, ignore_errors=True)
-
     def _append(self, size_hw: tuple[int, int], data: bytes, offset: int, *, sync: bool = False) -> None:
         path = self.attempt / _shard_path(size_hw)
         if offset == 0 and not path.parent.is_dir():
@@ -192,7 +121,7 @@ class FlowWriter:
         for (height, width), shard in self._shards.items():
             shape = (max(shard.ranges) + 1, 2, height, width)
             chunk = (1, 2, height, width)
-            codecs = [BytesCodec(), _compressor(self._form)]
+            codecs = [BytesCodec(), compressor(self._form)]
             sharding = ShardingCodec(chunk_shape=chunk, codecs=codecs, index_codecs=[BytesCodec()])
             group.create_array(
                 f"{height}x{width}",
@@ -201,7 +130,7 @@ class FlowWriter:
                 dtype=self._form,
                 serializer=sharding,
                 compressors=None,
-                fill_value=_fill_value(self._form),
+                fill_value=fill_value(self._form),
             )
         return {f"{FLOW_DIRECTORY}/{key}": buffer.to_bytes() for key, buffer in sorted(memory.items())}
 
