@@ -46,3 +46,13 @@ def test_rows_without_frame_scores_are_refused():
         score_plot([row("true clip box", (0.5,))])
     with pytest.raises(ValueError, match="must hold frame IoUs"):
         score_plot([ScoreRow("store", ["a"], row("store", (0.5,)).scores)])
+
+
+def test_confidence_stands_beside_what_it_promises():
+    scored = row("store", (0.1,), (0.9,))
+    plain = score_plot([scored])
+    scored.confidences = [0.2, 0.8]
+    picture = score_plot([scored])
+    assert picture.shape[1] > 1.4 * plain.shape[1]
+    dots = places(picture, draw.CENTRE_BOX)  # the clips, behind the means of their bins
+    assert len(dots) or len(places(picture, draw.FRAME_BOX)) > len(places(plain, draw.FRAME_BOX))

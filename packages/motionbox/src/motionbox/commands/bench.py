@@ -97,7 +97,12 @@ def _report(line: str) -> None:
     type=click.Path(path_type=Path),
     help="Their boxes: JSON, Something-Else form.  [generated]",
 )
-@click.option("--frame-fps", type=click.FloatRange(min=0, min_open=True), default=12.0)
+@click.option(
+    "--frame-fps",
+    type=click.FloatRange(min=0, min_open=True),
+    default=12.0,
+    help="Rate of frame folders for which no annotations.csv gives one.",
+)
 @click.option("--synthetic", type=click.IntRange(min=1), default=36, help="Else: clips to generate.")
 @click.option("--seed", type=click.IntRange(min=0), default=3, help="Seed of the generated clips.")
 @click.option("--still-camera", is_flag=True, help="Generate without camera motion.")

@@ -1,4 +1,4 @@
-"""A picture of box scores: how the frame IoU is distributed, and what each clip reaches, beside trivial boxes."""
+"""A picture of box scores: the frame IoU of frames and of clips, beside trivial boxes, and what confidence is worth."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from motionbox.pictures import draw
 from motionbox.pictures.draw import Colour, Picture
+from motionbox.scoring.area_metrics import rank_correlation, reliability
 from motionbox.scoring.score_tables import ScoreRow
 
 _PANEL_WH = (600, 360)
@@ -23,6 +24,9 @@ _SMOOTH = 4  # drawn so many times larger, then reduced: thin lines without step
 
 def score_plot(rows: Sequence[ScoreRow]) -> Picture:
     """Draw the distribution of the frame IoU over all annotated frames, and the mean frame IoU of every clip.
+
+    Where the store's clips have a confidence, a reliability plot stands beside them: each clip's frame IoU over its
+    confidence, the means of tenths of the scale joined by a line, and the diagonal on which a calibrated one lies.
 
     Args:
         rows: As from `score_store`; "store", "full frame" and "centre half" are drawn.
@@ -38,6 +42,8 @@ def score_plot(rows: Sequence[ScoreRow]) -> Picture:
         raise ValueError(f"rows must hold frame IoUs of one of {', '.join(_COLOURS)}, got {[row.name for row in rows]}")
     ordered = [shown[name] for name in reversed(_COLOURS) if name in shown]  # the store last, above the others
     panels = [_distribution(ordered), _per_clip(ordered)]
+    if "store" in shown and shown["store"].confidences:
+        panels.append(_reliability(shown["store"]))
     entries = [
         (
             f"{row.name}, mean over clips {np.mean([score.frame_iou for score in row.scores]):.2f}",
@@ -81,6 +87,18 @@ def _per_clip(rows: Sequence[ScoreRow]) -> Picture:
         ["lowest", "highest"], [f"{k / 4:g}" for k in range(5)],
     )  # fmt: skip
     return _traced(page, lines, [_COLOURS[row.name] for row in rows], joined=[False] * (len(rows) - 1) + [True])
+
+
+def _reliability(row: ScoreRow) -> Picture:
+    reached = [score.frame_iou for score in row.scores]
+    points = np.column_stack([row.confidences, reached]).astype(np.float64)
+    bins = np.array([[each.confidence, each.iou] for each in reliability(row.confidences, reached)])
+    rank = rank_correlation(row.confidences, reached)
+    ticks = [f"{k / 5:g}" for k in range(6)]
+    page = _panel(f"confidence and IoU, rank correlation {rank:.2f}", "confidence", ticks, ticks)
+    page = _traced(page, [np.array([[0.0, 0.0], [1.0, 1.0]])], [draw.MUTED])
+    page = _traced(page, [points], [draw.CENTRE_BOX], joined=[False])
+    return _traced(page, [bins], [_COLOURS["store"]], joined=[True])
 
 
 def _panel(title: str, x_title: str, x_labels: Sequence[str], y_labels: Sequence[str]) -> Picture:

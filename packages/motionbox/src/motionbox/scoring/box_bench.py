@@ -10,21 +10,24 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.errors import InputError
-from motionbox.extraction.in_memory import boxes_of_block, process_clip
+from motionbox.extraction.in_memory import boxes_of_block, maps_of_block, process_clip
 from motionbox.flow import FlowEstimator, create_flow_estimator
-from motionbox.inputs.folder.scan import find_media
+from motionbox.inputs.folder.load import ANNOTATIONS_NAME, load_folder
 from motionbox.motion import boxes as bx
+from motionbox.motion.areas import clip_areas
+from motionbox.scoring.area_metrics import area_lift
 from motionbox.scoring.box_metrics import (
     FPS_SOMETHING_ELSE,
     AnnotatedClip,
     boxes_at,
+    frame_ious,
     read_boxes,
     score_clip,
     trivial_boxes,
@@ -47,9 +50,9 @@ ABLATION: dict[str, dict[str, Any]] = {
     "all regions, weak ones too": {"areas.min_region": 0.0, "areas.min_moving": 0.0},
     "regions that do not last, too": {"areas.persist_seconds": 0.0},
     "one region": {"areas.num_regions": 1},
-    "threshold by noise alone": {"areas.peak_ratio": 0.0},
-    "membership by level alone": {"areas.level_weight": 1.2, "areas.depth_weight": 0.0, "areas.member_bias": 1.2},
-    "membership by depth alone": {"areas.level_weight": 0.0, "areas.depth_weight": 0.9, "areas.member_bias": 3.2},
+    "weak motion counts in full (power 1)": {"areas.evidence_power": 1.0},
+    "membership by level alone": {"areas.level_weight": 1.1, "areas.depth_weight": 0.0, "areas.member_bias": 1.5},
+    "membership by depth alone": {"areas.level_weight": 0.0, "areas.depth_weight": 1.0, "areas.member_bias": 3.9},
     "no growth of close-ups": {"areas.close_up": 1e3},
     "growth of all close-ups": {"areas.close_up_acting": 1.0},
 }
@@ -105,28 +108,31 @@ class _RememberingEstimator:
 
 
 def find_clips(data_root: Path, boxes_file: Path, *, frame_fps: float = FPS_SOMETHING_ELSE) -> list[BenchClip]:
-    """Return the annotated clips of a folder: clip ids are paths below `data_root`, as in the data set `folder`.
+    """Return the annotated clips of a folder; clip ids and rates are those of the data set `folder`.
 
     Args:
-        data_root: Folder of videos or of folders of frames.
-        boxes_file: Annotated boxes, see `evaluate.read_boxes`.
-        frame_fps: Rate of folders of frames.
+        data_root: Folder of videos or of folders of frames, with or without an `annotations.csv`.
+        boxes_file: Annotated boxes, see `box_metrics.read_boxes`.
+        frame_fps: Rate of folders of frames for which no `annotations.csv` gives one.
 
     Raises:
         InputError: The folder or a clip is missing, or nothing is annotated.
     """
     if not data_root.is_dir():
         raise InputError(f"data root {data_root} is not a folder; give the folder that holds the annotated clips")
-    media = {str(Path(path).with_suffix("")): data_root / path for path in find_media(data_root)}
+    listed = {row["clip_id"]: row for row in load_folder(data_root).to_pylist()}
+    given = (data_root / ANNOTATIONS_NAME).is_file()
     clips = []
     for clip_id, truth in sorted(read_boxes(boxes_file).items()):
-        path = media.get(clip_id)
-        if path is None:
+        row = listed.get(clip_id)
+        if row is None:
             raise InputError(
                 f"clip {clip_id!r} of {boxes_file} is not below {data_root}; get the clip or remove its boxes"
             )
+        path = data_root / row["path"]
+        rate = (row["frame_fps"] if given else None) or frame_fps
         if bx.has_box(truth.boxes).any():
-            clips.append(BenchClip(truth, path, frame_fps if is_frame_folder(path) else None))
+            clips.append(BenchClip(truth, path, rate if is_frame_folder(path) else None))
     if not clips:
         raise InputError(f"boxes file {boxes_file} must annotate at least one box, got none")
     return clips
@@ -170,24 +176,37 @@ def _bench_clip(
         row = rows.setdefault(name, ScoreRow(name))
         row.add(truth.clip_id, score_clip(boxes, truth.boxes, info.width, info.height))
     for name, config in configs.items():
-        times, found, milliseconds = _compute_boxes(clip, info, config, remembering[config.flow])
-        wanted = times[0] + (truth.numbers - 1) / info.fps
+        found = _find(clip, info, config, remembering[config.flow])
+        wanted = found.times[0] + (truth.numbers - 1) / info.fps
         row = rows.setdefault(name, ScoreRow(name))
-        predicted = boxes_at(times, found.boxes, wanted)
+        predicted = boxes_at(found.times, found.boxes.boxes, wanted)
         row.add(truth.clip_id, score_clip(predicted, truth.boxes, info.width, info.height))
-        row.confidences.append(found.clip_confidence)
-        row.milliseconds.append(milliseconds)
+        row.frame_ious.append(frame_ious(predicted, truth.boxes))
+        row.confidences.append(found.boxes.clip_confidence)
+        row.milliseconds.append(found.milliseconds)
+        if found.areas is not None:
+            true_boxes = boxes_at(wanted, truth.boxes, found.times)
+            lift = area_lift(found.areas, true_boxes, info.width, info.height)
+            row.lifts += [] if lift is None else [lift]
 
 
-def _compute_boxes(
-    clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _RememberingEstimator
-) -> tuple[npt.NDArray[np.float64], bx.StabilisedBoxes, float]:
-    """Return a clip's times, its stabilised boxes and the milliseconds of CPU per frame of all steps after flow."""
+class _Found(NamedTuple):
+    """A clip's times, boxes and areas (None without stored maps), and milliseconds of CPU per frame after flow."""
+
+    times: npt.NDArray[np.float64]
+    boxes: bx.StabilisedBoxes
+    areas: npt.NDArray[np.uint8] | None
+    milliseconds: float
+
+
+def _find(clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _RememberingEstimator) -> _Found:
     frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
     begin = time.thread_time() - estimator.seconds
     result = process_clip(frames, info, config, estimator)
-    found = boxes_of_block(result, info, config)
-    return result.times, found, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
+    boxes, areas = boxes_of_block(result, info, config), None
+    if result.maps:
+        areas = clip_areas(maps_of_block(result), result.times, info.width, info.height, config).areas
+    return _Found(result.times, boxes, areas, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3)
 
 
 def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from motionbox.errors import InputError
 from motionbox.motion import boxes as bx
 from motionbox.scoring.annotations import AnnotatedVideo
+from motionbox.scoring.area_metrics import Lift, mean_lift, rank_correlation
 from motionbox.scoring.box_metrics import (
     METRICS,
     ClipScore,
@@ -48,6 +49,7 @@ class ScoreRow:
         confidences: Clip confidence, one per clip; empty where the method knows none.
         milliseconds: Time per frame of all steps after flow, one per clip; empty where it was not measured.
         frame_ious: IoU of every annotated frame, float64 (T,) per clip; empty where it is not kept.
+        lifts: Of the areas, one per clip; empty where the method has none.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ScoreRow:
     confidences: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     frame_ious: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    lifts: list[Lift] = field(default_factory=list)
 
     def add(self, clip_id: str, score: ClipScore) -> None:
         """Add one clip."""
@@ -145,17 +148,33 @@ def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:
 
 
 def markdown_table(rows: Sequence[ScoreRow]) -> str:
-    """Return the rows as a Markdown table: means over clips, with 95 % intervals for the two IoUs."""
-    timed = any(row.milliseconds for row in rows)
-    titles = ["boxes", *(_TITLES[metric] for metric in METRICS), *(["ms/frame"] if timed else [])]
+    """Return the rows as a Markdown table: means over clips, with 95 % intervals for the two IoUs.
+
+    Lift of the areas, rank correlation of the clips' confidence with their frame IoU, and time, where a row has them.
+    """
+    extra = {title: [cell(row) for row in rows] for title, cell in _EXTRA.items()}
+    extra = {title: cells for title, cells in extra.items() if any(cells)}
+    titles = ["boxes", *(_TITLES[metric] for metric in METRICS), *extra]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for row in rows:
+    for position, row in enumerate(rows):
         cells = [row.name, *(_cell(metric, value) for metric, value in row.summary().items())]
-        if timed:
-            mean = sum(row.milliseconds) / max(1, len(row.milliseconds))
-            cells.append(f"{mean:.1f}" if row.milliseconds else "")
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join([*cells, *(column[position] for column in extra.values())]) + " |")
     return "\n".join(lines)
+
+
+def _rank_cell(row: ScoreRow) -> str:
+    """Return the rank correlation of confidence and frame IoU, where there are clips enough to speak of one."""
+    if len(row.confidences) < _MIN_RANKED:
+        return ""
+    return f"{rank_correlation(row.confidences, [score.frame_iou for score in row.scores]):.2f}"
+
+
+_MIN_RANKED = 5
+_EXTRA: dict[str, Callable[[ScoreRow], str]] = {
+    "lift": lambda row: f"{mean_lift(row.lifts):.2f}" if row.lifts else "",
+    "rank of confidence": _rank_cell,
+    "ms/frame": lambda row: f"{sum(row.milliseconds) / len(row.milliseconds):.1f}" if row.milliseconds else "",
+}
 
 
 def _cell(metric: str, value: Interval) -> str:
