@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from mofo_train import __version__
-from mofo_train.errors import ExitCode, MofoTrainError
+from mofo_train.errors import ExitCode
 from motionbox.errors import MotionBoxError, describe_os_error, one_line, refuse_urls, safe_path, show_any_text
 
 # Command name (and module under mofo_train.commands) -> one-line help, which stands here so that `--help` stays fast.
@@ -81,7 +81,7 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a `MofoTrainError`, or a file that cannot be written, becomes one line on stderr."""
+    """Run the command line; a `MotionBoxError`, or a file that cannot be written, becomes one line on stderr."""
     try:
         show_any_text()
         refuse_urls(sys.argv[1:] if argv is None else argv)
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(ExitCode.USAGE)
     except click.Abort:
         sys.exit(ExitCode.INTERRUPTED)
-    except (MofoTrainError, MotionBoxError) as error:
+    except MotionBoxError as error:  # ours are among them
         click.echo(f"mofo-train: error: {one_line(error)}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # what nobody foresaw: a full disk under a log, a folder of somebody else's

@@ -6,7 +6,6 @@ Unknown keys are refused with the nearest valid name. The resolved recipe is wri
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
@@ -18,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mofo_train.errors import ConfigError
+from motionbox.errors import did_you_mean
 
 MASK_NAMES = ["tube", "random", "motion", "motion_map"]
 """Values of `mask.kind`; what each means stands in `guidance.mask_kinds.MASKS`."""
@@ -323,8 +323,7 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
         return tomllib.loads((files("mofo_train.recipes") / f"{recipe}.toml").read_text(encoding="utf-8"))
     path = Path(recipe)
     if path.suffix != ".toml":
-        near = difflib.get_close_matches(str(recipe), recipe_names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"recipes: {', '.join(recipe_names())}"
+        hint = did_you_mean(str(recipe), recipe_names(), f"recipes: {', '.join(recipe_names())}")
         raise ConfigError(f"recipe must be a recipe's name or a .toml file, got {str(recipe)!r}; {hint}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors put marks first
@@ -366,5 +365,4 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> str:
             kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
             model = next(kind for kind in kinds if issubclass(kind, BaseModel))
     valid = sorted(model.model_fields)
-    near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
-    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}")
+    return f"unknown key {key!r}; " + did_you_mean(str(first["loc"][-1]), valid, f"valid keys: {', '.join(valid)}")

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from motionbox.errors import ExitCode, MotionBoxError
+
+__all__ = ["CheckpointError", "ConfigError", "DataError", "ExitCode", "Interrupted", "MofoTrainError"]
 
 
-class ExitCode(IntEnum):
-    """Exit codes of every command, the same as `motionbox`'s."""
-
-    OK = 0
-    USAGE = 2
-    FAILED_CLIPS = 3
-    INTERRUPTED = 75
-
-
-class MofoTrainError(Exception):
+class MofoTrainError(MotionBoxError):
     """An error that the user can act on: says what, where and what to do, in one line."""
-
-    exit_code: ExitCode = ExitCode.USAGE
 
 
 class ConfigError(MofoTrainError):

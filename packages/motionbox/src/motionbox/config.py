@@ -6,7 +6,6 @@ it. Unknown keys are refused with the nearest valid name. The resolved config an
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
@@ -16,7 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from motionbox.errors import ConfigError
+from motionbox.errors import ConfigError, did_you_mean
 
 DEFAULT_PRESET = "tuned"
 """What finds the action best; `paper` and `release` are what the paper and its released code say."""
@@ -399,8 +398,7 @@ def _hint(key: str) -> str:
     valid, (parent, _, name) = _dotted_keys(ExtractConfig), key.rpartition(".")
     beside = [other for other in valid if other.rpartition(".")[0] == parent]
     by_name = {other.rpartition(".")[2]: other for other in (*valid, *beside)}
-    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.7)
-    return f"did you mean {by_name[near[0]]!r}?" if near else f"valid keys: {', '.join(sorted(beside or valid))}"
+    return did_you_mean(name, by_name, f"valid keys: {', '.join(sorted(beside or valid))}", cutoff=0.7)
 
 
 def _dotted_keys(model: type[BaseModel]) -> list[str]:

@@ -7,11 +7,12 @@ store, never the end of a run.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from pathlib import PurePath
 
@@ -108,6 +109,21 @@ def safe_path() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+def did_you_mean(name: str, valid: Mapping[str, str] | Collection[str], otherwise: str, *, cutoff: float = 0.5) -> str:
+    """Return a remedy for a name that does not exist.
+
+    Args:
+        name: What was written.
+        valid: What exists; as a mapping, what to call each.
+        otherwise: What to say where nothing is like it.
+        cutoff: How alike the nearest must be, 0 to 1.
+    """
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
+    if not near:
+        return otherwise
+    return f"did you mean {(valid[near[0]] if isinstance(valid, Mapping) else near[0])!r}?"
 
 
 class FlowError(InputError):

@@ -72,7 +72,9 @@ def test_mofo_classifier_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     torch.save({"module": theirs | unused}, tmp_path / "mofo.pth")
     loaded = load_checkpoint(tmp_path / "mofo.pth")
     assert same(loaded, state)
-    assert "mofo.pth: ignored, MOFO's network never uses soft_att_local.weight, patch_yab.bias" in caplog.text
+    assert (
+        "mofo.pth: ignored, they change nothing in MOFO's network: soft_att_local.weight, patch_yab.bias" in caplog.text
+    )
     report = load_into(classifier("mca"), loaded, source="mofo.pth")
     assert "mofo.pth: ignored, the model has no place for pooling.outside_mca (14)" in caplog.text
     assert report.missing == ()

@@ -34,7 +34,7 @@ class LoadReport:
 
 
 def load_checkpoint(path: str | Path, kind: WeightsKind | None = None) -> State:
-    """Read the weights of a checkpoint, in our names; parameters that MOFO's network never uses are named and left out.
+    """Read the weights of a checkpoint, in our names; what changes nothing in MOFO's network is named and left out.
 
     Args:
         path: A `.pth` of VideoMAE, MOFO or mmaction2, a `.safetensors` or folder of Hugging Face's

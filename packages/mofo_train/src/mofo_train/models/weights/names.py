@@ -14,7 +14,7 @@ from mofo_train.models.vit import sinusoid_table
 from mofo_train.models.weights.files import State
 
 _LOG = logging.getLogger(__name__)
-# Parameters of MOFO's released classifier that its forward pass never uses, but for a constant of ones.
+# Parameters of MOFO's released classifier that change nothing: two are never used, one yields a constant of ones.
 _UNUSED = re.compile(r"^(soft_att_local|soft_att_global|patch_yab)\.")
 _MOFO_PARTS = {"local_MCA.0.": "pooling.inside_mca.", "global_MCA.0.": "pooling.outside_mca."}
 _FINETUNED = re.compile(r"^(patch_embed|blocks|norm)\.")
@@ -42,7 +42,7 @@ _HF_PARTS = {
 
 
 def to_our_names(state: State, path: Path) -> State:
-    """Rename weights of VideoMAE, MOFO, mmaction2 or Hugging Face to ours; drop what their networks never use.
+    """Rename weights of VideoMAE, MOFO, mmaction2 or Hugging Face to ours; drop what changes nothing in their networks.
 
     Raises:
         CheckpointError: The positions are learned, or the file holds no VideoMAE weights.
@@ -63,7 +63,7 @@ def to_our_names(state: State, path: Path) -> State:
 def _from_videomae(state: State, path: Path) -> State:
     unused = [name for name in state if _UNUSED.match(name)]
     if unused:
-        _LOG.warning("%s: ignored, MOFO's network never uses %s", path, ", ".join(unused))
+        _LOG.warning("%s: ignored, they change nothing in MOFO's network: %s", path, ", ".join(unused))
     renamed = {}
     for name, value in state.items():
         if _UNUSED.match(name):
