@@ -1,8 +1,10 @@
 """What a training sample costs a loader's worker and the process it works for, in processor time.
 
 `python benchmarks/worker_cost.py STORE DATA_ROOT [--batch-size 64]` reads a store's clips as pretraining does (16
-frames at stride 2, 224 px, one crop) with one worker, once with the batch's memory used again and once with fresh
-memory for every batch. The batch is copied as it would be into page-locked memory, which needs no GPU. Linux.
+frames at stride 2, 224 px, one crop) with one worker: with the batch's memory used again, with fresh memory for every
+batch, and with crops left to the device (`data.convert_on`), for which the store needs H.264 clips. They take turns.
+The batch is copied as it would be into page-locked memory, which needs no GPU; what a GPU does with it is not in these
+figures. Linux.
 """
 
 from __future__ import annotations
@@ -77,15 +79,21 @@ def main() -> None:
     reader = ClipReader(open_store(arguments.store), arguments.data_root, split=None, short_side_px=256)
     data = DataConfig(dataset="", num_workers=1)
     model = ModelConfig(name="videomae_base")
-    clips = PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=16)
-    rows: dict[bool, list[list[float]]] = {False: [], True: []}
+    ours, device = (
+        PretrainClips(reader, model, settings, seed=0, with_motion=False, patch_px=16)
+        for settings in (data, data.model_copy(update={"convert_on": "device"}))
+    )
+    ways = {"RGB, used again": (ours, True), "RGB, fresh": (ours, False), "planes, used again": (device, True)}
+    rows: dict[str, list[list[float]]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
-        for reuse, row in rows.items():
-            row.append(cost(clips, len(reader), arguments.batch_size, arguments.steps, reuse=reuse))
-    print("| memory of a batch | worker, user ms | worker, system ms | main process, ms |\n|---|---|---|---|")  # noqa: T201
-    for reuse, row in rows.items():
-        middle = " | ".join(f"{statistics.median(values):.2f}" for values in zip(*row, strict=True))
-        print(f"| {'used again' if reuse else 'fresh'} | {middle} |")  # noqa: T201
+        for name, (clips, reuse) in ways.items():
+            rows[name].append(cost(clips, len(reader), arguments.batch_size, arguments.steps, reuse=reuse))
+    print("| batch | worker, user ms | worker, system ms | main process, ms | samples/s of a worker's core |")  # noqa: T201
+    print("|---|---|---|---|---|")  # noqa: T201
+    for name, row in rows.items():
+        middle = [statistics.median(values) for values in zip(*row, strict=True)]
+        shown = " | ".join(f"{value:.2f}" for value in middle)
+        print(f"| {name} | {shown} | {1e3 / (middle[0] + middle[1]):.0f} |")  # noqa: T201
 
 
 if __name__ == "__main__":

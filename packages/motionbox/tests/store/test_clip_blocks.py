@@ -1,3 +1,4 @@
+import av
 import cv2
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
 from motionbox.store import clip_blocks, clip_coder
-from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_index
+from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_clip_planes, read_index
 from motionbox.store.clip_coder import PieceClips, write_clip
 from motionbox.store.units import Piece
 from motionbox.video import read_colour_frames
@@ -114,6 +115,21 @@ def test_reduced_frames_are_the_area_mean(form, blocks):
     cut = read_clip_frames(data, [7], short_side_px=21, crop_xywh=(2, 3, 10, 11))
     assert np.array_equal(cut[0], reduced[0, 3:14, 2:12])
     assert np.array_equal(read_clip_frames(data, [7], short_side_px=99), whole[[7]])
+
+
+def test_planes_are_what_the_frames_are_made_of(blocks):
+    """libswscale makes the same RGB of them; an odd last row and column are those that were padded."""
+    data, whole = blocks["h264"]
+    planes = read_clip_planes(data, [17, 4, 17])
+    assert planes.shape == (3, 75, 68)
+    for image, position in zip(planes, (17, 4, 17), strict=True):
+        rgb = av.VideoFrame.from_ndarray(image, format="yuv420p").to_ndarray(format="rgb24", threads=1)
+        assert np.array_equal(rgb[:49, :67], whole[position])
+    with pytest.raises(ClipError, match=r"must be H\.264") as caught:
+        read_clip_planes(blocks["jpeg"][0], [0])
+    assert caught.value.reason == Reason.UNSUPPORTED
+    with pytest.raises(ValueError, match="from 0 to 29"):
+        read_clip_planes(data, [30])
 
 
 def test_misuse_is_refused():

@@ -37,6 +37,23 @@ from mofo_train.finetune_config import FinetuneConfig
 _MAX_SUBSTITUTES = 8
 
 
+@dataclass(frozen=True)
+class Uncut:
+    """A clip whose crops the device is to make of its planes.
+
+    Attributes:
+        shape: T, h * 3 / 2 and w of the planes, see `Store.clip_planes`.
+        crops: R crops, in their pixels.
+        out_px: Side of the model's frames.
+        room_bytes: Bytes of the largest clip.
+    """
+
+    shape: tuple[int, ...]
+    crops: tuple[Crop, ...]
+    out_px: int
+    room_bytes: int
+
+
 @dataclass
 class Sample:
     """One decoded clip.
@@ -48,6 +65,7 @@ class Sample:
         motion: float32 (R, P) mean motion of each patch, or an empty tensor where the mask does not need it.
         clip: Index of the clip that was read.
         bad: Clips tried before it and why they failed.
+        uncut: The crops that the device is to make; `frames` holds the clip's planes then, uint8 (T, h * 3 / 2, w).
     """
 
     frames: Tensor
@@ -56,6 +74,7 @@ class Sample:
     motion: Tensor
     clip: int
     bad: list[tuple[str, str]] = field(default_factory=list)
+    uncut: Uncut | None = None
 
 
 class TrainingClips(Dataset[Sample], ABC):
@@ -115,6 +134,7 @@ class PretrainClips(TrainingClips):
         self._data = data
         self._with_motion = with_motion
         self._patch_px = patch_px
+        self._room_bytes = reader.most_plane_bytes() * model.num_frames if data.convert_on == "device" else 0
 
     def without_frames(self, key: SampleKey) -> Sample:
         """Return the sample of a key as it is while its clip can be read, without reading it: `frames` are empty."""
@@ -125,6 +145,12 @@ class PretrainClips(TrainingClips):
 
     def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
         chosen, side = self._choose(clip, rng), self._model.image_px
+        if self._room_bytes:
+            planes, boxes, frame_wh = self._reader.read_planes(clip, chosen)
+            crops = self._crops(frame_wh, rng)
+            uncut = Uncut(planes.shape, tuple(crops), side, self._room_bytes)
+            sample = self._place(clip, chosen, boxes, crops, frame_wh)
+            return replace(sample, frames=torch.from_numpy(planes), bad=bad, uncut=uncut)
         pixels, boxes = self._reader.read(clip, chosen)
         frame_wh = pixels.shape[2], pixels.shape[1]
         crops = self._crops(frame_wh, rng)

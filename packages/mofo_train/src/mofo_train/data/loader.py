@@ -7,6 +7,7 @@ while that computes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from mofo_train.data.dataset import Sample, TrainingClips
+from mofo_train.data.dataset import Sample, TrainingClips, Uncut
 from mofo_train.data.sampler import SampleKey
+from mofo_train.data.transforms import crop_planes
 from mofo_train.errors import DataError
 from motionbox.errors import MotionBoxError, safe_path
 
 _TENSORS = ("frames", "boxes", "areas", "motion")  # of a batch, needed on the device
+_CLIPS_AT_ONCE = 8  # of those that a device makes crops of: their colours take four times the memory meanwhile
 _MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written
 
 
@@ -38,6 +41,7 @@ class Batch:
         clips: Index of each clip in the reader, one per B.
         bad: Clips that could not be read, and why.
         in_use: uint8 (1,), not 0 while `frames` may not be written over; it stands in the memory of `frames`.
+        uncut: Of each clip, where the device is to make the crops; till then `frames` is uint8 (clips, bytes): planes.
     """
 
     frames: Tensor
@@ -47,16 +51,35 @@ class Batch:
     clips: list[int]
     bad: list[tuple[str, str]]
     in_use: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.uint8))
+    uncut: list[Uncut] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory (called by the loader); its worker may use this one's again."""
         pinned = {name: getattr(self, name).pin_memory() for name in _TENSORS}
         self.in_use.zero_()
-        return Batch(**pinned, clips=self.clips, bad=self.bad)
+        return Batch(**pinned, clips=self.clips, bad=self.bad, uncut=self.uncut)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device; from page-locked memory without waiting for it."""
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS})
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
+        if self.uncut:
+            tensors["frames"] = _cut(tensors["frames"], self.uncut)
+        return replace(self, **tensors, uncut=[])
+
+
+def _cut(memory: Tensor, clips: list[Uncut]) -> Tensor:
+    """Make the crops of a batch, uint8 (clips, bytes) -> (B, 3, T, S, S): a few clips of one size at a time."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for place, clip in enumerate(clips):
+        alike.setdefault(clip.shape, []).append(place)
+    views, length, side = len(clips[0].crops), clips[0].shape[0], clips[0].out_px
+    frames = memory.new_empty(len(clips), views, 3, length, side, side)
+    for shape, places in alike.items():
+        for first in range(0, len(places), _CLIPS_AT_ONCE):
+            some = places[first : first + _CLIPS_AT_ONCE]
+            planes = memory[some, : math.prod(shape)].view(len(some), *shape)
+            frames[some] = crop_planes(planes, [clips[place].crops for place in some], side).view(-1, *frames.shape[1:])
+    return frames.flatten(0, 1)
 
 
 class _Buffers:
@@ -91,22 +114,24 @@ def collate(samples: Collection[Sample], *, reuse: bool = False) -> Batch:
         samples: Of a batch; at most one at a time is in memory where they are read as they are asked for.
         reuse: In a worker: hold on to the batch's memory, to write it again once `in_use` is 0.
     """
-    frames = in_use = torch.empty(0)
-    boxes, areas, motion, clips, bad = [], [], [], [], []
+    memory = in_use = torch.empty(0)
+    boxes, areas, motion, clips, bad, uncut = [], [], [], [], [], []
     for place, sample in enumerate(samples):
-        views = sample.frames.permute(0, 2, 3, 4, 1)
-        repeats = len(views)
+        content = sample.frames if sample.uncut else sample.frames.permute(0, 2, 3, 4, 1)
         if place == 0:
-            memory, in_use = _memory(len(samples) * views.numel(), reuse=reuse)
-            frames = memory.view(-1, *views.shape[1:])
-        frames[place * repeats : (place + 1) * repeats] = views
+            room = sample.uncut.room_bytes if sample.uncut else content.numel()
+            memory, in_use = _memory(len(samples) * room, reuse=reuse)
+            memory = memory.view(len(samples), room)
+        memory[place, : content.numel()].view(content.shape).copy_(content)
+        uncut += [sample.uncut] if sample.uncut else []
         boxes.append(sample.boxes)
         areas.append(sample.areas)
         motion.append(sample.motion)
-        clips += [sample.clip] * repeats
+        clips += [sample.clip] * len(sample.boxes)
         bad += sample.bad
+    frames = memory if uncut else memory.view(-1, *content.shape[1:]).permute(0, 4, 1, 2, 3)
     small = [shared(torch.cat(values)) for values in (boxes, areas, motion)]
-    return Batch(frames.permute(0, 4, 1, 2, 3), small[0], small[1], small[2], clips, bad, in_use)
+    return Batch(frames, small[0], small[1], small[2], clips, bad, in_use, uncut)
 
 
 def _memory(num_bytes: int, *, reuse: bool) -> tuple[Tensor, Tensor]:

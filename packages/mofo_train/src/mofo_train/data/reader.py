@@ -17,7 +17,7 @@ from mofo_train.config import GuidanceConfig, usual_split
 from mofo_train.data.areas import TUBELET_FRAMES, FrameAreas
 from mofo_train.data.labels import splits_of
 from mofo_train.errors import DataError
-from motionbox.errors import ClipError
+from motionbox.errors import ClipError, Reason
 from motionbox.motion.boxes import clip_box
 from motionbox.store import Store
 from motionbox.video import read_frames_at, working_size
@@ -239,6 +239,60 @@ class ClipReader:
                 f"outside or frames that are not {width}x{height}; extract it again"
             )
         return boxes * np.array(frame_wh * 2, np.float32) / limits
+
+    def read_planes(
+        self, index: int, frames: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[int, int]]:
+        """Read frames of a clip as the store keeps them, see `Store.clip_planes`.
+
+        Args:
+            index: Place of the clip in `clip_ids`.
+            frames: (T,) positions among the clip's frames.
+
+        Returns:
+            uint8 (T, h * 3 / 2, w); float32 (T, 4) xyxy boxes in these frames' pixels; their width and height, which
+            are w and h or one less.
+
+        Raises:
+            ClipUnreadableError: The clip cannot be decoded.
+            DataError: The store keeps no H.264 frames of the clip, or larger ones than asked for.
+        """
+        clip_id = self.clip_ids[index]
+        size = self._stored_size(index)
+        planes = self._cache.read(clip_id, frames, self.num_frames(index), lambda wanted: self._planes(index, wanted))
+        return planes, self.boxes(index, frames, size), size
+
+    def most_plane_bytes(self) -> int:
+        """Return how many bytes one frame of the largest clip has as `read_planes` gives it.
+
+        Raises:
+            DataError: As `read_planes`.
+        """
+        sizes = {self._stored_size(index) for index in range(len(self))}
+        return max((width + width % 2) * (height + height % 2) * 3 // 2 for width, height in sizes)
+
+    def _stored_size(self, index: int) -> tuple[int, int]:
+        clip_id = self.clip_ids[index]
+        if not self._store.has_clip(clip_id):
+            raise DataError(
+                f"data.convert_on must be worker where the store keeps no frames, got device and clip {clip_id}; "
+                "`motionbox extract --clips` makes a store that does"
+            )
+        size = self._store.clip_size(clip_id)
+        if min(size) > self._short_side_px:
+            raise DataError(
+                f"data.convert_on must be worker where stored frames are reduced, got device, data.short_side_px "
+                f"{self._short_side_px} and clip {clip_id} of {size[0]}x{size[1]}"
+            )
+        return size
+
+    def _planes(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        try:
+            return self._store.clip_planes(self.clip_ids[index], frames)
+        except ClipError as error:
+            if error.reason == Reason.UNSUPPORTED:
+                raise DataError(f"data.convert_on must be worker for this store, got device: {error}") from None
+            raise ClipUnreadableError(f"clip {self.clip_ids[index]}: {error}") from None
 
     def _boxes(self, index: int) -> NDArray[np.int32]:
         """Return the boxes of all frames of a clip, int32 (T, 4) in display pixels, as the recipe wants them."""

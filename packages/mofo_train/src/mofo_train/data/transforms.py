@@ -16,6 +16,8 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _SNAP_PX = 3
+# libswscale's conversion of BT.601 in limited range: these times 2 ** -13, every product rounded down.
+_LUMA, _RED_OF_RED, _GREEN_OF_BLUE, _GREEN_OF_RED, _BLUE_OF_BLUE = 9539, 13075, -3209, -6660, 16525
 # Where a crop may lie, in quarters of the free space to the left and above: corners, centre, edge middles, quarters.
 _PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
 
@@ -62,6 +64,60 @@ def crop_frames(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
     if (crop.width, crop.height) != (out_px, out_px):
         cut = F.interpolate(cut, size=(out_px, out_px), mode="bilinear", antialias=True)
     return cut.contiguous(memory_format=torch.channels_last).transpose(0, 1)
+
+
+def crop_planes(planes: Tensor, crops: Sequence[Sequence[Crop]], out_px: int) -> Tensor:
+    """Convert, cut and resize clips as they were decoded: what `crop_frames` makes of their RGB frames, on any device.
+
+    The conversion is libswscale's, in its own integers. The resizing is that of `crop_frames`, along the rows first and
+    rounded between, in one product of matrices for each direction: half precision on a GPU, which holds every pixel
+    exactly. The two differ by rounding, one grey level at most.
+
+    Args:
+        planes: uint8 (B, T, h * 3 / 2, w), YUV 4:2:0 of BT.601 in limited range, see `Store.clip_planes`.
+        crops: R crops of each clip, in its pixels.
+        out_px: Side of the model's frames.
+
+    Returns:
+        uint8 (B * R, 3, T, out_px, out_px), the crops of a clip side by side.
+    """
+    rgb = _rgb_of_planes(planes)
+    clips, length, _, height, width = rgb.shape
+    kind = torch.float16 if planes.device.type == "cuda" else torch.float32
+    across = torch.stack([torch.stack([_axis(c.x, c.width, width, out_px).T for c in row]) for row in crops])
+    down = torch.stack([torch.stack([_axis(c.y, c.height, height, out_px) for c in row]) for row in crops])
+    views = across.shape[1]
+    pixels = rgb.to(kind).view(clips, 1, length * 3 * height, width)
+    narrow = (pixels @ across.to(planes.device, kind)).add_(0.5).floor_().view(clips, views, length * 3, height, out_px)
+    small = down.to(planes.device, kind)[:, :, None] @ narrow
+    out = small.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8).view(clips * views, length, 3, out_px, out_px)
+    return out.transpose(1, 2)
+
+
+def _rgb_of_planes(planes: Tensor) -> Tensor:
+    """Return uint8 (B, T, 3, h, w) of YUV 4:2:0 planes, uint8 (B, T, h * 3 / 2, w)."""
+    clips, length, rows, width = planes.shape
+    height = rows * 2 // 3
+    chroma = planes[:, :, height:].reshape(clips, length, 2, height // 2, width // 2)
+    blue, red = (chroma.int() * 8 - 1024).repeat_interleave(2, -1).repeat_interleave(2, -2).unbind(2)
+    luma = (planes[:, :, :height].int() * 8 - 128) * _LUMA >> 16
+    channels = (
+        luma + (red * _RED_OF_RED >> 16),
+        luma + (blue * _GREEN_OF_BLUE >> 16) + (red * _GREEN_OF_RED >> 16),
+        luma + (blue * _BLUE_OF_BLUE >> 16),
+    )
+    return torch.stack([channel.clamp(0, 255).to(torch.uint8) for channel in channels], 2)
+
+
+def _axis(first: int, length: int, size: int, out_px: int) -> Tensor:
+    """Return the weights that resize `length` of `size` pixels to `out_px`, bilinear, antialiased: (out_px, size)."""
+    scale = length / out_px
+    reach = max(scale, 1.0)
+    centres = (torch.arange(out_px, dtype=torch.float64) + 0.5) * scale
+    places = torch.arange(size, dtype=torch.float64) - first + 0.5
+    weights = (1 - (places - centres[:, None]).abs() / reach).clamp(min=0)
+    weights[:, (places < 0) | (places > length)] = 0
+    return (weights / weights.sum(1, keepdim=True)).float()
 
 
 def join_views(views: Sequence[Tensor]) -> Tensor:

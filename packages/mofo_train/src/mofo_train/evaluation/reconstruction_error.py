@@ -229,12 +229,13 @@ def _errors_of(
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Return a batch's errors by prediction (B, m), which hidden tubelets are inside (B, m), and its first picture."""
     clip = model.clip
-    frames, boxes = normalise(batch.frames.to(device)), batch.boxes.to(device)
+    batch = batch.to(device)
+    frames, boxes = normalise(batch.frames), batch.boxes
     generator = torch.Generator(device)
     generator.manual_seed(step_seed(config.seed, place))
-    areas, share = batch.areas.to(device), config.guidance.max_share
-    touched = inside_tubes(clip, boxes, areas, max_share=share, generator=generator)
-    mask = draw_mask(config.mask, clip, touched, batch.motion.to(device), generator)
+    share = config.guidance.max_share
+    touched = inside_tubes(clip, boxes, batch.areas, max_share=share, generator=generator)
+    mask = draw_mask(config.mask, clip, touched, batch.motion, generator)
     num_hidden = num_hidden_tokens(config.mask, clip)
     dtype = DTYPES[config.run.precision]
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

@@ -19,7 +19,7 @@ Importing this loads NumPy alone, reading frames PyAV.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -148,6 +148,46 @@ def read_clip_frames(
     x, y, width, height = crop_xywh or (0, 0, *size)
     if not (0 <= x < x + width <= size[0] and 0 <= y < y + height <= size[1]):
         raise ValueError(f"crop_xywh must lie within {size[0]}x{size[1]}, got {crop_xywh!r}")
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    frames = _gather(
+        data, index, indices, lambda picture: _to_rgb(picture, index, size, reformatter)[y : y + height, x : x + width]
+    )
+    return np.empty((0, height, width, 3), np.uint8) if frames is None else frames
+
+
+def read_clip_planes(data: bytes | memoryview, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """Decode some frames of a block and leave them as they come: no conversion, half the bytes.
+
+    Args:
+        data: A block of H.264.
+        indices: Positions counted from 0, in any order, repeats allowed.
+
+    Returns:
+        uint8 (N, h * 3 / 2, w), YUV 4:2:0 of BT.601's colours in limited range, h and w even: h rows of luma; below
+        them the h / 2 x w / 2 blue differences and as many red ones, row after row.
+
+    Raises:
+        ValueError: An index lies outside.
+        ClipError: The block is broken, or its frames are JPEG files.
+    """
+    index = read_index(data)
+    if index.form != "h264":
+        raise ClipError(Reason.UNSUPPORTED, f"training clip must be H.264 to be read as planes, got {index.form}")
+    planes = _gather(data, index, indices, lambda picture: _to_planes(_coded(picture, index)))
+    if planes is None:
+        raise ValueError("indices must hold at least one position, got none")
+    return planes
+
+
+def _gather(
+    data: bytes | memoryview,
+    index: ClipIndex,
+    indices: Sequence[int],
+    convert: Callable[[VideoFrame], NDArray[np.uint8]],
+) -> NDArray[np.uint8] | None:
+    """Return the converted pictures in the order of `indices`, None for none."""
     wanted = sorted(set(indices))
     if wanted and not 0 <= wanted[0] <= wanted[-1] < index.num_frames:
         raise ValueError(f"indices must be from 0 to {index.num_frames - 1}, got {wanted[0]} to {wanted[-1]}")
@@ -155,11 +195,11 @@ def read_clip_frames(
     for row, position in enumerate(indices):
         rows.setdefault(position, []).append(row)
     frames: NDArray[np.uint8] | None = None  # only once a picture is there: a broken head may ask for any size
-    for position, image in _decode(data, index, wanted, size):
+    for position, image in _decode(data, index, wanted, convert):
         if frames is None:
-            frames = np.empty((len(indices), height, width, 3), dtype=np.uint8)
-        frames[rows[position]] = image[y : y + height, x : x + width]
-    return np.empty((0, height, width, 3), np.uint8) if frames is None else frames
+            frames = np.empty((len(indices), *image.shape), dtype=np.uint8)
+        frames[rows[position]] = image
+    return frames
 
 
 def _payload(data: bytes | memoryview, index: ClipIndex, position: int) -> bytes:
@@ -171,15 +211,16 @@ def _broken(position: int, error: object) -> ClipError:
 
 
 def _decode(
-    data: bytes | memoryview, index: ClipIndex, wanted: list[int], size_wh: tuple[int, int]
+    data: bytes | memoryview,
+    index: ClipIndex,
+    wanted: list[int],
+    convert: Callable[[VideoFrame], NDArray[np.uint8]],
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the wanted positions with RGB images of `size_wh`, group by group and chain by chain."""
+    """Yield the wanted positions with their converted pictures, group by group and chain by chain."""
     import av
-    from av.video.reformatter import VideoReformatter
 
     codec = cast("VideoCodecContext", av.CodecContext.create(_DECODERS[index.form], "r"))
     codec.thread_count = 1
-    reformatter = VideoReformatter()
     keep, needed = set(wanted), _needed(wanted, index)
     expected = (position for position in needed if position in keep)
     for position in [*needed, None]:
@@ -195,7 +236,7 @@ def _decode(
             if picture.pts in keep:
                 if picture.pts != next(expected, None) or picture.is_corrupt:
                     raise _broken(picture.pts, "the decoder marks it as corrupt")
-                yield picture.pts, _to_rgb(picture, index, size_wh, reformatter)
+                yield picture.pts, convert(picture)
     if next(expected, None) is not None:
         raise _broken(wanted[-1], "fewer frames came than were coded")
 
@@ -216,10 +257,7 @@ def _to_rgb(
     picture: VideoFrame, index: ClipIndex, size_wh: tuple[int, int], reformatter: VideoReformatter
 ) -> NDArray[np.uint8]:
     """Convert a picture to RGB without the padding of odd sizes."""
-    pad = 2 if index.form == "h264" else 1
-    coded = (index.width + index.width % pad, index.height + index.height % pad)
-    if (picture.width, picture.height) != coded:
-        raise _broken(picture.pts or 0, f"it must be {coded[0]}x{coded[1]}, got {picture.width}x{picture.height}")
+    _coded(picture, index)
     # One thread, that of the caller: a converter left to itself starts one for each core of the machine.
     if size_wh == (index.width, index.height):
         rgb = reformatter.reformat(picture, format="rgb24", threads=1)
@@ -228,3 +266,26 @@ def _to_rgb(
     plane = rgb.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
     return rows[: size_wh[1], : 3 * size_wh[0]].reshape(size_wh[1], size_wh[0], 3)
+
+
+def _to_planes(picture: VideoFrame) -> NDArray[np.uint8]:
+    """Return the planes of a YUV 4:2:0 picture below each other, without the padding of their rows."""
+    if picture.format.name != "yuv420p":
+        raise _broken(picture.pts or 0, f"its pixels must be yuv420p, got {picture.format.name}")
+    width, height = picture.width, picture.height
+    image = np.empty((height * 3 // 2, width), np.uint8)
+    chroma = image[height:].reshape(2, height // 2, width // 2)
+    for plane, place in zip(picture.planes, (image[:height], chroma[0], chroma[1]), strict=True):
+        place[:] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+            : len(place), : place.shape[1]
+        ]
+    return image
+
+
+def _coded(picture: VideoFrame, index: ClipIndex) -> VideoFrame:
+    """Return a picture after checking that it has the size that was coded."""
+    pad = 2 if index.form == "h264" else 1
+    coded = (index.width + index.width % pad, index.height + index.height % pad)
+    if (picture.width, picture.height) != coded:
+        raise _broken(picture.pts or 0, f"it must be {coded[0]}x{coded[1]}, got {picture.width}x{picture.height}")
+    return picture

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from motionbox.errors import ClipError, Reason
-from motionbox.store.clip_blocks import read_clip_frames, read_index
+from motionbox.store.clip_blocks import read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
 _OPEN_FILES = 64
@@ -30,20 +30,17 @@ class ClipFrameReader:
         self,
         blocks: npt.NDArray[np.int64],
         times_seconds: npt.NDArray[np.float64],
-        *,
-        short_side_px: int | None,
-        crop_xywh: tuple[int, int, int, int] | None,
+        decode: Callable[[bytes, list[int]], npt.NDArray[np.uint8]],
     ) -> npt.NDArray[np.uint8]:
         """Return the frames at the given times.
 
         Args:
             blocks: int64 (N, 4), the clip's blocks: block number, unit number, offset and bytes in the unit's file.
             times_seconds: (T,) times of stored frames, in any order.
-            short_side_px: As `clip_blocks.read_clip_frames`.
-            crop_xywh: As `clip_blocks.read_clip_frames`.
+            decode: Block and positions in it -> uint8 (n, ...), `clip_blocks.read_clip_frames` or its like.
 
         Returns:
-            uint8 (T, h, w, 3) RGB.
+            uint8 (T, ...), as `decode` gives them.
 
         Raises:
             ClipError: A block is missing or broken, or has no frame at one of the times.
@@ -58,8 +55,7 @@ class ClipFrameReader:
             if len(rows) == 0:
                 continue
             data = self._file(unit).read(offset, num_bytes)
-            positions = _positions(read_index(data).times_seconds, times_seconds[rows])
-            part = read_clip_frames(data, positions.tolist(), short_side_px=short_side_px, crop_xywh=crop_xywh)
+            part = decode(data, _positions(read_index(data).times_seconds, times_seconds[rows]).tolist())
             if len(rows) == len(numbers):
                 return part
             if frames is None:

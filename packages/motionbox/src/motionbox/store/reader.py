@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.areas.files import Pin, open_array
 from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
 from motionbox.store.areas.reader import AreaReader, computed_areas
-from motionbox.store.clip_blocks import SHORT_SIDE_PX
+from motionbox.store.clip_blocks import SHORT_SIDE_PX, read_clip_frames, read_clip_planes
 from motionbox.store.clip_reader import ClipFrameReader
 from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
@@ -408,6 +409,34 @@ class Store:
             ClipError: The stored frames are damaged.
             ValueError: A position or the crop lies outside.
         """
+        return self._read_clip(
+            clip_id, frame_indices, partial(read_clip_frames, short_side_px=short_side_px, crop_xywh=crop_xywh)
+        )
+
+    def clip_planes(
+        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.uint8]:
+        """Return frames of a clip as they are decoded, uint8 (n, h * 3 / 2, w), see `clip_blocks.read_clip_planes`.
+
+        h and w are those of `clip_size`, rounded up to even numbers.
+
+        Args:
+            clip_id: The clip.
+            frame_indices: As in `clip_frames`.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no frames of it.
+            ClipError: The stored frames are damaged, or JPEG files.
+            ValueError: A position lies outside.
+        """
+        return self._read_clip(clip_id, frame_indices, read_clip_planes)
+
+    def _read_clip(
+        self,
+        clip_id: str,
+        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        decode: Callable[[bytes, list[int]], npt.NDArray[np.uint8]],
+    ) -> npt.NDArray[np.uint8]:
         row = self._clip_row(clip_id)
         wanted = np.asarray(frame_indices, np.int64)
         times = self._times[self._frame_rows(clip_id)]
@@ -415,7 +444,7 @@ class Store:
             raise ValueError(f"frame_indices must be some of 0 to {len(times) - 1}, got {frame_indices!r}; {clip_id}")
         first = int(self._first_clip_block[row])
         blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
-        return self._clip_reader.read(blocks, times[wanted], short_side_px=short_side_px, crop_xywh=crop_xywh)
+        return self._clip_reader.read(blocks, times[wanted], decode)
 
     def _clip_row(self, clip_id: str) -> int:
         if not self.has_clip(clip_id):
