@@ -72,3 +72,12 @@ def test_a_disk_that_fails_is_one_line(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert str(tmp_path / "taken") in result.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(value: str) -> None:
+    """Click takes `nan` for a number above 0."""
+    result = run_cli("extract", f"--frame-fps={value}")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "for '--frame-fps': " in result.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from motionbox.commands.finite_range import FiniteRange
 from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
 
@@ -99,7 +100,7 @@ def _report(line: str) -> None:
 )
 @click.option(
     "--frame-fps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=12.0,
     help="Rate of frame folders for which no annotations.csv gives one.",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from motionbox.commands.finite_range import FiniteRange
 from motionbox.errors import ExitCode, InputError
 
 EPILOG = """\b
@@ -25,7 +26,7 @@ Example:
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Rate of the annotated frames.  [the clip's own; EPIC videos: 60, or 50 for PXX_1YY]",
 )
 @click.option(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from motionbox.commands.finite_range import FiniteRange
 from motionbox.errors import ExitCode, InputError
 
 _IMPORT_LIST_EPILOG = """\b
@@ -47,7 +48,7 @@ Example:
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of --like and --shuffle.")
 @click.option(
     "--fps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Rate of the annotated frames.  [the clip's own; EPIC videos: 60, or 50 for PXX_1YY]",
 )
 @click.option("--frame-mapping", type=click.Path(path_type=Path), help="VISOR's frame_mapping.json.  [VISOR's own]")

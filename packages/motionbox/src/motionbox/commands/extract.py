@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from motionbox.commands.finite_range import FiniteRange
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS
@@ -40,7 +41,7 @@ Examples:
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many clips.  [all]")
 @click.option(
     "--frame-fps",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Rate of frame folders.  [30, or the data set's]",
 )
 @click.option(

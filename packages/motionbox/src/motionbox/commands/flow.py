@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from motionbox.commands.finite_range import FiniteRange
 from motionbox.config import FLOW_METHODS
 from motionbox.errors import ClipError, ExitCode, InputError
 
@@ -31,7 +32,7 @@ Examples:
     default="denseflow",
     help="Names of images: flow_x_00001.jpg or u/frame_0000000001.jpg.",
 )
-@click.option("--bound", type=click.FloatRange(min=0, min_open=True), default=20.0, help="Pixels.")
+@click.option("--bound", type=FiniteRange(min=0, min_open=True), default=20.0, help="Pixels.")
 @click.option("--step", type=click.IntRange(min=1), default=1, help="Frames within a pair.")
 @click.option("--stride", type=click.IntRange(min=1), default=1, help="Frames from pair to pair.")
 @click.option("--short-side", type=click.IntRange(min=16), default=256, help="Shrink to this.")

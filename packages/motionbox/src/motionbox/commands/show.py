@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from motionbox.commands.finite_range import FiniteRange
 from motionbox.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Examples:
 @click.option(
     "--fps",
     "truth_fps",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Rate of the annotations.  [the clip's own]",
 )
 @click.option(
@@ -50,12 +51,12 @@ Examples:
 @click.option(
     "--at",
     "at_seconds",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="png: one moment, in seconds from the clip's start.  [a contact sheet]",
 )
 @click.option("--still", is_flag=True, help="png: one moment, where the motion is strongest.")
 @click.option("--height", "height_px", default=360, type=click.IntRange(64, 2160), help="Height of a panel.")
-@click.option("--max-seconds", default=20.0, type=click.FloatRange(0, min_open=True), help="Per clip.")
+@click.option("--max-seconds", default=20.0, type=FiniteRange(0, min_open=True), help="Per clip.")
 @click.option(
     "--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.  [0]"
 )
