@@ -5,13 +5,17 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from motionbox.scoring.area_metrics import (
+    AreaRow,
     Lift,
     ReliabilityBin,
+    add_clip,
     area_lift,
+    area_table,
     mean_lift,
     rank_correlation,
     reliability,
 )
+from motionbox.scoring.marks import Marks
 
 SIZE = (224, 224)  # a patch is 16 px
 
@@ -66,3 +70,24 @@ def test_reliability_known_answers():
         assert one == pytest.approx(other)
     with pytest.raises(ValueError, match="of one length"):
         reliability([0.1], [0.1, 0.2])
+
+
+def test_a_row_of_areas_and_its_table() -> None:
+    """Known answer: 14 x 14 cells of 10 px, the truth the four upper rows, the area their left half and more below."""
+    mask = np.zeros((14, 14), np.uint8)
+    mask[:4] = 255
+    boxes = np.array([[0, 0, 140, 40.0], [-1, -1, -1, -1]])
+    marks = Marks(np.array([0.2, 0.3]), boxes, lambda _: mask, are_masks=True)
+    areas = np.zeros((4, 14, 14), np.uint8)
+    areas[:, :8, :7] = 9
+    rows: dict[str, AreaRow] = {}
+    clip = {"clip_id": "a", "width": 140, "height": 140}
+    add_clip(rows, clip, {"motion": areas, "truth": np.tile(mask, (4, 1, 1))}, np.arange(4) / 10, marks)
+    assert rows["motion"].mask_ious == [pytest.approx(28 / 84)]
+    assert rows["truth"].mask_ious == [1.0]
+    assert rows["truth"].lifts[0].random == pytest.approx(4 / 14)
+    assert rows["truth"].lifts[0].chosen == pytest.approx(56 / 59)
+    first, second = area_table(list(rows.values())).splitlines()[2:]
+    assert first.startswith("| motion | 1 | 0.286 |")
+    assert first.endswith("| 0.333 |")
+    assert second == "| truth | 1 | 0.286 | 0.949 | 3.32 | 1.000 |"

@@ -64,11 +64,17 @@ class FakeStore:
     def grid_hw(self, _clip_id):
         return 5, 10
 
-    def motion_areas(self, _clip_id, frame_indices):
-        """A cell of the left column is inside, and no other."""
+    info = {"motion_maps": True}  # noqa: RUF012
+
+    def guidance_sources(self):
+        return ["motion"]
+
+    def motion_areas(self, _clip_id, *, source):
+        """Fifteen of fifty cells are inside: the left three columns."""
+        assert source == "motion"
         areas = np.zeros((3, 5, 10), np.uint8)
-        areas[:, :2, :2] = 255
-        return areas[frame_indices]
+        areas[:, :, :3] = 255
+        return areas
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +166,9 @@ def test_command_scores_a_store(tmp_path):
     path.write_text(json.dumps({"a": frames}))
     result = CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path), "--per-clip"], standalone_mode=False)
     assert result.return_value == 0
+    assert "| areas | clips | inside, of all patches | of the strongest 30% | lift |" in result.output
+    assert "| motion | 1 |" in result.output
+    assert "| frame boxes | 1 |" in result.output
     assert "| store | 1.000 (1.00 to 1.00)" in result.output
     assert "| a | 0.08" in result.output
     plot = tmp_path / "plot.png"

@@ -1,4 +1,4 @@
-"""`motionbox evaluate`: a store's boxes against annotated boxes."""
+"""`motionbox evaluate`: a store's boxes and areas against annotated boxes or masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Example:
   motionbox evaluate stores/synthetic --boxes data/synthetic/boxes.json --per-clip"""
 
 
-@click.command(help="Score the boxes of a store against annotated hand and object boxes.", epilog=EPILOG)
+@click.command(
+    help="Score the boxes and areas of a store against annotated boxes or masks of hands and objects.", epilog=EPILOG
+)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--boxes",
@@ -22,7 +24,7 @@ Example:
     type=click.Path(path_type=Path),
     required=True,
     help="JSON of Something-Else (and of `motionbox synth`), of MOFO's authors, of VISOR, or of EPIC's hand-object "
-    "detections; or a folder of such files.",
+    "detections; or a folder of such files, or of masks as <clip id>/<frame number>.png.",
 )
 @click.option(
     "--fps",
@@ -50,7 +52,8 @@ def evaluate(
 ) -> int:
     """Run the command; see the options."""
     from motionbox.scoring.annotations import AnnotatedVideo, read_annotations
-    from motionbox.scoring.score_tables import clip_table, markdown_table, score_store
+    from motionbox.scoring.area_metrics import area_table
+    from motionbox.scoring.score_tables import clip_table, markdown_table, score_areas, score_store
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise InputError(f"--plot must end in .png, got {str(plot)!r}")
@@ -60,8 +63,11 @@ def evaluate(
     rows, missing = score_store(store, truths, fps=fps, run=run)
     click.echo(f"{len(rows[0].scores)} clips of {store} against {boxes_file}")
     click.echo(markdown_table(rows))
+    areas = score_areas(store, truths, fps=fps, run=run)
+    if areas:
+        click.echo(f"\n{area_table(areas)}")
     if per_clip:
-        click.echo(clip_table(rows))
+        click.echo(f"\n{clip_table(rows)}")
     if plot is not None:
         from motionbox.pictures.score_plot import score_plot
         from motionbox.video.encode import write_file

@@ -1,8 +1,9 @@
-"""Motion areas and confidence against annotated boxes: lift of the chosen patches, reliability of the confidence."""
+"""Motion areas and confidence against annotations: lift of the chosen patches, IoU with masks, reliability."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from motionbox.motion import boxes as bx
+from motionbox.scoring.marks import Marks
 
 GRID = 14
 """Patches per side of a training sample: 224 px in patches of 16."""
@@ -113,3 +115,73 @@ def reliability(confidences: Sequence[float], ious: Sequence[float], num_bins: i
         for at in (places == place for place in range(num_bins))
         if at.any()
     ]
+
+
+@dataclass
+class AreaRow:
+    """How one kind of areas does, clip by clip.
+
+    Attributes:
+        name: Of the areas.
+        clip_ids: The clips.
+        lifts: One per clip.
+        mask_ious: IoU of the cells above 0 with those that a mask covers by half, mean over a clip's masks; empty where
+            the truth is boxes.
+    """
+
+    name: str
+    clip_ids: list[str] = field(default_factory=list)
+    lifts: list[Lift] = field(default_factory=list)
+    mask_ious: list[float] = field(default_factory=list)
+
+
+def add_clip(
+    rows: dict[str, AreaRow],
+    clip: dict[str, Any],
+    areas: dict[str, npt.NDArray[np.uint8]],
+    times: npt.NDArray[np.float64],
+    marks: Marks,
+) -> None:
+    """Score the areas of one clip.
+
+    Args:
+        rows: The rows by name; missing ones are made.
+        clip: The clip's row of `Store.clips`.
+        areas: Name -> uint8 (T, h, w), one for each of the clip's frames.
+        times: float64 (T,), seconds of the frames.
+        marks: What is annotated in the clip; a box in one frame at least.
+    """
+    seen = np.flatnonzero(bx.has_box(marks.boxes))
+    frames = np.abs(times[:, None] - marks.seconds[seen]).argmin(axis=0)
+    truth = np.full((len(times), 4), -1.0)
+    truth[frames] = marks.boxes[seen]
+    for name, strength in areas.items():
+        lift = area_lift(strength, truth, clip["width"], clip["height"])
+        if lift is None:
+            continue
+        row = rows.setdefault(name, AreaRow(name))
+        row.clip_ids.append(clip["clip_id"])
+        row.lifts.append(lift)
+        if marks.are_masks:
+            row.mask_ious.append(_mask_iou(strength[frames], [marks.areas(int(number)) for number in seen]))
+
+
+def _mask_iou(areas: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.uint8]]) -> float:
+    inside, true = areas > 0, np.stack(masks) >= 128
+    either = (inside | true).sum(axis=(1, 2))
+    return float(np.mean((inside & true).sum(axis=(1, 2)) / np.maximum(either, 1)))
+
+
+def area_table(rows: Sequence[AreaRow]) -> str:
+    """Return the rows as a Markdown table: means over clips, and their ratio as lift."""
+    masked = any(row.mask_ious for row in rows)
+    titles = ["areas", "clips", "inside, of all patches", f"of the strongest {CHOSEN_SHARE:.0%}", "lift"]
+    titles += ["IoU with masks"] if masked else []
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for row in rows:
+        chosen, random = np.mean(row.lifts, axis=0)
+        cells = [row.name, str(len(row.lifts)), f"{random:.3f}", f"{chosen:.3f}", f"{mean_lift(row.lifts):.2f}"]
+        if masked:
+            cells.append(f"{np.mean(row.mask_ious):.3f}" if row.mask_ious else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -17,6 +17,7 @@ from motionbox.scoring.annotations import AnnotatedVideo
 from motionbox.scoring.box_metrics import AnnotatedClip
 from motionbox.scoring.masks import MaskedClip, read_mask
 from motionbox.store import Store
+from motionbox.store.export import mofo_stem
 
 Array64 = npt.NDArray[np.float64]
 Truth = AnnotatedClip | AnnotatedVideo | MaskedClip
@@ -43,6 +44,21 @@ class Grid:
 def grid_of(store: Store, clip_id: str) -> Grid:
     """Return the cells of a clip that has frames."""
     return Grid(store.frame_size(clip_id), store.frame_cells_wh(clip_id), store.grid_hw(clip_id))
+
+
+def clips_of_truths(store: Store) -> Callable[[Truth], list[dict[str, Any]]]:
+    """Return a function that gives the rows of `Store.clips` that a truth speaks of, if the store has any."""
+    clips = {row["clip_id"]: row for row in store.clips().to_pylist()}
+    of_video: dict[str, list[dict[str, Any]]] = {}
+    for row in clips.values():
+        of_video.setdefault(mofo_stem(row["video_id"]), []).append(row)
+
+    def find(truth: Truth) -> list[dict[str, Any]]:
+        if isinstance(truth, AnnotatedVideo):
+            return of_video.get(truth.video_id, [])
+        return [clips[truth.clip_id]] if truth.clip_id in clips else []
+
+    return find
 
 
 @dataclass(frozen=True)

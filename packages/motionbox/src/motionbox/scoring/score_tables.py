@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from motionbox.errors import InputError
 from motionbox.motion import boxes as bx
-from motionbox.scoring.annotations import AnnotatedVideo
-from motionbox.scoring.area_metrics import Lift, mean_lift, rank_correlation
+from motionbox.scoring.area_metrics import AreaRow, Lift, add_clip, mean_lift, rank_correlation
 from motionbox.scoring.box_metrics import (
     METRICS,
     ClipScore,
@@ -24,9 +23,8 @@ from motionbox.scoring.box_metrics import (
     summarise,
     trivial_boxes,
 )
-from motionbox.scoring.marks import Truth, grid_of, marks_of
+from motionbox.scoring.marks import Truth, clips_of_truths, cover_of_boxes, grid_of, marks_of
 from motionbox.store import Store, open_store
-from motionbox.store.export import mofo_stem
 
 _TITLES = {
     "frame_iou": "frame IoU",
@@ -97,16 +95,10 @@ def score_store(
     rows: dict[str, ScoreRow] = {}
     missing = 0
     with open_store(path, run=run) as store:
-        clips = {row["clip_id"]: row for row in store.clips().to_pylist()}
-        by_video: dict[str, list[dict[str, Any]]] = {}
-        for row in clips.values():
-            by_video.setdefault(mofo_stem(row["video_id"]), []).append(row)
+        clips = store.clips().column("clip_id").to_pylist()
+        find = clips_of_truths(store)
         for truth in truths:
-            if isinstance(truth, AnnotatedVideo):
-                scenes = [_scene(store, clip, truth, fps) for clip in by_video.get(truth.video_id, [])]
-            else:
-                scenes = [_scene(store, clips.get(truth.clip_id), truth, fps)]
-            known = [scene for scene in scenes if scene is not None]
+            known = [scene for clip in find(truth) if (scene := _scene(store, clip, truth, fps)) is not None]
             missing += not known
             for scene in known:
                 _score_scene(rows, scene)
@@ -127,9 +119,9 @@ class _Scene:
     truth: npt.NDArray[Any]
 
 
-def _scene(store: Store, clip: dict[str, Any] | None, truth: Truth, fps: float | None) -> _Scene | None:
+def _scene(store: Store, clip: dict[str, Any], truth: Truth, fps: float | None) -> _Scene | None:
     """Return what is to be compared in a clip, None where there is nothing."""
-    if clip is None or not clip["num_frames"]:
+    if not clip["num_frames"]:
         return None
     times = store.frame_times(clip["clip_id"])
     marks = marks_of(truth, clip, times, fps, grid_of(store, clip["clip_id"]))
@@ -145,6 +137,37 @@ def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:
         row.add(scene.clip["clip_id"], score_clip(boxes, scene.truth, *size))
         row.frame_ious.append(frame_ious(boxes, scene.truth))
     rows["store"].confidences.append(scene.clip["confidence"])
+
+
+def score_areas(
+    path: Path, truths: Iterable[Truth], *, fps: float | None = None, run: str | None = None
+) -> list[AreaRow]:
+    """Score a store's areas: those of motion, of every other guidance, and the frame boxes taken as areas.
+
+    Args:
+        path: The store.
+        truths: As in `score_store`.
+        fps: As in `score_store`.
+        run: As in `score_store`.
+
+    Returns:
+        A row for each kind of areas, over the clips that it covers; none where the store has no areas at all.
+    """
+    rows: dict[str, AreaRow] = {}
+    with open_store(path, run=run) as store:
+        sources = store.guidance_sources()[0 if store.info["motion_maps"] else 1 :]
+        find = clips_of_truths(store)
+        pairs = ((entry, clip) for entry in truths for clip in find(entry) if clip["num_frames"])
+        for truth, clip in pairs:
+            times, grid = store.frame_times(clip["clip_id"]), grid_of(store, clip["clip_id"])
+            marks = marks_of(truth, clip, times, fps, grid)
+            if not sources or not bx.has_box(marks.boxes).any():
+                continue
+            areas = {source: store.motion_areas(clip["clip_id"], source=source) for source in sources}
+            boxes = store.frame_boxes(clip["clip_id"]).astype(np.float64)
+            areas["frame boxes"] = np.stack([cover_of_boxes(box[None], grid) for box in boxes])
+            add_clip(rows, clip, areas, times, marks)
+    return list(rows.values())
 
 
 def markdown_table(rows: Sequence[ScoreRow]) -> str:

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from motionbox.errors import InputError
 from motionbox.motion import boxes as bx
 from motionbox.scoring.annotations import AnnotatedVideo
-from motionbox.scoring.marks import Marks, Truth, grid_of, marks_of, nearest_marks
+from motionbox.scoring.marks import Marks, Truth, clips_of_truths, grid_of, marks_of, nearest_marks
 from motionbox.store import Store
 from motionbox.store.areas.blocks import BLOCK_FRAMES, Areas
-from motionbox.store.export import mofo_stem
 from motionbox.store.writing.guidance_writer import GuidanceWriter
 
 
@@ -69,25 +68,21 @@ def import_truths(store: Store, truths: Sequence[Truth], writer: GuidanceWriter,
     Raises:
         InputError: Not one clip of the store is annotated, or frames of another size are.
     """
-    rows = store.clips().to_pylist()
-    clips = {row["clip_id"]: row for row in rows}
+    clips, find = store.clips(), clips_of_truths(store)
     result = Imported()
     for truth in truths:
-        if isinstance(truth, AnnotatedVideo):
-            name, found = truth.video_id, [row for row in rows if mofo_stem(row["video_id"]) == truth.video_id]
-        else:
-            name = truth.clip_id
-            found = [clips[name]] if name in clips else []
+        found = find(truth)
         if not found:
-            result.unknown.append(name)
+            result.unknown.append(truth.video_id if isinstance(truth, AnnotatedVideo) else truth.clip_id)
         for row in found:
             _import_clip(store, row, truth, writer, fps, result)
     if not result.clips:
+        names = sorted(clips.column("clip_id").to_pylist())
         raise InputError(
             f"the boxes must annotate at least one clip of store {store.path}, got none; its clip ids begin with "
-            f"{_some(sorted(clips)) or 'nothing'}, the annotated ones with {_some(sorted(result.unknown)) or 'nothing'}"
+            f"{_some(names) or 'nothing'}, the annotated ones with {_some(sorted(result.unknown)) or 'nothing'}"
         )
-    result.num_without = sum(bool(row["num_frames"]) for row in rows) - len(result.clips)
+    result.num_without = int(np.count_nonzero(clips.column("num_frames").to_numpy())) - len(result.clips)
     return result
 
 
