@@ -45,7 +45,6 @@ ABLATION: dict[str, dict[str, Any]] = {
     },
     "motion not compared with the frames": {"motion.explained_weight": 1.0},
     "no evidence over the clip (one frame's regions, nearest valid)": {"boxes.stabilise": "nearest"},
-    "no clip memory (0.01 s)": {"areas.memory_seconds": 0.01},
     "whole clip alike (memory 100 s)": {"areas.memory_seconds": 100.0},
     "all regions, weak ones too": {"areas.min_region": 0.0, "areas.min_moving": 0.0},
     "regions that do not last, too": {"areas.persist_seconds": 0.0},
@@ -203,10 +202,15 @@ def _find(clip: BenchClip, info: VideoInfo, config: ExtractConfig, estimator: _R
     frames = tuple(read_frames(clip.path, short_side_px=config.frames.short_side_px, fps=clip.frame_fps))
     begin = time.thread_time() - estimator.seconds
     result = process_clip(frames, info, config, estimator)
-    boxes, areas = boxes_of_block(result, info, config), None
+    areas = None
     if result.maps:
-        areas = clip_areas(maps_of_block(result), result.times, info.width, info.height, config).areas
-    return _Found(result.times, boxes, areas, (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3)
+        areas = clip_areas(maps_of_block(result), result.times, info.width, info.height, config)
+    if areas is not None and config.boxes.stabilise == "areas":
+        boxes = areas.stabilised_boxes()
+    else:
+        boxes = boxes_of_block(result, info, config)
+    milliseconds = (time.thread_time() - estimator.seconds - begin) / len(frames) * 1e3
+    return _Found(result.times, boxes, None if areas is None else areas.areas, milliseconds)
 
 
 def preset_configs(presets: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, ExtractConfig]:
