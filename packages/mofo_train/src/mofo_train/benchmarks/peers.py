@@ -117,7 +117,8 @@ def transformers_step(model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], fl
     state = {name: value.detach() for name, value in model.state_dict().items()}
     values = huggingface_config(state, clip.num_frames, clip.image_px)
     other: Any = VideoMAEForPreTraining(VideoMAEConfig(**values))
-    other.load_state_dict(to_huggingface(state))
+    theirs = to_huggingface(state)
+    other.load_state_dict({name: theirs[name] for name in other.state_dict()})  # without the names of version 4
     optimizer = torch.optim.AdamW(other.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05)
 
     def step(frames: Tensor, mask: Tensor) -> float:
