@@ -4,7 +4,8 @@
 frames at stride 2, 224 px, one crop) with one worker: with the batch's memory used again, with fresh memory for every
 batch, and with crops left to the device (`data.convert_on`), for which the store needs H.264 clips. They take turns.
 The batch is copied as it would be into page-locked memory, which needs no GPU; what a GPU does with it is not in these
-figures. Linux.
+figures. `--in-process` reads sample by sample in this process instead, RGB and planes in turn, which says more on a
+busy machine. Linux.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import collate, create_worker_loader
 from mofo_train.data.reader import ClipReader
-from mofo_train.data.sampler import ResumableSampler
+from mofo_train.data.sampler import ResumableSampler, SampleKey
 from motionbox.store import open_store
 
 _WARM_UP = 5
@@ -66,6 +67,18 @@ def cost(clips: PretrainClips, num_clips: int, batch_size: int, steps: int, *, r
     return [1e3 * value / steps / batch_size for value in (after[0] - before[0], after[1] - before[1], own)]
 
 
+def in_turn(ours: PretrainClips, device: PretrainClips, num_clips: int, num_samples: int) -> list[float]:
+    """Return milliseconds of processor time per sample, RGB and planes, and the median of their ratio."""
+    seconds: dict[PretrainClips, list[float]] = {ours: [], device: []}
+    for place in range(num_samples):
+        for clips in (ours, device) if place % 2 else (device, ours):
+            before = time.process_time()
+            collate([clips[SampleKey(0, place, place % num_clips)]])
+            seconds[clips].append(time.process_time() - before)
+    ratios = [one / other for one, other in zip(seconds[ours], seconds[device], strict=True)]
+    return [*(1e3 * statistics.median(values) for values in seconds.values()), statistics.median(ratios)]
+
+
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,6 +87,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--in-process", type=int, metavar="SAMPLES")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reader = ClipReader(open_store(arguments.store), arguments.data_root, split=None, short_side_px=256)
@@ -83,6 +97,10 @@ def main() -> None:
         PretrainClips(reader, model, settings, seed=0, with_motion=False, patch_px=16)
         for settings in (data, data.model_copy(update={"convert_on": "device"}))
     )
+    if arguments.in_process:
+        rgb, planes, ratio = in_turn(ours, device, len(reader), arguments.in_process)
+        print(f"RGB {rgb:.2f} ms, planes {planes:.2f} ms of a core; {ratio:.2f} times the samples per second")  # noqa: T201
+        return
     ways = {"RGB, used again": (ours, True), "RGB, fresh": (ours, False), "planes, used again": (device, True)}
     rows: dict[str, list[list[float]]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
