@@ -160,8 +160,6 @@ def wrong_values(name: str, parameter: click.Parameter) -> list[str]:
     """Return values that a parameter of a command must not take."""
     if (name, parameter.name) in ACCEPTED:
         return []
-    if parameter.name in WRONG_TEXTS:
-        return WRONG_TEXTS[str(parameter.name)]
     if isinstance(parameter.type, click.Path):
         output = parameter.name in OUTPUTS or (name == "extract" and parameter.name == "store")
         if output:
@@ -175,7 +173,7 @@ def wrong_values(name: str, parameter: click.Parameter) -> list[str]:
         return WRONG_NUMBERS
     if isinstance(parameter.type, click.types.FloatParamType):
         return [*WRONG_NUMBERS, "nan", "inf", "-inf"]
-    return []
+    return WRONG_TEXTS.get(str(parameter.name), [])
 
 
 def misuses(program: str, name: str) -> Iterator[list[str]]:

@@ -21,6 +21,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(s3|gs|gcs|az|abfss?|wasbs?|hdfs|
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNDECODED = re.compile("[\udc80-\udcff]")  # how Python keeps bytes of file names that are no UTF-8
 
 
 class ExitCode(IntEnum):
@@ -70,8 +71,9 @@ def refuse_urls(arguments: Sequence[str]) -> None:
 
 
 def one_line(message: object) -> str:
-    """Return a message with line ends and other control characters of the names in it written as escapes."""
-    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(message))
+    r"""Return a message with line ends, control characters and bytes that are no UTF-8 as escapes: `\n`, `\xff`."""
+    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(message))
+    return _UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -42,11 +42,12 @@ def report(store: Path, out: Path, run: str | None, previews: int, data_root: Pa
     ):
         task = bar.add_task("Drawing previews", total=previews)
         page = build_report(opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    data = page.encode("utf-8", "backslashreplace")
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page, encoding="utf-8")
+        unfinished.write_bytes(data)
         unfinished.replace(out)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}; choose another path") from None
-    click.echo(f"{out}: {len(page.encode()) / 1e6:.1f} MB, {opened.info['num_clips']:,} clips")
+    click.echo(f"{out}: {len(data) / 1e6:.1f} MB, {opened.info['num_clips']:,} clips")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.config import StoreConfig
+from motionbox.errors import one_line
 from motionbox.store.layout import RunPaths
 from motionbox.store.units import BlockResult, BlockRows, VideoError
 from motionbox.store.writing.commit import (
@@ -147,7 +148,7 @@ class UnitRows:
                 "block": error.number,
                 "num_frames": 0,
                 "reason": str(error.reason),
-                "message": error.message,
+                "message": one_line(error.message),
                 "digest": hashlib.blake2b(str(error.reason).encode(), digest_size=16).digest(),
             }
         )
@@ -171,7 +172,7 @@ class UnitRows:
             row |= {
                 "clip_offset": self._num_clip_bytes,
                 "clip_bytes": len(rows.clip),
-                "clip_error": rows.clip_error,
+                "clip_error": one_line(rows.clip_error),
             }
             self._clips.append(rows.clip)
             self._num_clip_bytes += len(rows.clip)

@@ -182,7 +182,7 @@ def publish_directory(private: Path, *, point: str) -> int:
 
 def to_json(value: Any) -> bytes:
     """Return the bytes of a JSON file as the store writes them: indented, keys in the given order."""
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+    return (json.dumps(value, indent=1) + "\n").encode("ascii")  # bytes of names that are no UTF-8 as \\udc80 and so on
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
