@@ -19,9 +19,7 @@ Examples:
 _IMPORT_BOXES_EPILOG = """\b
 Examples:
   motionbox import-boxes stores/ssv2 --boxes annotations/ --name annotated
-  motionbox import-boxes stores/ssv2 --boxes masks/ --name masks
-  motionbox import-boxes stores/ssv2 --name random --like motion --seed 1
-  motionbox import-boxes stores/ssv2 --name other --shuffle"""
+  motionbox import-boxes stores/ssv2 --name random --like motion --seed 1"""
 
 _FORMATS = ("auto", "paths", "video", "names", "pretrain", "rawframes", "mofo")
 
@@ -41,9 +39,9 @@ Example:
     "--boxes",
     "boxes_file",
     type=click.Path(path_type=Path),
-    help="Whatever `motionbox evaluate` reads, or a folder of masks, <clip id>/<frame number>.png.",
+    help="Whatever `motionbox evaluate` reads, also masks as <clip id>/<frame number>.png.  [--like or --shuffle]",
 )
-@click.option("--like", help="Move this guidance's areas and boxes to random places; `motion` is what extraction made.")
+@click.option("--like", help="Move this guidance's areas and boxes to random places.  [motion]")
 @click.option("--shuffle", is_flag=True, help="Give each clip the areas and boxes of another one (of --like).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of --like and --shuffle.")
 @click.option(
