@@ -19,7 +19,8 @@ def test_recipes_are_valid_and_true_to_their_names(name: str) -> None:
     if "vitb" in name:
         assert config.model.name == "videomae_base"
         assert (config.optim.epochs, config.optim.batch_size, config.optim.base_lr) == (800, 2048, 1.5e-4)
-        assert config.mask.kind == {"videomae": "tube", "mofo": "motion"}[name.rsplit("_", 1)[1]]
+        assert config.mask.kind == {"videomae": "tube", "mofo": "motion"}[name.split("_")[3]]
+    assert config.guidance.kind == ("area" if name.endswith("_area") else "box")
 
 
 def test_overrides_change_single_values() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mofo_train.config import load_recipe, recipe_names
+from mofo_train.config import PretrainConfig, load_recipe, recipe_names
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.mask_kinds import MASKS
@@ -52,6 +52,19 @@ def test_published_recipes_are_the_published_numbers(dataset: str) -> None:
     assert (augment.mixup_alpha, augment.cutmix_alpha, augment.label_smoothing) == (0.8, 1.0, 0.1)
     assert (augment.rand_ops, augment.rand_magnitude, augment.erase_probability) == (4, 7, 0.25)
     assert (augment.flip_probability, mca.test.segments, mca.test.crops) == (0, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "base", ["ssv2_pretrain_vitb_mofo", "epic100_pretrain_vitb_mofo", "synthetic_pretrain_mini_mofo"]
+)
+def test_area_recipes_differ_in_their_guidance_alone(base: str) -> None:
+    box, area = (load_recipe(PretrainConfig, name) for name in (base, f"{base}_area"))
+    assert (box.guidance.kind, area.guidance.kind) == ("box", "area")
+    assert area.model_copy(update={"guidance": box.guidance}) == box
+    name = base.replace("pretrain", "finetune").replace("mofo", "mca")
+    mca, guided = (load_recipe(FinetuneConfig, name) for name in (name, f"{name}_area"))
+    assert guided.model_copy(update={"guidance": mca.guidance}) == mca
+    assert guided.guidance == area.guidance, "the same tokens are inside in both stages"
 
 
 def test_rows_share_their_pretraining() -> None:
