@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clips_support import AREA, DATA, MODEL, dataset, reader
@@ -49,6 +51,19 @@ def test_cells_beyond_the_frame_do_not_stretch_it() -> None:
     placed = FrameAreas(strength, (7.5, 7.5)).on_tubelets((60, 60), crop_map(Crop(0, 0, 60, 60), 240), 240)
     # 32 to 40 of 60 pixels are 128 to 160 of 240: patches 8 and 9 of 15.
     assert placed[0, 0].nonzero().flatten().tolist() == [8, 9]
+
+
+@given(st.integers(0, 100_000))
+def test_the_quick_way_is_the_plain_way(seed: int) -> None:
+    """A crop summed by products is that crop summed point by point, mirrored or not, also beyond the frame."""
+    rng = np.random.default_rng(seed)
+    areas = FrameAreas(rng.integers(0, 256, size=(4, 9, 12), dtype=np.uint8), (11.5, 8.25))
+    straight = rng.uniform(-30, 30, size=(2, 3))
+    straight[[0, 1], [1, 0]] = 0
+    straight[[0, 1], [0, 1]] = rng.uniform(0.5, 2, 2) * [rng.choice([-1, 1]), 1]
+    slanted = straight + np.array([[0, 1e-12, 0], [0, 0, 0]])
+    both = [areas.on_tubelets((92, 66), way, 64).float() for way in (straight, slanted)]
+    assert torch.equal(*both)
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])

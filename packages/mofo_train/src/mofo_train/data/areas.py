@@ -20,6 +20,7 @@ TUBELET_FRAMES = 2
 PATCH_PX = 16
 """Side of a tubelet."""
 _POINTS = 4  # a side of each patch, where the strength is read
+_SPACING_PX = PATCH_PX / _POINTS
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,12 @@ class FrameAreas:
             uint8 (T / TUBELET_FRAMES, side, side), side = out_px / PATCH_PX; at least 1 where there is any strength,
             0 for what lies beyond the frame.
         """
-        side = out_px // PATCH_PX
-        spots = (np.arange(side * _POINTS) + 0.5) * (PATCH_PX / _POINTS)
-        x, y = (row[0] * spots + row[1] * spots[:, None] + row[2] for row in to_frame)
-        (width, height), (columns, rows) = frame_wh, self.cells_wh
-        there = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        h, w = self.strength.shape[1:]
-        column = np.clip((x * (columns / width)).astype(np.intp), 0, w - 1)
-        row = np.clip((y * (rows / height)).astype(np.intp), 0, h - 1)
-        slots = self.strength.reshape(-1, TUBELET_FRAMES, h * w).sum(1, dtype=np.float32)
-        read = slots.take(row * w + column, axis=1) * there
-        summed = read.reshape(-1, side, _POINTS, side, _POINTS).sum((2, 4))
+        spots = np.arange(_SPACING_PX / 2, out_px, _SPACING_PX, dtype=np.float64)
+        slots = self.strength.reshape(-1, TUBELET_FRAMES, *self.strength.shape[1:]).sum(1, dtype=np.float32)
+        scale = np.array([[self.cells_wh[0] / frame_wh[0]], [self.cells_wh[1] / frame_wh[1]]])
+        to_cells = to_frame * scale
+        straight = to_frame[0, 1] == to_frame[1, 0] == 0  # all but turns and shears
+        summed = (_sum_straight if straight else _sum_slanted)(slots, self.cells_wh, to_cells, spots)
         return torch.from_numpy(np.ceil(summed / (_POINTS**2 * TUBELET_FRAMES)).astype(np.uint8))
 
 
@@ -70,3 +66,36 @@ def after(outer: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.
     joined = outer[:, :2] @ inner
     joined[:, 2] += outer[:, 2]
     return joined
+
+
+def _sum_straight(
+    slots: NDArray[np.float32], cells_wh: tuple[float, float], to_cells: NDArray[np.float64], spots: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Sum the strength at all points of each patch where rows of the view are rows of the frame, by two products."""
+    width, height = cells_wh
+    columns = _points_in_cells(to_cells[0, 0] * spots + to_cells[0, 2], width, slots.shape[2])
+    rows = _points_in_cells(to_cells[1, 1] * spots + to_cells[1, 2], height, slots.shape[1])
+    across = torch.from_numpy(slots).flatten(0, 1) @ torch.from_numpy(columns).T
+    summed: NDArray[np.float32] = (torch.from_numpy(rows) @ across.view(*slots.shape[:2], -1)).numpy()
+    return summed
+
+
+def _points_in_cells(place: NDArray[np.float64], extent: float, num_cells: int) -> NDArray[np.float32]:
+    """Count, for each row or column of patches, its points in each row or column of cells, float32 (side, cells)."""
+    cell = np.where(place < extent, np.floor(place), -1)  # -1: in none
+    found = cell[:, None] == np.arange(num_cells)
+    counts: NDArray[np.float32] = found.reshape(-1, _POINTS, num_cells).sum(1, dtype=np.float32)
+    return counts
+
+
+def _sum_slanted(
+    slots: NDArray[np.float32], cells_wh: tuple[float, float], to_cells: NDArray[np.float64], spots: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Sum the strength at all points of each patch, point by point."""
+    x, y = (row[0] * spots + row[1] * spots[:, None] + row[2] for row in to_cells)
+    there = (x >= 0) & (x < cells_wh[0]) & (y >= 0) & (y < cells_wh[1])
+    flat = np.where(there, y.astype(np.intp) * slots.shape[2] + x.astype(np.intp), 0)
+    read = slots.reshape(len(slots), -1).take(flat, axis=1) * there
+    side = len(spots) // _POINTS
+    summed: NDArray[np.float32] = read.reshape(-1, side, _POINTS, side, _POINTS).sum((2, 4), dtype=np.float32)
+    return summed

@@ -147,6 +147,7 @@ class ClipReader:
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         self._confidences: list[float] = self.labels.column("confidence").to_pylist()
         rates = "frame_fps" in self.labels.column_names
+        self._cells_wh: dict[str, tuple[float, float]] = {}
         if self.guidance.kind == "area":
             self.areas(0, np.zeros(TUBELET_FRAMES, np.int64))  # a store without areas says so here
         self._rates: list[float | None] = self.labels.column("frame_fps").to_pylist() if rates else [None] * len(self)
@@ -321,7 +322,8 @@ class ClipReader:
         if self.guidance.kind == "box":
             return None
         clip_id, source = self.clip_ids[index], self.guidance.source
-        cells_wh = self._store.frame_cells_wh(clip_id)
+        cells_wh = self._cells_wh.get(clip_id) or self._store.frame_cells_wh(clip_id)
+        self._cells_wh[clip_id] = cells_wh
         strength = self._store.motion_areas(clip_id, frames, source=source)
         # A clip of one frame has no flow, hence no grid.
         grid = (len(frames), *(math.ceil(cells) for cells in reversed(cells_wh)))
