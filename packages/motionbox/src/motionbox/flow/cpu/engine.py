@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from motionbox.config import TVL1Params
 from motionbox.flow.arrays import Flow, GreyImage, check_frames
-from motionbox.flow.cpu.kernels import NUM_FIELDS, solve_level
+from motionbox.flow.cpu.kernels import NUM_FIELDS, Inputs, Level, Rules, Scratch, solve_level
 from motionbox.flow.cpu.warp import PAD, make_taps, resize, taps_size_hw
 from motionbox.flow.tvl1 import TVL1Plan, make_plan
 
@@ -62,6 +62,7 @@ class _Workspace:
         self._planes, self._taps = [_aligned((3, *size)) for size in sizes], [_aligned((*size, 4)) for size in sizes]
         self._lines = _aligned((max(5 * self._levels[0].stride, 192),))
         self._corner = np.zeros(32, np.int32)
+        self._rules = Rules(*(getattr(plan, name) for name in Rules._fields))
         self.num_iterations = np.zeros((len(self._levels), plan.num_warps), np.int32)
 
     def run(self, frame0: GreyImage, frame1: GreyImage, initial: Flow | None) -> Flow:
@@ -114,25 +115,10 @@ class _Workspace:
         image1, planes, taps = self._pyramid1.images[index], self._planes[index], self._taps[index]
         make_taps(image1, level.width, level.height, level.stride, plan.zero_border, planes, taps)
         return solve_level(
-            level.state,
-            level.stride,
-            level.width,
-            level.height,
-            self._pyramid0.images[index],
-            planes,
-            taps,
-            plan.num_warps,
-            plan.num_rounds,
-            plan.num_iterations,
-            plan.median_size,
-            plan.l_t,
-            plan.taut,
-            plan.theta,
-            plan.epsilon,
-            plan.sparse_checks,
-            plan.cubic_a,
-            self._lines,
-            self._corner,
+            Level(level.state, level.stride, level.width, level.height),
+            Inputs(self._pyramid0.images[index], planes, taps),
+            self._rules,
+            Scratch(self._lines, self._corner),
             self.num_iterations[index],
         )
 

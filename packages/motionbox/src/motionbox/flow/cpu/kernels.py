@@ -14,7 +14,7 @@ Padding pixels hold zeros and stay zero: the iteration has no border cases but i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +41,51 @@ Ints = npt.NDArray[np.int32]
 
 NUM_FIELDS = 16
 _FLOW, _DUAL, _OTHER_FLOW, _OTHER_DUAL = 4, 6, 10, 12
-MAX_BLOCK = 8
+MAX_BLOCK = 8  # iterations of one sweep: rows in use at a time, see `_sweep`
 FORECAST_SHARE = 0.8
 USUAL_RATIO = 0.8
+
+
+class Level(NamedTuple):
+    """One level of the pyramid: the solver's fields (see above) and their size.
+
+    Numba passes a named tuple's parts as if each were a parameter, so grouping costs nothing in machine code.
+    """
+
+    state: Floats
+    stride: int
+    width: int
+    height: int
+
+
+class Inputs(NamedTuple):
+    """What a level is linearised from: the first frame, and the second one with its gradient as `make_taps` lays it."""
+
+    image0: Floats
+    planes: Floats
+    taps: Floats
+
+
+class Rules(NamedTuple):
+    """The numbers of TV-L1, see `plan_tvl1`; `taut` is tau / theta, `l_t` is lambda * theta."""
+
+    num_warps: int
+    num_rounds: int
+    num_iterations: int
+    median_size: int
+    l_t: float
+    taut: float
+    theta: float
+    epsilon: float
+    sparse_checks: bool
+    cubic_a: float
+
+
+class Scratch(NamedTuple):
+    """Memory of a solver that no result depends on: five rows for the median filter, corners for the warping."""
+
+    lines: Floats
+    corner: Ints
 
 
 @part
@@ -131,24 +173,14 @@ def _iterate_row(
 
 
 @part
-def _sweep(
-    state: Floats,
-    stride: int,
-    source: Any,
-    target: Any,
-    width: int,
-    height: int,
-    limit: Any,
-    tau: Any,
-    count: int,
-    errors: Any,
-) -> None:
+def _sweep(level: Level, source: Any, target: Any, limit: Any, tau: Any, count: int, errors: Any) -> None:
     """Do `count` iterations in one pass: each follows the one before it at a distance of one row.
 
     Only count + 2 rows are in use at a time; they stay in the second-level cache. The first iteration reads the fields
     `source` and writes `target`, where the others stay: what was before the sweep is kept. `errors[k]` becomes the sum
     of squared updates of taut * u in iteration k.
     """
+    state, stride, width, height = level
     size = NUM_FIELDS * stride
     errors[:count] = 0
     for step in range(height + count):
@@ -205,54 +237,53 @@ def _first_at_most(errors: Any, count: int, threshold: float) -> int:
 
 
 @part
+def _filtered(level: Level, fields: Any, median_size: int, lines: Floats) -> Any:
+    """Filter the flow by a median from its place to the other one; return the fields of the result."""
+    flow, other = fields[0], _FLOW + _OTHER_FLOW - fields[0]
+    size = NUM_FIELDS * level.stride
+    for c in range(2):
+        median_filter(
+            level.state, level.stride, size, flow + c, other + c, level.width, level.height, median_size, lines
+        )
+    return other, fields[1]
+
+
+@part
 def _iterate(
-    state: Floats,
-    stride: int,
-    fields: Any,
-    width: int,
-    height: int,
-    limit: Any,
-    tau: Any,
-    threshold: float,
-    num_rounds: int,
-    num_iterations: int,
-    median_size: int,
-    sparse_checks: bool,
-    lines: Floats,
-    errors: Any,
+    level: Level, fields: Any, rules: Rules, limit: Any, tau: Any, threshold: float, lines: Floats, errors: Any
 ) -> Any:
     """Iterate until the error is not above `threshold`; return the fields (flow, dual) of the result and the number.
 
-    A sweep that went past the iteration where the error got small is done again with the right number.
+    Several iterations are done in one sweep, as many as the errors so far let expect. A sweep that went past the
+    iteration where the error got small is done again with the right number, so that the result is that of a check after
+    every iteration (`sparse_checks`: of those that OpenCV's CUDA variant makes).
     """
-    size = NUM_FIELDS * stride
-    error, previous, total = np.inf, 0.0 if sparse_checks else np.inf, 0
-    for _ in range(num_rounds):
+    sparse = rules.sparse_checks
+    error, previous, total = np.inf, 0.0 if sparse else np.inf, 0
+    for _ in range(rules.num_rounds):
         if error <= threshold:
             break
-        if median_size > 1:
-            flow, other = fields[0], _FLOW + _OTHER_FLOW - fields[0]
-            for c in range(2):
-                median_filter(state, stride, size, flow + c, other + c, width, height, median_size, lines)
-            fields = (other, fields[1])
+        if rules.median_size > 1:
+            fields = _filtered(level, fields, rules.median_size, lines)
         done = 0
-        while done < num_iterations and error > threshold:
-            if sparse_checks:
-                block = _block_of_sparse_checks(total, previous, threshold, num_iterations - done)
+        while done < rules.num_iterations and error > threshold:
+            remaining = rules.num_iterations - done
+            if sparse:
+                block = _block_of_sparse_checks(total, previous, threshold, remaining)
             else:
-                block = _block(error, previous, threshold, num_iterations - done)
+                block = _block(error, previous, threshold, remaining)
             # A sweep that may have to be repeated must not write where it reads.
             target = fields
-            if block > 1 and not sparse_checks and threshold > 0:
+            if block > 1 and not sparse and threshold > 0:
                 target = (_FLOW + _OTHER_FLOW - fields[0], _DUAL + _OTHER_DUAL - fields[1])
-            _sweep(state, stride, fields, target, width, height, limit, tau, block, errors)
-            if sparse_checks:
+            _sweep(level, fields, target, limit, tau, block, errors)
+            if sparse:
                 error, previous = _last_sparse_check(errors, block, total, previous, threshold)
             else:
                 needed = _first_at_most(errors, block, threshold)
-                if needed < block:
+                if needed < block:  # too far: once more, from what was kept
                     block = needed
-                    _sweep(state, stride, fields, target, width, height, limit, tau, block, errors)
+                    _sweep(level, fields, target, limit, tau, block, errors)
                 previous, error = errors[block - 2] if block > 1 else error, errors[block - 1]
             fields = target
             done += block
@@ -261,56 +292,36 @@ def _iterate(
 
 
 @kernel
-def solve_level(
-    state: Floats,
-    stride: int,
-    width: int,
-    height: int,
-    image0: Floats,
-    planes: Floats,
-    taps: Floats,
-    num_warps: int,
-    num_rounds: int,
-    num_iterations: int,
-    median_size: int,
-    l_t: float,
-    taut: float,
-    theta: float,
-    epsilon: float,
-    sparse_checks: bool,
-    cubic_a: float,
-    lines: Floats,
-    corner: Ints,
-    counts: Ints,
-) -> int:
+def solve_level(level: Level, inputs: Inputs, rules: Rules, scratch: Scratch, counts: Ints) -> int:
     """Solve one level of the pyramid from the flow in fields 4, 5; return the field where the flow is now.
 
-    `counts` receives the number of iterations of every warping.
+    The data term is linearised around the flow so far (a warping), then the flow is iterated; and so on, `num_warps`
+    times. `counts` receives the number of iterations of every warping.
     """
-    limit = splat(np.float32(l_t * taut * taut))
-    tau = splat(np.float32(taut * theta))
-    threshold = epsilon * epsilon * taut * taut * width * height
+    state, stride, width, height = level
+    taut = rules.taut
+    # The solver's flow is scaled by taut: so are its step and the error that stops it, a sum over all pixels.
+    limit = splat(np.float32(rules.l_t * taut * taut))
+    tau = splat(np.float32(taut * rules.theta))
+    threshold = rules.epsilon * rules.epsilon * taut * taut * width * height
     errors = np.empty(MAX_BLOCK, np.float64)
     state.reshape((height + 2, NUM_FIELDS, stride))[:, _DUAL : _DUAL + 4] = 0
     fields = (_FLOW, _DUAL)
-    for warp in range(num_warps):
+    for warp in range(rules.num_warps):
         warp_level(
-            state, NUM_FIELDS, stride, fields[0], width, height, image0, planes, taps, cubic_a, taut, lines, corner
-        )
-        fields, counts[warp] = _iterate(
             state,
+            NUM_FIELDS,
             stride,
-            fields,
+            fields[0],
             width,
             height,
-            limit,
-            tau,
-            threshold,
-            num_rounds,
-            num_iterations,
-            median_size,
-            sparse_checks,
-            lines,
-            errors,
+            inputs.image0,
+            inputs.planes,
+            inputs.taps,
+            rules.cubic_a,
+            taut,
+            scratch.lines,
+            scratch.corner,
         )
+        fields, counts[warp] = _iterate(level, fields, rules, limit, tau, threshold, scratch.lines, errors)
     return fields[0]
