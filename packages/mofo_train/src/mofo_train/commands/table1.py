@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,11 +93,8 @@ def command(
             if ranks.is_first:
                 generate_data(table, folder, say)
             ranks.gather(None)  # the others wait
-        helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder)]
-        for option, value in (("--recipe", recipe), ("--store", store), ("--data-root", data_root)):
-            helping += [option, str(value)] if value else []
-        for override in overrides:
-            helping += ["--set", override]
+        given = {"--recipe": recipe, "--store": store, "--data-root": data_root}
+        helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder), *_options(given, overrides)]
         threads = max(1, torch.get_num_threads() // jobs)
         torch.set_num_threads(threads)
         with _helpers(jobs - 1, helping, threads):
@@ -108,6 +105,12 @@ def command(
             click.echo(result.markdown())
             click.echo("written: " + ", ".join(str(path) for path in paths))
     return ExitCode.OK
+
+
+def _options(given: Mapping[str, object], overrides: Sequence[str]) -> list[str]:
+    """Return options as a command line has them: those that have a value, and every override."""
+    named = [part for option, value in given.items() if value for part in (option, str(value))]
+    return [*named, *(part for override in overrides for part in ("--set", override))]
 
 
 @contextmanager

@@ -120,10 +120,8 @@ def _split_head(text: str, head: list[Token], separator: str, *, numbered: bool)
     if len(ends) > 1:
         raise ValueError(f"{whole!r} looks like more than one path; {_QUOTE_IT}")
     if ends and ends[0] == len(whole):
-        # `drinking (31).mp4 1` is a path with a blank; `3 a.mp4` or `drinking,a.mp4` may be a label before a path
-        if numbered and separator == BLANKS and NUMBER.fullmatch(head[0].text) is None:
-            return whole, None
-        raise ValueError(f"{whole!r} may be one path, or a label before a path; {_QUOTE_IT}")
+        may_be_label = not numbered or separator != BLANKS or NUMBER.fullmatch(head[0].text) is not None
+        return _one_path(whole, may_be_label=may_be_label), None
     if ends:
         if not any(token.stop == ends[0] for token in head):
             raise ValueError(f"{whole!r} has more than one separator; {_QUOTE_IT}")
@@ -131,6 +129,17 @@ def _split_head(text: str, head: list[Token], separator: str, *, numbered: bool)
     if separator != BLANKS and len(head) == 2:
         return head[0].text, _checked_name(head[1].text)
     raise ValueError(f"{whole!r} does not show where the path ends; {_QUOTE_IT}, or separate the fields by tabs")
+
+
+def _one_path(whole: str, *, may_be_label: bool) -> str:
+    """Return a path with blanks, such as that of `drinking (31).mp4 1`.
+
+    Raises:
+        ValueError: What stands first may be a label, as in `3 a.mp4` or `drinking,a.mp4`.
+    """
+    if may_be_label:
+        raise ValueError(f"{whole!r} may be one path, or a label before a path; {_QUOTE_IT}")
+    return whole
 
 
 def _checked_name(name: str | None) -> str:
