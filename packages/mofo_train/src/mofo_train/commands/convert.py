@@ -100,7 +100,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} must be a readable JSON file, got: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path} must be a readable JSON file, got: {reason}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must be a JSON object, got {type(values).__name__}")
     return values

@@ -137,7 +137,7 @@ class LabelSpace:
     def _numbers(self, table: pa.Table, column: str) -> NDArray[np.int64]:
         """Return a label column as numbers, -1 where it is empty."""
         if column != "label":
-            return np.asarray(table.column(column).fill_null(-1).to_numpy(), np.int64)
+            return np.array(table.column(column).fill_null(-1).to_numpy(), np.int64)
         number = {name: index for index, name in enumerate(self.class_names[self.by_name])}
         names = [_name_of(value) for value in table.column(column).to_pylist()]
         for name, clip in zip(names, table.column("clip_id").to_pylist(), strict=True):

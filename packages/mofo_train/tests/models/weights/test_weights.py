@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import subprocess
 import sys
@@ -244,6 +245,26 @@ def test_a_file_with_averaged_weights_says_which_are_taken(tmp_path: Path, caplo
     assert caplog.text == ""
     with pytest.raises(CheckpointError, match=r"plain\.pth must hold averaged weights \(EMA\), got the model's alone"):
         load_checkpoint(tmp_path / "plain.pth", "ema")
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "best"])
+def test_the_average_of_a_training_of_ours(tmp_path: Path, place: str) -> None:
+    """It stands beside the optimiser; in `best`, which is chosen from it, in place of the model's weights."""
+    state = classifier("mean").state_dict()
+    average = {name: value + 1 for name, value in state.items()}
+    for name, decay in (("run", 0.5), ("plain", None)):
+        folder = tmp_path / name / place / "step-000000003"
+        folder.mkdir(parents=True)
+        averaged = decay is not None
+        save_file(average if averaged and place == "best" else state, folder / "model.safetensors")
+        kept = {f"module.{key}": value for key, value in average.items()} | {"n_averaged": torch.tensor(3)}
+        objective = {"objective": {"average": kept if averaged else None}}
+        torch.save({} if place == "best" else objective, folder / "state.pt")
+        (folder / "checkpoint.json").write_text(json.dumps({"config": {"optim": {"ema_decay": decay}}}))
+    assert same(load_checkpoint(tmp_path / "run", "ema"), average)
+    assert same(load_checkpoint(tmp_path / "run"), average if place == "best" else state)
+    with pytest.raises(CheckpointError, match="must hold averaged weights"):
+        load_checkpoint(tmp_path / "plain", "ema")
 
 
 def test_what_training_scripts_keep_beside_weights_is_read(tmp_path: Path) -> None:

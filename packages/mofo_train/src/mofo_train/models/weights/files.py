@@ -87,10 +87,8 @@ def read_named_weights(path: str | Path, kind: WeightsKind | None = None) -> Sta
 
 def _read(path: Path, kind: WeightsKind | None) -> Any:
     if path.is_dir():
-        own_state = path / "state.pt"  # of a training of ours: the average stands beside the optimiser
-        if kind == "ema" and own_state.is_file():
-            average = _load_pickle(own_state).get("objective", {}).get("average")
-            return {"model_ema": average} if average is not None else {"model": {}}
+        if kind == "ema" and (path / "state.pt").is_file():
+            return _average_of_ours(path)
         inside = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
         if not inside:
             raise CheckpointError(f"{path} must contain model.safetensors or pytorch_model.bin, got neither")
@@ -109,6 +107,15 @@ def _read(path: Path, kind: WeightsKind | None) -> Any:
     except Exception as error:  # what the unpickler raises on bytes that are no pickle depends on the bytes
         reason = _TERMINAL_CODE.sub("", str(error) or type(error).__name__).split("\n", 1)[0]
         raise CheckpointError(f"checkpoint {path} must be readable, got: {reason}; copy it again") from None
+
+
+def _average_of_ours(path: Path) -> Any:
+    """Return the average in a checkpoint of ours: beside the optimiser, or in `best` instead of the model's weights."""
+    state = _load_pickle(path / "state.pt")
+    average = state.get("objective", {}).get("average")
+    if not state and '"ema_decay": null' not in (path / "checkpoint.json").read_text(encoding="utf-8"):
+        average = load_file(path / "model.safetensors")
+    return {"model": {}} if average is None else {"model_ema": average}
 
 
 def _load_pickle(path: Path) -> Any:
