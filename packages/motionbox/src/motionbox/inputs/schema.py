@@ -61,6 +61,7 @@ NUM_CLASSES = "num_classes"
 RESULT_COLUMNS = (
     *("row", "num_frames", "width", "height", "fps", "status", "reason", "x1", "y1", "x2", "y2", "first_row"),
     *("map_width", "map_height", "first_clip_block", "num_clip_blocks", "confidence"),
+    *("first_area_block", "num_area_blocks"),
     *(REFUSED, ASSUMED_RATE),
 )
 """Columns that results have, or the reading of a manifest adds; label columns are not named so."""
