@@ -1,1 +1,19 @@
-"""One module per subcommand of `motionbox`; each exposes a click command named `command`."""
+"""The subcommands of `motionbox`: each is a click command that bears its own name, in a module beside its kin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+
+class FiniteRange(click.FloatRange):
+    """A range of finite numbers: click's own lets `nan` pass, which is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; refuse one that is out of the range, infinite or none at all."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from motionbox.commands.finite_range import FiniteRange
+from motionbox.commands import FiniteRange
 from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from motionbox.commands.finite_range import FiniteRange
+from motionbox.commands import FiniteRange
 from motionbox.errors import ExitCode, InputError
 
 _IMPORT_LIST_EPILOG = """\b

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands.finite_range import FiniteRange
+from motionbox.commands import FiniteRange
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS

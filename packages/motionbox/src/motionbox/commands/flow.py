@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from motionbox.commands.finite_range import FiniteRange
+from motionbox.commands import FiniteRange
 from motionbox.config import FLOW_METHODS
 from motionbox.errors import ClipError, ExitCode, InputError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands.finite_range import FiniteRange
+from motionbox.commands import FiniteRange
 from motionbox.errors import InputError
 
 if TYPE_CHECKING:
