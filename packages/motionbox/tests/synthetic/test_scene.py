@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from motionbox.synthetic import NOUNS, VERBS, compose, render_clip
+from motionbox.synthetic import NOUNS, VERBS, compose, render_clip, scene
+from motionbox.synthetic.actions import action_tracks
 from motionbox.synthetic.shapes import Canvas, rounded_box
 
 
@@ -51,17 +52,15 @@ def test_the_object_box_follows_the_verb(verb, axis, sign):
         assert sign * (centres[-1] - centres[0])[axis] > abs(centres[-1] - centres[0])[1 - axis]
 
 
-def test_all_change_lies_in_the_boxes_when_the_camera_stands_still():
-    """Beyond sensor noise and the objects' shadows, pixels only change where a box says that hand or object is."""
+def test_all_change_lies_in_the_masks_when_the_camera_stands_still(monkeypatch):
+    """Beyond sensor noise, shadows and what sways, pixels only change where a mask says that hand or object is."""
+    monkeypatch.setattr(scene, "_NUM_SWAYING", (0, 1))
     for seed, verb in enumerate(("push left", "lift", "rotate clockwise", "open")):
-        clip = small_clip(verb, "box", seed=seed, num_frames=10, camera_motion=False)
-        inside = np.zeros((72, 96), bool)
-        for x1, y1, x2, y2 in np.concatenate([clip.hand_boxes, clip.object_boxes]):
-            if x1 >= 0:
-                inside[y1:y2, x1:x2] = True
+        clip = render_clip(verb, "box", 160, 120, 8, np.random.default_rng(seed), camera_motion=False)
+        inside = cv2.dilate(clip.masks.any(axis=0).astype(np.uint8), np.ones((3, 3))) > 0
         grey = clip.frames.mean(axis=3)
         swing = np.ptp(cv2.GaussianBlur(grey.transpose(1, 2, 0), (0, 0), 1.5), axis=2)
-        strong = swing > 60  # shadows are softer than that
+        strong = swing > 75  # shadows are softer than that
         assert strong.any()
         assert inside[strong].mean() > 0.97
 
@@ -71,6 +70,35 @@ def test_a_still_camera_keeps_the_table_still_and_a_moving_one_does_not():
     moving = small_clip("open", seed=2).frames[:, :8, :8].astype(float).mean(axis=3)
     assert still.std(axis=0).mean() < 6
     assert moving.std(axis=0).mean() > 1.5 * still.std(axis=0).mean()
+
+
+@pytest.mark.parametrize("verb", ["push left", "put down", "open"])
+def test_boxes_are_those_of_the_masks(verb):
+    for index, mask in enumerate((clip := small_clip(verb, "pan", seed=5)).masks):
+        boxes = np.array([box for box in (clip.hand_boxes[index], clip.object_boxes[index]) if box[0] >= 0])
+        rows, columns = np.nonzero(mask)
+        union = [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
+        assert union == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_the_action_is_a_small_part_of_a_training_crop():
+    """Of a square crop of 16 frames at stride 2, the areas of the action cover 15 to 25 % in the median."""
+    rng, shares = np.random.default_rng(0), []
+    for index in range(27):  # a clip of 16 frames holds the same motion as one of 32 seen at stride 2
+        masks = small_clip(VERBS[index % 9], NOUNS[index % 6], seed=index, num_frames=16).masks
+        for side in (72, 63, 54, 47):
+            left, top = rng.integers(96 - side + 1), rng.integers(72 - side + 1)
+            shares.append(masks[:, top : top + side, left : left + side].any(axis=0).mean())
+    assert 0.15 <= np.median(shares) <= 0.25
+
+
+def test_what_sways_moves_far_less_than_any_verb():
+    """With nobody at the table yet, the picture still stirs; by a pixel or so."""
+    for seed in range(5):
+        shake = scene._sway(60, 200, np.random.default_rng(seed))
+        assert 0.5 < np.abs(shake[:, :2]).max() < 200 * 0.013
+        assert 0.02 < np.abs(shake[:, 2]).max() < 0.13
+        assert np.ptp(action_tracks("push left", 60, np.random.default_rng(seed)).x) > 0.15
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.4, 2.0])
@@ -111,25 +139,28 @@ def test_misuse_is_named():
 
 
 @pytest.mark.slow
-def test_pixels_of_one_frame_do_not_tell_the_verb_but_their_motion_does():
-    """A forest on a thumbnail of one random frame stays near chance; on summed flow it is far above."""
+def test_pixels_of_one_frame_do_not_tell_the_verb_but_the_motion_of_the_area_does():
+    """A forest on a thumbnail of one random frame stays near chance; on flow within the areas it is far above."""
     from sklearn.ensemble import RandomForestClassifier
 
     stills, motions, verbs = [], [], np.arange(540) % len(VERBS)
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     for index, verb in enumerate(verbs):
         rng = np.random.default_rng([7, index])
-        clip = render_clip(VERBS[verb], NOUNS[index % 6], 96, 72, 16, rng, camera_motion=False)
+        clip = render_clip(VERBS[verb], NOUNS[index % 6], 96, 72, 16, rng)
         stills.append(cv2.resize(clip.frames[rng.integers(16)], (16, 12), interpolation=cv2.INTER_AREA).ravel())
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames]
         flows = np.stack([estimator.calc(a, b, None) for a, b in itertools.pairwise(grey)])
         curl = np.gradient(flows[..., 1], axis=2) - np.gradient(flows[..., 0], axis=1)
         divergence = np.gradient(flows[..., 0], axis=2) + np.gradient(flows[..., 1], axis=1)
-        steps = np.stack([flows[..., 0], flows[..., 1], curl, divergence]).mean(axis=(2, 3))
+        fields = np.stack([flows[..., 0], flows[..., 1], curl, divergence])
+        fields -= np.median(fields, axis=(2, 3), keepdims=True)  # about what the camera does
+        area = clip.masks[:-1]
+        steps = (fields * area).sum(axis=(2, 3)) / (area.sum(axis=(1, 2)) + 1)
         motions.append(np.concatenate([steps.sum(axis=1), np.abs(steps).sum(axis=1), np.ptp(steps, axis=1)]))
     scores = []
     for features in (np.stack(stills), np.stack(motions)):
         forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0, n_jobs=1)
         scores.append(forest.fit(features[:360], verbs[:360]).score(features[360:], verbs[360:]))
     assert scores[0] < 0.2
-    assert scores[1] > 0.4
+    assert scores[1] > 0.5

@@ -4,6 +4,7 @@ from collections import Counter
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -106,6 +107,10 @@ def test_annotations_and_boxes_describe_the_clips(small_set):
             label = found["object 0"]
             assert label["category"] == plan.noun
             assert [label["box2d"][key] for key in ("x1", "y1", "x2", "y2")] == drawn.object_boxes[index].tolist()
+        files = sorted((small_set / "masks" / plan.clip_id).iterdir())
+        assert [file.name for file in files] == [f"{index:06d}.png" for index in range(plan.num_frames)]
+        masks = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files])
+        np.testing.assert_array_equal(masks, drawn.masks * np.uint8(255))
 
 
 def test_workers_do_not_change_the_files(tmp_path):

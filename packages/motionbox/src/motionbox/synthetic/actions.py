@@ -137,11 +137,11 @@ def _path(
         time = np.linspace(0, 1, num_frames)
         envelope = np.sin(np.pi * np.clip((time - begin) / (end - begin), 0, 1)) ** 0.5
         cycles = rng.uniform(0.7, 1.0) * num_frames / _FRAMES_PER_SHAKE
-        wave: Track = rng.uniform(0.045, 0.07) * envelope * np.sin(2 * np.pi * (cycles * time + rng.uniform()))
+        wave: Track = rng.uniform(0.035, 0.055) * envelope * np.sin(2 * np.pi * (cycles * time + rng.uniform()))
         return wave
     course = course if forwards else 1 - course
     if dimension == "slide":
-        amplitude = rng.uniform(0.22, 0.36)
+        amplitude = rng.uniform(0.16, 0.28)
         return rng.uniform(0.2, 0.8 - amplitude) + amplitude * course
     if dimension == "height":
         return rng.uniform(0.65, 1.0) * course

@@ -73,6 +73,13 @@ def darken(picture: Plane, shadow: Sprite, pose: Matrix, strength: float) -> Non
         picture[top : top + patch.shape[0], left : left + patch.shape[1]] *= (1 - strength * patch)[..., None]
 
 
+def mark(canvas: NDArray[np.bool_], mask: PlacedMask | None) -> None:
+    """Set the pixels of a mask in a canvas, (H, W) bool."""
+    if mask is not None:
+        left, top, inside = mask
+        canvas[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
+
+
 def box_of(*masks: PlacedMask | None) -> tuple[int, ...]:
     """Return the bounding box of masks, xyxy half-open; -1 four times where nothing is in the picture."""
     boxes = []

@@ -1,4 +1,4 @@
-"""One clip: table, clutter, the object and the hand, seen by a moving camera; pixels and their true boxes."""
+"""One clip: a wide table full of things, one object and the hand, seen by a moving camera; pixels, masks and boxes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from motionbox.synthetic.compose import (
     box_of,
     composite,
     darken,
+    mark,
     rotation,
     scaling,
     soft_shadow,
@@ -29,7 +30,10 @@ Boxes = NDArray[np.int16]
 
 _MARGIN = 0.3  # of the width: table drawn beyond the frame, for the camera to move over
 _SUPERSAMPLE = 1.4  # texture pixels per frame pixel
-_LIFT_SHARE = 0.24  # of the height: how far up the picture a lifted object goes
+_LIFT_SHARE = 0.17  # of the height: how far up the picture a lifted object goes
+_UNIT = (0.062, 0.084)  # of the width: the unit of things, about a third of an object
+_HAND_UNIT = (0.054, 0.07)  # of the width: the palm
+_NUM_CLUTTER, _NUM_OTHERS, _NUM_SWAYING = (8, 16), (1, 4), (1, 4)  # from, to before
 _SHADOW = np.array([0.045, 0.06])  # of the width, per unit of height above the table
 
 
@@ -41,11 +45,13 @@ class RenderedClip:
         frames: (T, H, W, 3) uint8 RGB.
         hand_boxes: (T, 4) int16 xyxy, half-open pixels, clipped to the frame; -1 where no hand is in the picture.
         object_boxes: The same for the moved object with its lid, whether or not the hand covers part of it.
+        masks: (T, H, W) bool: the area of the action, hand and object.
     """
 
     frames: NDArray[np.uint8]
     hand_boxes: Boxes
     object_boxes: Boxes
+    masks: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,26 @@ class _Layer:
 
 
 @dataclass(frozen=True)
+class _Swaying:
+    """Something that stirs where it lies, and matters for nothing.
+
+    Attributes:
+        layer: Its looks.
+        pose: Where it lies on the table.
+        shake: (T, 3): away from there, pixels in x and y, and radians.
+    """
+
+    layer: _Layer
+    pose: Matrix
+    shake: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class _Stage:
     """Everything of a clip that does not change over time."""
 
     table: Plane
+    swaying: list[_Swaying]
     prop: Prop
     body: _Layer
     lid: _Layer
@@ -105,26 +127,29 @@ def render_clip(
     finish = _Finish(width, height, num_frames, rng)
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     hand_boxes, object_boxes = np.empty((2, num_frames, 4), np.int16)
+    masks = np.zeros((num_frames, height, width), bool)
     for index in range(num_frames):
-        picture, hand_boxes[index], object_boxes[index] = _draw_frame(
-            stage, tracks, cameras[index], index, width, height
-        )
+        picture, hand, thing = _draw_frame(stage, tracks, cameras[index], index, width, height)
+        for part in (*hand, *thing):
+            mark(masks[index], part)
+        hand_boxes[index], object_boxes[index] = box_of(*hand), box_of(*thing)
         frames[index] = finish(picture, index)
-    return RenderedClip(frames, hand_boxes, object_boxes)
+    return RenderedClip(frames, hand_boxes, object_boxes, masks)
 
 
 def _set_stage(noun: str, width: int, height: int, tracks: ActionTracks, rng: np.random.Generator) -> _Stage:
-    unit_px = width * rng.uniform(0.105, 0.14)
+    unit_px = width * rng.uniform(*_UNIT)
     prop = draw_prop(noun, unit_px * _SUPERSAMPLE, rng)
-    hand_unit_px = width * rng.uniform(0.12, 0.15)
+    hand_unit_px = width * rng.uniform(*_HAND_UNIT)
     arm_length = 1.3 * np.hypot(width, height) / hand_unit_px
     arm_angle = rng.uniform(-1.2, 1.2)
     grip_angle = np.arctan2(prop.grip[1], prop.grip[0])
     angle = arm_angle + np.pi / 2 - grip_angle + rng.uniform(-1.2, 1.2)
-    table = _set_table(noun, width, height, unit_px, tracks, rng)
+    table, swaying = _set_table(noun, width, height, unit_px, tracks, rng)
     face = prop.lid_face(float(tracks.lid[0]))
     return _Stage(
         table=table,
+        swaying=swaying,
         prop=prop,
         body=_with_shadows(prop.body),
         lid=_with_shadows(face),
@@ -143,34 +168,44 @@ def _with_shadows(sprite: Sprite) -> _Layer:
 
 def _set_table(
     noun: str, width: int, height: int, unit_px: float, tracks: ActionTracks, rng: np.random.Generator
-) -> Plane:
-    """Draw the table with clutter and, often, a second object that nobody touches; in texture pixels."""
+) -> tuple[Plane, list[_Swaying]]:
+    """Draw the table, in texture pixels, full of things that nobody touches; return it and those that sway."""
     margin = _MARGIN * width
     shape = (round((width + 2 * margin) * _SUPERSAMPLE), round((height + 2 * margin) * _SUPERSAMPLE))
     table = draw_table(*shape, width * _SUPERSAMPLE, rng)
     to_table = scaling(_SUPERSAMPLE) @ translation(margin, margin)
     path = np.stack([tracks.x * width, tracks.y * height - _LIFT_SHARE * height * tracks.height], axis=1)
-    extras: list[str] = [CLUTTER[kind] for kind in rng.integers(len(CLUTTER), size=rng.integers(2, 6))]
     others = [other for other in NOUNS if other != noun]
-    if rng.uniform() < 0.6:
-        extras.append(others[rng.integers(len(others))])
-    for kind in extras:
-        spot = rng.uniform((-0.15, -0.15), (1.15, 1.15)) * (width, height)
-        if np.hypot(*(path - spot).T).min() < 2.3 * unit_px:
+    kinds: list[str] = [CLUTTER[kind] for kind in rng.integers(len(CLUTTER), size=rng.integers(*_NUM_CLUTTER))]
+    kinds += [others[kind] for kind in rng.integers(len(others), size=rng.integers(*_NUM_OTHERS))]
+    num_swaying = int(rng.integers(*_NUM_SWAYING))
+    swaying: list[_Swaying] = []
+    for kind in rng.permutation(np.array(kinds)):
+        spot = rng.uniform((-0.2, -0.2), (1.2, 1.2)) * (width, height)
+        size = unit_px * rng.uniform(0.8, 1.1)
+        if np.hypot(*(path - spot).T).min() < 2.4 * unit_px:
             continue
-        pose = (
-            to_table
-            @ translation(*spot)
-            @ rotation(rng.uniform(0, 2 * np.pi))
-            @ scaling(unit_px * rng.uniform(0.8, 1.0))
-        )
-        if kind in CLUTTER:
-            _lay(table, _with_shadows(draw_clutter(kind, unit_px * _SUPERSAMPLE, rng)), pose, width)
-        else:
+        pose = translation(*spot) @ rotation(rng.uniform(0, 2 * np.pi)) @ scaling(size)
+        if kind not in CLUTTER:
             prop, opening = draw_prop(kind, unit_px * _SUPERSAMPLE, rng), float(rng.uniform(0, 0.8))
-            _lay(table, _with_shadows(prop.body), pose, width)
-            _lay(table, _with_shadows(prop.lid_face(opening)), pose @ prop.lid_transform(opening), width)
-    return table
+            _lay(table, _with_shadows(prop.body), to_table @ pose, width)
+            _lay(table, _with_shadows(prop.lid_face(opening)), to_table @ pose @ prop.lid_transform(opening), width)
+            continue
+        layer = _with_shadows(draw_clutter(kind, unit_px * _SUPERSAMPLE, rng))
+        if len(swaying) < num_swaying and (np.abs(spot / (width, height) - 0.5) < 0.5).all():
+            swaying.append(_Swaying(layer, pose, _sway(len(tracks.x), width, rng)))
+        else:
+            _lay(table, layer, to_table @ pose, width)
+    return table, swaying
+
+
+def _sway(num_frames: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a slow stirring, (T, 3): pixels in x and y and radians; a tenth of what a verb moves."""
+    time = np.arange(num_frames)
+    reach = np.array([0.012 * width, 0.012 * width, 0.12]) * rng.uniform(0.4, 1.0, 3)
+    period, phase = rng.uniform(8, 20), rng.uniform(0, 2 * np.pi, 3)
+    shake: NDArray[np.float64] = reach * np.sin(2 * np.pi * time[:, None] / period + phase)
+    return shake
 
 
 def _lay(table: Plane, layer: _Layer, pose: Matrix, width: int) -> None:
@@ -181,13 +216,18 @@ def _lay(table: Plane, layer: _Layer, pose: Matrix, width: int) -> None:
 
 def _draw_frame(
     stage: _Stage, tracks: ActionTracks, camera: Matrix, index: int, width: int, height: int
-) -> tuple[Plane, tuple[int, ...], tuple[int, ...]]:
-    """Draw one frame; returns the picture (H, W, 3) float32 and the boxes of hand and object."""
+) -> tuple[Plane, list[PlacedMask | None], list[PlacedMask | None]]:
+    """Draw one frame; returns the picture (H, W, 3) float32 and the masks of the hand and of the object's parts."""
     margin = _MARGIN * width
     from_table = camera @ translation(-margin, -margin) @ scaling(1 / _SUPERSAMPLE)
     picture = np.asarray(
         cv2.warpAffine(stage.table, from_table[:2], (width, height), borderMode=cv2.BORDER_REFLECT), np.float32
     )
+    for thing in stage.swaying:
+        x, y, angle = thing.shake[index]
+        pose = camera @ translation(x, y) @ thing.pose @ rotation(angle)
+        darken(picture, thing.layer.near, translation(*(_SHADOW * width * 0.25)) @ pose, 0.4)
+        composite(picture, thing.layer.sprite, pose)
     lift, opening, turn = float(tracks.height[index]), float(tracks.lid[index]), float(tracks.turn[index])
     spot = translation(tracks.x[index] * width, tracks.y[index] * height)
     shaky = tracks.tremor[index] * width * min(1.0, 5 * lift)
@@ -204,7 +244,7 @@ def _draw_frame(
         darken(picture, lid.near, camera @ translation(*(_SHADOW * width * 0.2)) @ raised @ spot @ own @ lid_move, 0.25)
     lid_mask = composite(picture, lid.sprite, pose @ lid_move)
     hand_mask = _draw_hand_on(picture, stage, tracks, camera, raised @ spot @ own @ lid_move, index)
-    return picture, box_of(hand_mask), box_of(body_mask, lid_mask)
+    return picture, [hand_mask], [body_mask, lid_mask]
 
 
 def _draw_hand_on(
@@ -236,7 +276,7 @@ def _cast_shadow(picture: Plane, layer: _Layer, pose: Matrix, lift: float) -> No
 def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Generator, *, moving: bool) -> list[Matrix]:
     """Draw the matrices that take the table (in pixels) to the frame, one per frame."""
     time = np.linspace(-0.5, 0.5, num_frames)
-    reach = np.array([0.13, 0.09, 0.11, 0.10]) * [width, width, 1, 1]  # pan x, pan y, roll (radians), zoom
+    reach = np.array([0.09, 0.06, 0.07, 0.07]) * [width, width, 1, 1]  # pan x, pan y, roll (radians), zoom
     slope = rng.uniform(-1, 1, 4) * reach
     sway = rng.uniform(0, 0.3, 4) * reach
     phase, rate = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.7, 1.6, 4)

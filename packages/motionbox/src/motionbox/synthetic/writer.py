@@ -26,11 +26,12 @@ from motionbox.synthetic.set_folder import (
     write_atomically,
     write_boxes,
     write_csv,
+    write_masks,
 )
 from motionbox.video.encode import encode_video
 
-FORMAT_VERSION = 1
-_PARTS = ("videos", "annotations.csv", "boxes.json")
+FORMAT_VERSION = 2
+_PARTS = ("videos", "masks", "annotations.csv", "boxes.json")
 _CODECS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp4": ("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}),
     ".webm": ("libvpx-vp9", {"crf": "28", "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "0"}),
@@ -88,10 +89,10 @@ def write_dataset(
     plans = plan_clips(config)
     parameters = {"format": "motionbox-synthetic", "version": FORMAT_VERSION, **asdict(config)}
     folder = SetFolder(root, parameters, _PARTS)
-    if folder.is_complete([*_PARTS[1:], *(plan.path for plan in plans)]):
+    if folder.is_complete([*_PARTS[2:], *(plan.path for plan in plans)]):
         return SyntheticSet(root, plans, 0)
     try:
-        partial = folder.open_partial(("videos", "boxes"))
+        partial = folder.open_partial(("videos", "masks", "boxes"))
         sidecars = {plan.clip_id: _sidecar(partial, plan) for plan in plans}
         missing = [plan for plan in plans if not sidecars[plan.clip_id].is_file()]
         drawing = draw_all(partial_of(_draw_one, partial, config), missing, num_workers)
@@ -119,6 +120,7 @@ def _draw_one(partial: Path, config: SyntheticConfig, plan: ClipPlan) -> None:
     finally:
         cv2.setNumThreads(threads)
     write_atomically(partial / plan.path, encode(clip.frames, plan.suffix, plan.fps))
+    write_masks(partial / "masks" / plan.clip_id, clip.masks)
     write_atomically(_sidecar(partial, plan), json.dumps(_labels(plan, clip), separators=(",", ":")).encode())
 
 

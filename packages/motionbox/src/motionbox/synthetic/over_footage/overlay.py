@@ -17,6 +17,7 @@ from motionbox.synthetic.compose import (
     PlacedMask,
     box_of,
     darken,
+    mark,
     rotation,
     scaling,
     soft_shadow,
@@ -282,7 +283,5 @@ def _canvas(masks: list[PlacedMask | None], height: int, width: int) -> NDArray[
     """Return masks put together at the size of the frame."""
     whole = np.zeros((height, width), bool)
     for mask in masks:
-        if mask is not None:
-            left, top, part = mask
-            whole[top : top + part.shape[0], left : left + part.shape[1]] |= part
+        mark(whole, mask)
     return whole
