@@ -21,8 +21,8 @@ from motionbox.store.writing.guidance_writer import GuidanceWriter
 def write_random(store: Store, writer: GuidanceWriter, *, like: str, seed: int) -> int:
     """Write another guidance's areas and boxes, each clip's moved by one random distance over all its frames.
 
-    Areas leave the frame on one side and come back on the other, so that every frame keeps its cells. A box keeps its
-    size and goes as far as the frame lets it.
+    Areas leave the frame on one side and come back on the other, so that every frame keeps its cells. Boxes move
+    together, within what their union leaves of the frame.
 
     Args:
         store: The store.
@@ -54,20 +54,19 @@ def _rolled(store: Store, clip_id: str, like: str, shift: tuple[int, int], count
 def moved_boxes(
     boxes: npt.NDArray[np.int32], shift_px: npt.NDArray[np.float64], frame_wh: tuple[int, int]
 ) -> npt.NDArray[np.int32]:
-    """Return boxes (T, 4) whose places, between the ends of what the frame lets them have, move round by a distance.
+    """Return the boxes of a clip moved together, round and round within what their union leaves of the frame.
 
     Args:
-        boxes: xyxy pixels; -1 rows stay.
+        boxes: (T, 4) xyxy pixels inside the frame; -1 rows stay.
         shift_px: To the right and down.
         frame_wh: Width and height of the frame.
 
     Returns:
-        int32 (T, 4), of the same sizes, inside the frame.
+        int32 (T, 4), of the same sizes and places to each other, inside the frame.
     """
-    size = boxes[:, 2:] - boxes[:, :2]
-    room = np.maximum(np.array(frame_wh) - size, 0) + 1
-    corner = (boxes[:, :2] + np.round(shift_px).astype(np.int64)) % room
-    moved = np.concatenate([corner, corner + size], axis=1)
+    union = bx.union_box(boxes)
+    room = np.array(frame_wh) - (union[2:] - union[:2]) + 1
+    moved = boxes + np.tile((union[:2] + np.round(shift_px).astype(np.int64)) % room - union[:2], 2)
     return np.where(bx.has_box(boxes)[:, None], moved, -1).astype(np.int32)
 
 
