@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,24 @@ class _Clip:
     clip_id: str
     start_seconds: float | None
     stop_seconds: float | None
+
+
+class _Cut(NamedTuple):
+    """A clip's part of its video's frames.
+
+    Attributes:
+        times: float64 (T,), seconds.
+        boxes: int16 (T, 4), raw boxes, xyxy display pixels; -1 rows where a frame has none.
+        confidences: float32 (T,), of the raw boxes.
+        places: int32 (T, 2), where each frame's map is.
+        static: Whether nothing moves in it; then no frame has a box.
+    """
+
+    times: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.int16]
+    confidences: npt.NDArray[np.float32]
+    places: npt.NDArray[np.int32]
+    static: bool
 
 
 def make_snapshot(run: Run) -> int:
@@ -199,39 +217,43 @@ class _SnapshotWriter:
         return read_parts(directory, number)
 
     def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, ArrayFile], frames: FrameRows) -> None:
-        merged = _merged(video)
-        first = 0 if clip.start_seconds is None else bisect.bisect_left(merged.times, clip.start_seconds)
-        stop = len(merged.times) if clip.stop_seconds is None else bisect.bisect_left(merged.times, clip.stop_seconds)
-        times, places = merged.times[first:stop], merged.places[first:stop]
-        raw, confidences = merged.boxes[first:stop], merged.confidences[first:stop]
-        static = is_static(merged.energy[first:stop], self._run.config.store.static_energy)
-        if static:
-            raw, confidences = np.full_like(raw, -1), np.zeros_like(confidences)
-        status, reason = _status(clip, video, raw)
-        row: dict[str, Any] = {"row": clip.row, "num_frames": len(times), "status": status, "reason": reason}
-        if len(times) and video.size is not None:
-            found = self._add_areas(row, np.full_like(places, -1) if static else places, times, video.size)
-            size = (video.size["width"], video.size["height"])
-            stable = found or stabilise(raw, times, *size, self._run.config.boxes, confidences)
-            whole = clip_box(stable.boxes)
-            row.update(zip(("x1", "y1", "x2", "y2"), whole.tolist(), strict=True))
-            arrays["boxes"].append(stable.boxes)
-            arrays["times"].append(times)
-            row["confidence"] = stable.clip_confidence
-            arrays["sources"].append(stable.source)
-            arrays["confidences"].append(stable.confidence)
-            arrays["maps"].append(places)
-            row.update(_clip_block_range(video, times))
-            frames.append(clip.clip_id, times, stable)
-            self._digest.update(stable.boxes.tobytes() + stable.source.tobytes() + stable.confidence.tobytes())
+        """Cut a clip out of its video's frames, and write its rows: one of the clip, and one for each frame."""
+        cut = _cut(clip, video, self._run.config.store.static_energy)
+        status, reason = _status(clip, video, cut.boxes)
+        row: dict[str, Any] = {"row": clip.row, "num_frames": len(cut.times), "status": status, "reason": reason}
+        row |= {"first_row": self._num_rows, "num_clip_blocks": 0, "num_area_blocks": 0}
+        if video.size is not None:
+            row |= {name: video.size[name] for name in _SIZE_COLUMNS}
+            if len(cut.times):
+                row |= self._add_frames(clip, video, cut, arrays, frames)
+        # The digest is of what a reader sees, not of how it is laid out: messages may change, reasons may not.
         self._digest.update(f"{clip.clip_id}\0{status}\0{reason.split(':')[0]}\0".encode(errors="surrogatepass"))
-        row.update({name: video.size[name] for name in _SIZE_COLUMNS} if video.size else {})
-        row["first_row"] = self._num_rows
-        row.setdefault("num_clip_blocks", 0)
-        row.setdefault("num_area_blocks", 0)
-        self._num_rows += len(times)
+        self._num_rows += len(cut.times)
         for name, column in self._columns.items():
             column.append(row.get(name))
+
+    def _add_frames(
+        self, clip: _Clip, video: _Video, cut: _Cut, arrays: dict[str, ArrayFile], frames: FrameRows
+    ) -> dict[str, Any]:
+        """Stabilise a clip's boxes and write its frames; return the columns of the clip that follow from them."""
+        if video.size is None:
+            raise AssertionError("frames without a size")
+        columns = _clip_block_range(video, cut.times)
+        found = self._add_areas(columns, cut, video.size)
+        size_wh = (video.size["width"], video.size["height"])
+        stable = found or stabilise(cut.boxes, cut.times, *size_wh, self._run.config.boxes, cut.confidences)
+        for name, values in (
+            ("boxes", stable.boxes),
+            ("times", cut.times),
+            ("sources", stable.source),
+            ("confidences", stable.confidence),
+            ("maps", cut.places),
+        ):
+            arrays[name].append(values)
+        frames.append(clip.clip_id, cut.times, stable)
+        self._digest.update(stable.boxes.tobytes() + stable.source.tobytes() + stable.confidence.tobytes())
+        x1, y1, x2, y2 = clip_box(stable.boxes).tolist()
+        return columns | {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "confidence": stable.clip_confidence}
 
     def _add_clip_blocks(self, video: _Video, array: ArrayFile) -> None:
         video.first_clip_block = self._num_clip_blocks
@@ -239,26 +261,26 @@ class _SnapshotWriter:
         self._clip_bytes += sum(num_bytes for *_, num_bytes in video.clip_blocks)
         array.append(np.array(video.clip_blocks, np.int64).reshape(-1, 4))
 
-    def _add_areas(
-        self,
-        row: dict[str, Any],
-        places: npt.NDArray[np.int32],
-        times: npt.NDArray[np.float64],
-        size: dict[str, Any],
-    ) -> StabilisedBoxes | None:
+    def _add_areas(self, columns: dict[str, Any], cut: _Cut, size: dict[str, Any]) -> StabilisedBoxes | None:
         """Write a clip's areas where the run keeps maps; return the boxes around them where those are its boxes."""
         if self._areas is None:
             return None
-        row["first_area_block"] = self._areas.num_blocks
+        columns["first_area_block"] = self._areas.num_blocks
         frame_wh, grid_hw = (size["width"], size["height"]), (size["map_height"], size["map_width"])
+        # Where nothing moves the maps hold noise: none of them counts.
+        places = np.full_like(cut.places, -1) if cut.static else cut.places
         boxes = []
         for part in areas_in_parts(
-            lambda rows: read_maps(self._unit_arrays, places[rows], grid_hw), times, grid_hw, frame_wh, self._run.config
+            lambda rows: read_maps(self._unit_arrays, places[rows], grid_hw),
+            cut.times,
+            grid_hw,
+            frame_wh,
+            self._run.config,
         ):
             self._areas.append(part.areas)
             boxes.append(part.stabilised_boxes())
-        row["num_area_blocks"] = self._areas.num_blocks - row["first_area_block"]
-        return joined_boxes(boxes, times) if self._run.config.boxes.stabilise == "areas" else None
+        columns["num_area_blocks"] = self._areas.num_blocks - columns["first_area_block"]
+        return joined_boxes(boxes, cut.times) if self._run.config.boxes.stabilise == "areas" else None
 
     def _clip_table(self) -> pa.Table:
         results = pa.table(self._columns, schema=_RESULT_SCHEMA).sort_by("row")
@@ -313,6 +335,19 @@ def _merged(video: _Video) -> VideoPart:
     if len(video.parts) != 1:
         video.parts = [join_parts(video.parts)]
     return video.parts[0]
+
+
+def _cut(clip: _Clip, video: _Video, static_energy: float) -> _Cut:
+    """Cut a clip out of its video's frames: those with start <= time < stop."""
+    whole = _merged(video)
+    first = 0 if clip.start_seconds is None else bisect.bisect_left(whole.times, clip.start_seconds)
+    stop = len(whole.times) if clip.stop_seconds is None else bisect.bisect_left(whole.times, clip.stop_seconds)
+    own = slice(first, stop)
+    boxes, confidences = whole.boxes[own], whole.confidences[own]
+    static = is_static(whole.energy[own], static_energy)
+    if static:
+        boxes, confidences = np.full_like(boxes, -1), np.zeros_like(confidences)
+    return _Cut(whole.times[own], boxes, confidences, whole.places[own], static)
 
 
 def _clip_block_range(video: _Video, times: npt.NDArray[np.float64]) -> dict[str, int]:
