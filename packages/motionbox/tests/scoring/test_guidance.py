@@ -130,6 +130,20 @@ def test_a_new_version_replaces_the_old_one_and_gc_removes_it(path: Path, tmp_pa
         find_garbage(path, drop_guidances=["annotated"])
 
 
+def test_status_lists_guidances_and_gc_removes_the_one_that_is_named(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert import_boxes(path, "--name", "random", "--like", "motion", "--seed", "4") == 0
+    assert import_boxes(path, "--name", "other", "--shuffle") == 0
+    for arguments in (["status"], ["gc", "--delete"], ["gc", "--delete", "--guidance", "random"], ["status"]):
+        with pytest.raises(SystemExit) as done:
+            main([arguments[0], str(path), *arguments[1:]])
+        assert not done.value.code
+    told = capsys.readouterr().out
+    assert told.count("guided  by 'random': 3 clips, 400 frames, motion at random places, seed 4") == 1
+    assert told.count("guided  by 'other': 3 clips, 400 frames, motion of other clips, seed 0") == 2
+
+
 def test_verify_names_a_damaged_guidance(path: Path) -> None:
     assert import_boxes(path, "--name", "random", "--like", "motion") == 0
     assert [check.name for check in verify_store(path) if check.problem] == []
