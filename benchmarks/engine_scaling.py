@@ -27,6 +27,7 @@ from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.progress import PlainReporter
 from motionbox.inputs.manifest import load_manifest
 from motionbox.store.units import units_of
+from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from motionbox.video.sources import HintProber
@@ -113,9 +114,9 @@ def measure_cpu(data_root: Path, flow: str, directory: Path) -> dict[str, float]
     source, estimator = worker._tools(run.config, "auto")
     still = np.zeros((64, 64), np.uint8)
     estimator(still, still)
-    timed, commit = _Timed(estimator), _Timed(worker.commit_unit)
+    timed, commit = _Timed(estimator), _Timed(Attempt.commit)
     worker._tools = lambda *_arguments: (source, timed)
-    worker.commit_unit = commit
+    Attempt.commit = lambda *arguments, **facts: commit(*arguments, **facts)
     decode = -_cpu_of(source._running().pid)
     total = -time.process_time()
     drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))

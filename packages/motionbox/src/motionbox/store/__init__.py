@@ -1,9 +1,9 @@
 """The store: what `motionbox extract` writes and `mofo-train` reads. See docs/store.md.
 
-In the order of the data: `layout` says where things are; `runs` creates a run; a worker's attempt is written by
-`clip_coder` (colour frames, as `clip_blocks`) and `flow_writer` and becomes visible through `commit`; `failures`
-counts what went wrong; `snapshot` puts the committed units together; `reader` is what programs open (motion `areas`
-have a room of their own). `verify` and `garbage` look after a store, `export` leaves it.
+In the order of the data: `layout` says where things are, `units` what extraction gives: rows, block by block, with
+flows and colour frames coded by `flow_form` and `clip_coder` (as `clip_blocks`). `writing` makes runs, takes a unit's
+rows as an attempt and commits it; `reader` is what programs open (motion `areas` have a room of their own). `care`
+verifies a store and collects its garbage, `export` leaves it.
 """
 
 from motionbox.store.reader import Store, open_store
