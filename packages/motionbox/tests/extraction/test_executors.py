@@ -106,6 +106,9 @@ def test_a_ray_that_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     stand_in(monkeypatch, "raise MemoryError('no room')")
     with pytest.raises(InputError, match=r"Ray cannot start: .*MemoryError: no room"):
         RayExecutor(num_workers=1)
+    stand_in(monkeypatch, "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(Interrupted, match="the process that talks to Ray has ended; the same command resumes"):
+        RayExecutor(num_workers=1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
@@ -22,6 +23,7 @@ from motionbox.signals import deferred
 
 _START = "from motionbox.extraction.ray_process import main; main()"
 _CLOSE_SECONDS = 20.0
+_REMOVE_SECONDS = 5.0
 # A socket's path has 107 bytes at most; Ray takes so many below its folder for the longest of its sockets.
 _SOCKET_PATH_BYTES = 107
 _RAY_SOCKET_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
@@ -120,6 +122,8 @@ class RayExecutor:
             self.num_slots = int(self._receive("ready"))
         except Interrupted as error:
             self._end(0)
+            if self._process.returncode < 0:  # a signal: a job that ends sends it to all of its processes
+                raise
             raise InputError(f"Ray cannot start: {error}") from None
         except BaseException:
             self._end(0)
@@ -154,7 +158,11 @@ class RayExecutor:
                 self._process.kill()
                 self._process.wait()
             self._log.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            # A Ray whose process was killed goes by itself, and writes to its last moment.
+            deadline = time.monotonic() + _REMOVE_SECONDS
+            while self._folder.exists() and time.monotonic() < deadline:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                time.sleep(0.05)
 
     def _send(self, kind: str, content: Any) -> None:
         try:
