@@ -101,9 +101,9 @@ def _print_table(rows: list[GuidanceFigures], config: PretrainConfig) -> None:
     table = Table(
         title=f"masks that hide {mask.mask_ratio:.0%} of all tubes and {mask.inside_ratio:.0%} of those inside"
     )
-    table.add_column("split")
+    table.add_column("split", no_wrap=True)
     table.add_column("guidance", no_wrap=True)
-    for name in ("samples", "none", "inside", "median", "rule", "in", "out"):
+    for name in ("crops", "none", "inside", "med.", "rule", "in", "out"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         shares = (
@@ -114,7 +114,7 @@ def _print_table(rows: list[GuidanceFigures], config: PretrainConfig) -> None:
         table.add_row(row.split or "all", f"{row.kind} {row.source}", f"{row.samples:,}", *percent)
     Console().print(table)
     click.echo(
-        "In percent. none: samples with nothing inside, a plain tube mask. inside, median: share of the crop inside.\n"
+        "In percent. none: samples with nothing inside, a plain tube mask. inside, med.: of the crop, mean, median.\n"
         "rule: of the other samples, those that can hide exactly these shares. in, out: share of tubes hidden there."
     )
 
