@@ -101,6 +101,7 @@ def test_the_shell_completes_options_and_presets() -> None:
     assert complete("motionbox", "motionbox extract --preset ") == preset_names()
     assert complete("mofo-train", "mofo-train pretrain --recipe ssv2_pretrain") == [
         "ssv2_pretrain_vitb_mofo",
+        "ssv2_pretrain_vitb_mofo_area",
         "ssv2_pretrain_vitb_videomae",
     ]
 

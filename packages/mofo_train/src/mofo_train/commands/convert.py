@@ -34,8 +34,10 @@ Examples:
 )
 @click.option("--num-frames", type=click.IntRange(min=2), help="Frames of a clip.  [the checkpoint's, or 16]")
 @click.option("--image-px", type=click.IntRange(min=16), help="Side of a frame.  [the checkpoint's, or 224]")
-@click.option("--report", type=click.Path(path_type=Path), help="report.json of `evaluate`, for the model card.")
-@click.option("--licence", help="Licence of the weights for the model card, as the Hub spells it, e.g. cc-by-nc-4.0.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="report.json of `evaluate`, for the model card.  [none]"
+)
+@click.option("--licence", help="Licence of the weights for the model card, as the Hub spells it.  [none]")
 def command(
     source: Path,
     target: Path,

@@ -11,9 +11,8 @@ import click
 
 EPILOG = """\b
 Examples:
-  motionbox synth -o data/synthetic --num-clips 200 --seed 0
-  motionbox synth --footage my-videos -o data/over-footage --num-clips 40
-  motionbox synth --metaworld -o data/metaworld --num-clips 20"""
+  motionbox synth -o data/synthetic --num-clips 200
+  motionbox synth --footage my-videos -o data/over-footage --num-clips 40"""
 _NUM_DRAWN, _NUM_OVER_FOOTAGE, _NUM_PER_ACTION = 200, 40, 20
 
 
@@ -28,7 +27,7 @@ _NUM_DRAWN, _NUM_OVER_FOOTAGE, _NUM_PER_ACTION = 200, 40, 20
     epilog=EPILOG,
 )
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="New or empty folder.")
-@click.option("--footage", type=click.Path(path_type=Path), help="Folder of real videos to lay things over.")
+@click.option("--footage", type=click.Path(path_type=Path), help="Folder of real videos to lay things over.  [none]")
 @click.option("--metaworld", is_flag=True, help="Render Meta-World's tasks.")
 @click.option(
     "--part",
