@@ -174,10 +174,19 @@ def test_frame_boxes_are_the_boxes_of_the_areas(seed):
         rows, columns = np.nonzero(area.any(axis=1))[0], np.nonzero(area.any(axis=0))[0]
         margin = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) - cells
         assert (margin * [-1, -1, 1, 1]).min() >= -1  # the area fills its box
-        assert (margin * [-1, -1, 1, 1]).max() <= 9  # and fades out around it
+        assert (margin * [-1, -1, 1, 1]).max() <= 20  # and fades out around it, far where its edge is unsure
         outside = area.copy()
         outside[cells[1] : cells[3], cells[0] : cells[2]] = 0
         assert outside.max() < 0.6 * area.max()
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_an_area_has_no_holes(seed):
+    """Its cells in a row stand side by side; the strongest one, rounded beyond 255, was once a 0."""
+    inside = run(random_clip(seed)).areas > 0
+    begins = (np.diff(inside, axis=2, prepend=False) & inside).sum(axis=2)
+    assert begins.max() == 1
 
 
 @given(st.integers(0, 10_000))

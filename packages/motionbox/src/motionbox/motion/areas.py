@@ -104,7 +104,8 @@ def clip_areas(
             own[part], confidence[part] = piece.own, piece.confidence
     if not own.any():
         return _still(maps.shape, width, height)
-    areas = np.ceil(strength * np.float32(_LEVELS / strength.max())).astype(np.uint8)
+    # The strongest cell may round to a hair above 255, which as a byte would be 0.
+    areas = np.minimum(np.ceil(strength * np.float32(_LEVELS / strength.max())), _LEVELS).astype(np.uint8)
     cells = cells[bx.nearest_valid(bx.has_box(cells), times)]
     boxes = bx.pad_box(_to_pixels(cells, cells_wh, width, height), config.boxes.pad_share, width, height)
     source = np.where(own, bx.BoxSource.OWN, bx.BoxSource.BORROWED).astype(np.uint8)
