@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from mofo_train import MotionClips, create_pretrain_model
-from mofo_train.guidance.inside import patches_inside_clip_box
-from mofo_train.guidance.masks import motion_tube_mask
+from mofo_train.guidance import motion_tube_mask
+from mofo_train.guidance.inside import inside_tubes
 from mofo_train.models.mae import hidden_targets
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(0)
     for batch in DataLoader(clips, batch_size=4, shuffle=True, drop_last=True):
-        inside = patches_inside_clip_box(shape, batch["boxes"])
+        inside = inside_tubes(shape, batch["boxes"])
         mask = motion_tube_mask(inside, shape.num_tubelets, generator=generator)  # True = hidden
         predicted = model(batch["frames"], mask)  # of the hidden tubelets, (B, num_hidden, 1536)
         loss = torch.nn.functional.mse_loss(predicted, hidden_targets(batch["frames"], mask, shape))
