@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -69,9 +70,8 @@ def crop_frames(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
 def crop_planes(planes: Tensor, crops: Sequence[Sequence[Crop]], out_px: int) -> Tensor:
     """Convert, cut and resize clips as they were decoded: what `crop_frames` makes of their RGB frames, on any device.
 
-    The conversion is libswscale's, in its own integers. The resizing is that of `crop_frames`, along the rows first and
-    rounded between, in one product of matrices for each direction: half precision on a GPU, which holds every pixel
-    exactly. The two differ by rounding, one grey level at most.
+    The conversion is libswscale's and the resizing PyTorch's for uint8 on a processor, both in their own integers, so
+    the result is the same to the bit.
 
     Args:
         planes: uint8 (B, T, h * 3 / 2, w), YUV 4:2:0 of BT.601 in limited range, see `Store.clip_planes`.
@@ -81,17 +81,23 @@ def crop_planes(planes: Tensor, crops: Sequence[Sequence[Crop]], out_px: int) ->
     Returns:
         uint8 (B * R, 3, T, out_px, out_px), the crops of a clip side by side.
     """
-    rgb = _rgb_of_planes(planes)
-    clips, length, _, height, width = rgb.shape
-    kind = torch.float16 if planes.device.type == "cuda" else torch.float32
-    across = torch.stack([torch.stack([_axis(c.x, c.width, width, out_px).T for c in row]) for row in crops])
-    down = torch.stack([torch.stack([_axis(c.y, c.height, height, out_px) for c in row]) for row in crops])
-    views = across.shape[1]
-    pixels = rgb.to(kind).view(clips, 1, length * 3 * height, width)
-    narrow = (pixels @ across.to(planes.device, kind)).add_(0.5).floor_().view(clips, views, length * 3, height, out_px)
-    small = down.to(planes.device, kind)[:, :, None] @ narrow
-    out = small.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8).view(clips * views, length, 3, out_px, out_px)
-    return out.transpose(1, 2)
+    across = _Taps.of([[(crop.x, crop.width) for crop in row] for row in crops], out_px).to(planes.device)
+    down = _Taps.of([[(crop.y, crop.height) for crop in row] for row in crops], out_px).to(planes.device)
+    return _resize(_rgb_of_planes(planes)[:, None], across, down).flatten(0, 1).transpose(1, 2)
+
+
+def _resize(pixels: Tensor, across: _Taps, down: _Taps) -> Tensor:
+    """Return uint8 (B, R, T, 3, S, S) of uint8 (B, 1, T, 3, h, w): along the rows first, rounded between."""
+    return _along(_along(pixels, across, -1), down, -2)
+
+
+def _along(pixels: Tensor, taps: _Taps, dim: int) -> Tensor:
+    shape = (*taps.precision.shape, 1, 1, *((1, -1) if dim == -1 else (-1, 1)))
+    shift = taps.precision.view(*taps.precision.shape, 1, 1, 1, 1)
+    total = 1 << (shift - 1)
+    for index, weight in zip(taps.indices, taps.weights, strict=True):
+        total = total + torch.take_along_dim(pixels, index.view(shape), dim) * weight.view(shape)
+    return (total >> shift).clamp(0, 255).to(torch.uint8)
 
 
 def _rgb_of_planes(planes: Tensor) -> Tensor:
@@ -109,15 +115,42 @@ def _rgb_of_planes(planes: Tensor) -> Tensor:
     return torch.stack([channel.clamp(0, 255).to(torch.uint8) for channel in channels], 2)
 
 
-def _axis(first: int, length: int, size: int, out_px: int) -> Tensor:
-    """Return the weights that resize `length` of `size` pixels to `out_px`, bilinear, antialiased: (out_px, size)."""
-    scale = length / out_px
-    reach = max(scale, 1.0)
-    centres = (torch.arange(out_px, dtype=torch.float64) + 0.5) * scale
-    places = torch.arange(size, dtype=torch.float64) - first + 0.5
-    weights = (1 - (places - centres[:, None]).abs() / reach).clamp(min=0)
-    weights[:, (places < 0) | (places > length)] = 0
-    return (weights / weights.sum(1, keepdim=True)).float()
+class _Taps(NamedTuple):
+    """Which pixels of a row or column are added to which, with which weights: bilinear, antialiased.
+
+    The weights are PyTorch's for uint8: integers of 15 bits, `2 ** precision` standing for 1.
+
+    Attributes:
+        indices: int64 (K, B, R, S), of the k-th pixel of each sum.
+        weights: int32 (K, B, R, S).
+        precision: int32 (B, R).
+    """
+
+    indices: Tensor
+    weights: Tensor
+    precision: Tensor
+
+    @classmethod
+    def of(cls, spans: Sequence[Sequence[tuple[int, int]]], out_px: int) -> _Taps:
+        """Return those that resize R spans, (first pixel, length), of each of B clips to `out_px`."""
+        first, length = torch.tensor(spans, dtype=torch.float64).unbind(-1)
+        scale = (length / out_px)[..., None]
+        reach = scale.clamp(min=1)
+        centres = (torch.arange(out_px) + 0.5) * scale
+        lowest = (centres - reach + 0.5).floor()
+        taps = 2 * math.ceil(float(reach.max())) + 1
+        places = lowest + torch.arange(taps, dtype=torch.float64)[:, None, None, None]
+        weights = (1 - ((places - centres + 0.5) * (1 / reach)).abs()).clamp(min=0)
+        weights = weights.where((places >= 0) & (places < length[..., None]), 0)
+        weights /= weights.sum(0)
+        precision = ((2**15 - 0.5) / weights.amax((0, -1))).log2().ceil().clamp(max=23) - 1  # below 2 ** 15
+        whole = (weights * precision[..., None].exp2() + 0.5).floor()
+        indices = places.clamp(min=0).minimum(length[..., None] - 1) + first[..., None]
+        return cls(indices.long(), whole.int(), precision.int())
+
+    def to(self, device: torch.device) -> _Taps:
+        """Return them on a device."""
+        return _Taps(*(part.to(device) for part in self))
 
 
 def join_views(views: Sequence[Tensor]) -> Tensor:
