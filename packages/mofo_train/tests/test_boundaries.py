@@ -11,7 +11,7 @@ from pathlib import Path
 import mofo_train
 
 PACKAGE = Path(mofo_train.__file__).parent
-ROOMS = ("store", "inputs.manifest", "motion.boxes", "video", "errors")
+ROOMS = ("store", "inputs.manifest", "motion.boxes", "video", "errors", "wording", "signals", "command_line")
 ALLOWED = tuple(f"motionbox.{room}" for room in ROOMS)
 HEAVY = ("ray", "cv2", "numba", "click", "transformers")
 

@@ -12,20 +12,20 @@ import torch
 
 from mofo_train import cli
 from mofo_train.errors import DataError
+from motionbox.command_line import run
 from motionbox.errors import StoreError
 from motionbox.store import open_store
 
 
-def outcome(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def outcome(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Return exit code and stderr of a command that ends with an error."""
 
     @click.command
     def failing() -> None:
         raise error
 
-    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *_: failing)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["pretrain"])
+        run(click.Group(commands=[failing]), "mofo-train", ["failing"], cli.too_little_memory)
     return int(str(stop.value.code)), capsys.readouterr().err
 
 
@@ -46,9 +46,9 @@ def outcome(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ],
 )
 def test_errors_of_users_and_disks_are_one_line(
-    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, text = outcome(error, monkeypatch, capsys)
+    code, text = outcome(error, capsys)
     assert code == 2
     assert text.startswith("mofo-train: error: ")
     assert message in text
@@ -56,9 +56,9 @@ def test_errors_of_users_and_disks_are_one_line(
 
 
 @pytest.mark.parametrize("error", [OSError("no number"), RuntimeError("no number")])
-def test_a_fault_of_the_program_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_program_keeps_its_traceback(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(type(error), match="no number"):
-        outcome(error, monkeypatch, None)  # type: ignore[arg-type]
+        outcome(error, capsys)
 
 
 def test_a_run_cannot_be_put_where_a_file_is(
@@ -72,9 +72,7 @@ def test_a_run_cannot_be_put_where_a_file_is(
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_sigterm_outside_a_training_is_an_interruption(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sigterm_outside_a_training_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
     cleaned: list[int] = []
 
     @click.command
@@ -85,13 +83,12 @@ def test_sigterm_outside_a_training_is_an_interruption(
             cleaned.append(1)
             raise
 
-    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *_: working)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["table1"])
+        run(click.Group(commands=[working]), "mofo-train", ["working"])
     assert stop.value.code == 75
     assert cleaned == [1], "what a command started is stopped"
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "stopped by SIGTERM; run the same command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mofo_train.errors import ConfigError
-from motionbox.errors import did_you_mean
+from motionbox.wording import did_you_mean
 
 MASK_NAMES = ["tube", "random", "motion", "motion_map"]
 """Values of `mask.kind`; what each means stands in `guidance.mask_kinds.MASKS`."""

@@ -15,7 +15,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from motionbox.errors import ConfigError, did_you_mean
+from motionbox.errors import ConfigError
+from motionbox.wording import did_you_mean
 
 DEFAULT_PRESET = "tuned"
 """What finds the action best; `paper` and `release` are what the paper and its released code say."""

@@ -7,21 +7,14 @@ store, never the end of a run.
 from __future__ import annotations
 
 import contextlib
-import difflib
-import io
 import os
 import re
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from pathlib import PurePath
 
 # `Path("s3://bucket")` has lost a slash; one letter and a colon is a Windows drive
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(s3|gs|gcs|az|abfss?|wasbs?|hdfs|https?|ftp|file):/", re.IGNORECASE)
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_UNDECODED = re.compile("[\udc80-\udcff]")  # how Python keeps bytes of file names that are no UTF-8
 
 
 class ExitCode(IntEnum):
@@ -70,31 +63,6 @@ def refuse_urls(arguments: Sequence[str]) -> None:
         before = argument
 
 
-def one_line(message: object) -> str:
-    r"""Return a message with line ends, control characters and bytes that are no UTF-8 as escapes: `\n`, `\xff`."""
-    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], str(message))
-    return _UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
-
-
-def describe_os_error(error: OSError) -> str:
-    """Return one line about a file that could not be read or written."""
-    where = "" if error.filename is None else f"{error.filename} "
-    return f"{where}must be readable and writable, got: {error.strerror or error}"
-
-
-def show_any_text() -> None:
-    """Have names that the terminal's encoding lacks written with escapes, and nothing where an output is closed.
-
-    Python would end in an error on the former, and has `None` for the latter.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (for good)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 @contextlib.contextmanager
 def safe_path() -> Iterator[None]:
     """Have the Python processes that are started meanwhile import nothing from the working folder.
@@ -111,21 +79,6 @@ def safe_path() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
-
-
-def did_you_mean(name: str, valid: Mapping[str, str] | Collection[str], otherwise: str, *, cutoff: float = 0.5) -> str:
-    """Return a remedy for a name that does not exist.
-
-    Args:
-        name: What was written.
-        valid: What exists; as a mapping, what to call each.
-        otherwise: What to say where nothing is like it.
-        cutoff: How alike the nearest must be, 0 to 1.
-    """
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
-    if not near:
-        return otherwise
-    return f"did you mean {(valid[near[0]] if isinstance(valid, Mapping) else near[0])!r}?"
 
 
 class FlowError(InputError):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from motionbox.cli import main
-from motionbox.errors import one_line
 from motionbox.store import open_store
 from motionbox.store.care.verify import verify_store
 
@@ -50,7 +49,3 @@ def test_names_that_are_no_utf8_are_rows_of_a_store_like_any(odd_root: Path, tmp
     assert motionbox("report", store, "-o", tmp_path / "page.html") == 0
     assert [check.problem for check in verify_store(store) if check.problem] == []
     assert len(list((store / "runs").iterdir())) == 1
-
-
-def test_a_message_is_one_line_of_characters_that_can_be_written() -> None:
-    assert one_line("a\nb\x1b[31m\udcff é") == r"a\nb\x1b[31m\xff é"

@@ -9,13 +9,6 @@ from typing import Any
 from torch import Tensor
 
 
-def duration(seconds: float) -> str:
-    """Write seconds as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
 class RunLog:
     """Rows of numbers in `log.jsonl` and TensorBoard event files of one folder; appends, and survives a resume."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from motionbox.signals import handling
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -21,16 +24,11 @@ def stop_requests() -> Iterator[StopRequest]:
     """Turn SIGTERM and SIGINT into a flag that a loop reads between steps; the second one stops at once."""
     request = StopRequest()
 
-    def stop(*_: object) -> None:
+    def stop(_name: str) -> None:
         if request.requested:
             raise KeyboardInterrupt
         request.requested = True
-        sys.stderr.write("stopping after this step ...\n")
+        _LOG.warning("stopping after this step ...")
 
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(kind, stop) for kind in kinds]
-    try:
+    with handling(stop):
         yield request
-    finally:
-        for kind, handler in zip(kinds, previous, strict=True):
-            signal.signal(kind, handler)

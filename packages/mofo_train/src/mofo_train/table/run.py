@@ -24,7 +24,6 @@ from mofo_train.evaluation.report import describe, write_report
 from mofo_train.evaluation.run import predict
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.runtime.ranks import Ranks
-from mofo_train.runtime.run_log import duration
 from mofo_train.table.cited import CITED_ROWS
 from mofo_train.table.layout import MeasuredRow, Table
 from mofo_train.table.recipe import TableConfig
@@ -32,6 +31,7 @@ from mofo_train.table.results import read_result, write_json
 from mofo_train.table.stages import Stage, plan_stages
 from mofo_train.training.finetuning import finetune
 from mofo_train.training.pretraining import pretrain
+from motionbox.wording import format_seconds
 
 Say = Callable[[str], None]
 _WAIT_SECONDS = 1.0
@@ -195,7 +195,7 @@ def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[st
         f"seeds {', '.join(map(str, range(table.seeds)))}; {tested['num_test_clips']} test clips, of "
         f"{tested['num_without_box']} the centre stands in for the box, {tested['num_unreadable']} unreadable",
         "weights chosen on clips held out of the training split; the test split has no say",
-        f"all stages together took {duration(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
+        f"all stages together took {format_seconds(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
     )
     cited = CITED_ROWS if table.dataset in ("ssv2", "epic100") else ()
     metrics = tuple(rows[0].values)

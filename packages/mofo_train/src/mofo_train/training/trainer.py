@@ -27,11 +27,12 @@ from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
 from mofo_train.runtime.ranks import Ranks, Sharding
 from mofo_train.runtime.run_folder import claim_folder, hold_folder
-from mofo_train.runtime.run_log import RunLog, duration
+from mofo_train.runtime.run_log import RunLog
 from mofo_train.runtime.seeds import step_seed
 from mofo_train.runtime.stopping import StopRequest, stop_requests
 from mofo_train.training.optimizer import learning_rate, set_learning_rate
 from mofo_train.training.safeguards import BadClips, check_guidance, create_sampler, stop_if_diverged
+from motionbox.wording import format_seconds
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ class _Loop:
         left = (self.num_steps - self.step) * seconds * config.optim.grad_accum_steps / totals.micro_batches
         self.run.say(
             f"step {self.step}/{self.num_steps}  loss {loss:.4f}  lr {rate:.2e}  {speed:.1f} clips/s  "
-            f"data wait {wait_share:.0%}  left {duration(left)}"
+            f"data wait {wait_share:.0%}  left {format_seconds(left)}"
         )
 
     def _save(self) -> Path:

@@ -12,6 +12,7 @@ from motionbox.commands import FiniteRange
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS
+from motionbox.wording import format_seconds
 
 if TYPE_CHECKING:
     from motionbox.extraction.executors import Executor
@@ -238,7 +239,7 @@ def _retry(store: Path, inputs: RunInputs) -> None:
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
     from motionbox.extraction.drive import EngineOptions, drive
-    from motionbox.extraction.progress import create_reporter, format_seconds
+    from motionbox.extraction.progress import create_reporter
     from motionbox.extraction.snapshot import make_snapshot
     from motionbox.extraction.time_spent import shares
 

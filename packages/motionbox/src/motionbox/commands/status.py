@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from motionbox.errors import ExitCode
+from motionbox.wording import format_seconds
 
 if TYPE_CHECKING:
     from motionbox.store.layout import RunPaths
@@ -74,7 +75,6 @@ def _show_guidances(paths: RunPaths) -> None:
 def _show_progress(paths: RunPaths, holder: str | None) -> None:
     """Show what the driving process last said, if it still drives; otherwise that it went before the end."""
     from motionbox.errors import StoreError
-    from motionbox.extraction.progress import format_seconds
     from motionbox.store.layout import read_json
 
     try:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from motionbox.inputs.schema import ASSUMED_FRAME_FPS
+from motionbox.wording import format_seconds
 
 _PLAIN_EVERY_SECONDS = 10.0
 _MEASURED_SECONDS = 15.0
@@ -124,15 +125,6 @@ class Counts:
                 f"{ASSUMED_FRAME_FPS:g} fps assumed for {self.num_assumed_rates:,} frame folders (--frame-fps)"
             )
         return " · ".join(parts)
-
-
-def format_seconds(seconds: float | None) -> str:
-    """Return seconds as h:mm:ss or m:ss, `-` for None."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Reporter(Protocol):

@@ -33,6 +33,7 @@ from motionbox.pictures.show import panels_only
 from motionbox.store import Store
 from motionbox.store.layout import read_json, run_paths
 from motionbox.video.encode import encode_image, encode_video
+from motionbox.wording import format_seconds
 
 STATUSES = ("ok", "partial", "no_motion", "failed")
 
@@ -262,19 +263,16 @@ def _tiles(store: Store, clips: pa.Table) -> str:
                 for state in STATUSES if counts[state] or state in ("ok", "failed")]  # fmt: skip
     missing = store.info["num_clips_planned"] - store.info["num_clips"]
     entries += [(f"{missing:,}", "not extracted yet", "bad")] if missing else []
-    entries += [(f"{store.info['num_frame_rows']:,}", "frame boxes", ""), (_duration(float(seconds)), "of clips", "")]
+    entries += [
+        (f"{store.info['num_frame_rows']:,}", "frame boxes", ""),
+        (format_seconds(float(seconds)), "of video", ""),
+    ]
     speed = _throughput(store)
     entries += [(f"{speed:,.1f}", "frames/s per worker", "")] if speed else []
     return "".join(
         f'<div class="tile {kind}"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
         for value, name, kind in entries
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _throughput(store: Store) -> float | None:

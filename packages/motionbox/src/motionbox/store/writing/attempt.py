@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.config import StoreConfig
-from motionbox.errors import one_line
 from motionbox.store.layout import RunPaths
 from motionbox.store.units import BlockResult, BlockRows, VideoError
 from motionbox.store.writing.commit import (
@@ -28,6 +27,7 @@ from motionbox.store.writing.commit import (
 from motionbox.store.writing.durable import make_directory
 from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.flow_writer import FlowWriter
+from motionbox.wording import one_line
 
 
 class Attempt:
