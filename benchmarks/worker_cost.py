@@ -73,7 +73,7 @@ def in_turn(ours: PretrainClips, device: PretrainClips, num_clips: int, num_samp
     for place in range(num_samples):
         for clips in (ours, device) if place % 2 else (device, ours):
             before = time.process_time()
-            collate([clips[SampleKey(0, place, place % num_clips)]])
+            collate(clips.__getitems__([SampleKey(0, place, place % num_clips)]))
             seconds[clips].append(time.process_time() - before)
     ratios = [one / other for one, other in zip(seconds[ours], seconds[device], strict=True)]
     return [*(1e3 * statistics.median(values) for values in seconds.values()), statistics.median(ratios)]
@@ -94,8 +94,8 @@ def main() -> None:
     data = DataConfig(dataset="", num_workers=1)
     model = ModelConfig(name="videomae_base")
     ours, device = (
-        PretrainClips(reader, model, settings, seed=0, with_motion=False, patch_px=16)
-        for settings in (data, data.model_copy(update={"convert_on": "device"}))
+        PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=16, on_device=on_device)
+        for on_device in (False, True)
     )
     if arguments.in_process:
         rgb, planes, ratio = in_turn(ours, device, len(reader), arguments.in_process)

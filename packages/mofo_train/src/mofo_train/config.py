@@ -99,6 +99,9 @@ class ClipsConfig(Section):
             random place).
         min_confidence: Clips whose box is less certain take the full frame, 0 to 1 (`stored`), or no area: masks are
             plain tube masks there.
+        convert_on: Who makes views of the decoded planes of stored clips (RGB, crops, augmentation): each `worker`, or
+            the `device`, batch by batch, which spares the workers much of their time and needs a store with H.264
+            clips that are not reduced further; `auto`: the device where it is a GPU and the store's clips allow it.
     """
 
     dataset: str
@@ -111,6 +114,7 @@ class ClipsConfig(Section):
     num_workers: int = Field(8, ge=0)
     cache_gib: float = Field(0.0, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
+    convert_on: Literal["auto", "worker", "device"] = "auto"
 
     @field_validator("split", mode="before")
     @classmethod
@@ -124,14 +128,10 @@ class DataConfig(ClipsConfig):
     Attributes:
         stride_frames: Distance of the sampled frames.
         crop_scales: Sides of a crop as shares of the short side (MultiScaleCrop).
-        convert_on: Who makes RGB crops of the decoded planes of stored clips: each `worker`, or the `device`, batch by
-            batch, which spares the workers a quarter of their time. For a GPU that waits for its workers, and stores
-            with H.264 clips.
     """
 
     stride_frames: int = Field(2, ge=1)
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    convert_on: Literal["worker", "device"] = "worker"
 
     @model_validator(mode="after")
     def _scales_are_shares(self) -> DataConfig:

@@ -123,7 +123,9 @@ def test_bench_command_writes_its_figures(clips_store_path: Path, tmp_path: Path
     assert stop.value.code == 0
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert set(figures["loader"]) == {
-        f"{name}, {crops}" for name in ("source", "store") for crops in ("1 crop", "2 crops")
+        f"{name}, {crops}"
+        for name in ("source", "store", "store, views left to the device")
+        for crops in ("1 crop", "2 crops")
     } | {"original loader", *(["original loader, decord"] if find_spec("decord") else [])}
     assert all(row["samples_per_core_second"] > 0 for row in figures["loader"].values())
 

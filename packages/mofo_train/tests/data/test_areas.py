@@ -73,7 +73,7 @@ def test_the_way_back_leads_to_where_pixels_come_from(name: str, sign: float) ->
     ramp = torch.zeros(1, 3, 64, 80, dtype=torch.uint8)
     ramp[0, 0] = torch.arange(80) * 2
     ramp[0, 1] = torch.arange(64)[:, None] * 2
-    moved, _ = apply_op(name, ramp, torch.zeros(1, 4), 0.4, sign)
+    moved = apply_op(name, ramp, 0.4, sign)
     back = way_back(name, (64, 80), 0.4, sign)
     for x, y in ((40, 32), (30, 40), (50, 22)):
         came = back @ np.array([x + 0.5, y + 0.5, 1]) - 0.5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mofo_train.data.augment import _MOVING_OPS, _OPS, apply_op, augment_clip, random_crop
+from mofo_train.data.augment import _MOVING_OPS, _OPS, apply_op, augment_clip, move_boxes, random_crop
 from mofo_train.finetune_config import AugmentConfig
 
 QUIET = AugmentConfig(crop_area=(1, 1), crop_aspect=(1, 1), rand_ops=0, erase_probability=0)
@@ -27,7 +27,7 @@ def extent(frame: torch.Tensor) -> list[float]:
 def test_boxes_follow_what_moves(name: str, sign: float) -> None:
     pixels, boxes = bright_rectangle(30, 24, 50, 40)
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    moved, placed = apply_op(name, frames, torch.from_numpy(boxes), 0.5, sign)
+    moved, placed = apply_op(name, frames, 0.5, sign), move_boxes(name, torch.from_numpy(boxes), (64, 80), 0.5, sign)
     assert moved.shape == frames.shape
     seen = extent(moved[0])
     assert placed[0].tolist() == pytest.approx(seen, abs=1.6)
@@ -39,16 +39,15 @@ def test_colours_change_and_boxes_stay(name: str) -> None:
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.integers(30, 200, size=(2, 3, 64, 80), dtype=np.uint8))
     boxes = torch.tensor([[1.0, 2, 30, 40]]).repeat(2, 1)
-    changed, placed = apply_op(name, frames, boxes, 0.7, 1.0)
+    changed, placed = apply_op(name, frames, 0.7, 1.0), move_boxes(name, boxes, (64, 80), 0.7, 1.0)
     assert changed.dtype == torch.uint8
     assert not torch.equal(changed, frames)
     assert torch.equal(placed, boxes)
 
 
 def test_a_box_moved_out_of_the_frame_is_empty() -> None:
-    pixels, boxes = bright_rectangle(60, 24, 78, 40)
-    frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    _, placed = apply_op("translate_x", frames, torch.from_numpy(boxes), 1.0, 1.0)
+    _, boxes = bright_rectangle(60, 24, 78, 40)
+    placed = move_boxes("translate_x", torch.from_numpy(boxes), (64, 80), 1.0, 1.0)
     assert not bool((placed[:, 2:] > placed[:, :2]).all(1).any())
 
 

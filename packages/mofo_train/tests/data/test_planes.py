@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clips_support import DATA, MODEL
-from mofo_train.data.dataset import PretrainClips, Sample, Uncut
-from mofo_train.data.loader import collate, create_loader
+from clips_support import DATA, MODEL, same
+from mofo_train.data.crops.planes import _crops_of_planes, _taps, crop_planes
+from mofo_train.data.crops.uncut import Uncut, make_views
+from mofo_train.data.dataset import FinetuneClips, PretrainClips, TrainingClips
+from mofo_train.data.loader import Batch, collate, create_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler, SampleKey
-from mofo_train.data.transforms import Crop, crop_frames, crop_planes
+from mofo_train.data.transforms import Crop, crop_frames
+from mofo_train.data.views import ViewedClips
 from mofo_train.errors import DataError
+from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from motionbox.store import open_store
 
 av = pytest.importorskip("av")
@@ -51,57 +57,115 @@ def test_where_nothing_is_resized_they_are_equal() -> None:
     assert torch.equal(made, crop_frames(torch.from_numpy(rgb), Crop(10, 7, 32, 32), 32))
 
 
-@pytest.fixture
-def both(clips_store_path: Path) -> dict[str, PretrainClips]:
-    data = DATA.model_copy(update={"short_side_px": 256})
-    reader = ClipReader(open_store(clips_store_path), clips_store_path / "none", split=None, short_side_px=256)
-    return {
-        who: PretrainClips(
-            reader, MODEL, data.model_copy(update={"convert_on": who}), seed=0, with_motion=True, patch_px=16
-        )
-        for who in ("worker", "device")
+WHO = ("worker", "auto", "device")
+PRETRAIN: dict[str, Any] = {"seed": 0, "with_motion": True, "patch_px": 16}
+FINETUNE = FinetuneConfig.model_validate(
+    {
+        "stage": "finetune",
+        "task": {"columns": ("verb_class",), "num_classes": (9,)},
+        "model": {"name": "videomae_tiny", "num_frames": 4, "image_px": 64},
+        "data": {"dataset": "synthetic", "crops_per_clip": 2, "num_workers": 0},
+        "augment": {"rand_ops": 6, "erase_probability": 0.6},
     }
+)
 
 
-def test_batches_are_the_same(both: dict[str, PretrainClips]) -> None:
-    keys = [SampleKey(0, place, clip) for place, clip in enumerate((0, 3, 5))]
-    one, other = (collate([clips[key] for key in keys]).to(torch.device("cpu")) for clips in both.values())
-    assert one.frames.shape == other.frames.shape == (6, 3, 4, 64, 64)
-    assert torch.equal(one.frames, other.frames)
-    assert torch.equal(one.boxes, other.boxes)
-    assert torch.equal(one.motion, other.motion)
-    assert torch.equal(one.areas, other.areas)
-    assert one.clips == other.clips
+@pytest.fixture
+def reader(clips_store_path: Path) -> ClipReader:
+    return ClipReader(open_store(clips_store_path), clips_store_path / "none", split=None, short_side_px=256)
 
 
-def test_workers_hand_on_planes_in_half_the_memory(both: dict[str, PretrainClips]) -> None:
-    def first(clips: PretrainClips, num_workers: int) -> torch.Tensor:
+@pytest.fixture
+def both(reader: ClipReader) -> list[PretrainClips]:
+    return [PretrainClips(reader, MODEL, DATA, on_device=on_device, **PRETRAIN) for on_device in (False, True)]
+
+
+def batch_of(clips: TrainingClips, chosen: Sequence[int] = (0, 3, 5)) -> Batch:
+    keys = [SampleKey(0, place, clip) for place, clip in enumerate(chosen)]
+    return collate(clips.__getitems__(keys)).to(torch.device("cpu"))
+
+
+def test_batches_are_the_same(both: list[PretrainClips]) -> None:
+    one, other = map(batch_of, both)
+    assert one.frames.shape == (6, 3, 4, 64, 64)
+    assert same(one, other)
+
+
+def test_finetuning_batches_are_the_same(reader: ClipReader) -> None:
+    """Operations, crops, mirrors and the noise of the erasing."""
+    one, other = (batch_of(FinetuneClips(reader, FINETUNE, on_device=on), range(8)) for on in (False, True))
+    assert one.frames.shape == (16, 3, 4, 64, 64)
+    assert same(one, other)
+
+
+@pytest.mark.parametrize("crops", [1, 3])
+def test_test_views_are_the_same(reader: ClipReader, crops: int) -> None:
+    views = ViewsConfig(segments=2, crops=crops)
+    for clip in (0, 4):
+        one, other = (
+            ViewedClips(reader, FINETUNE.model, FINETUNE.data, views, on_device=on)[clip] for on in (False, True)
+        )
+        assert other.uncut is not None
+        assert torch.equal(one.frames_on(torch.device("cpu")), other.frames_on(torch.device("cpu")))
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.areas, other.areas)
+
+
+def test_a_clip_is_read_straight_into_the_memory_of_its_batch(both: list[PretrainClips]) -> None:
+    _, device = both
+    memory = torch.zeros(2, device.room_bytes, dtype=torch.uint8)
+    samples = device.__getitems__([SampleKey(0, 0, 0), SampleKey(0, 1, 1)]).read_into(memory)
+    for sample, row in zip(samples, memory, strict=True):
+        assert sample.frames.data_ptr() == row.data_ptr()
+        assert row.any()
+
+
+def test_a_worker_hands_on_planes(both: list[PretrainClips]) -> None:
+    def first(num_workers: int) -> torch.Tensor:
         sampler = ResumableSampler(12, 4, seed=0, epochs=1)
-        batch = next(iter(create_loader(clips, sampler, num_workers=num_workers, pin=False)))
+        batch = next(iter(create_loader(both[1], sampler, num_workers=num_workers, pin=False)))
         assert len(batch.uncut) == 4
         return batch.to(torch.device("cpu")).frames
 
-    assert torch.equal(first(both["device"], 0), first(both["device"], 1))
+    assert torch.equal(first(0), first(1))
 
 
 def test_clips_of_several_sizes_share_a_batch() -> None:
-    samples = []
-    expected = []
-    for width, height, seed in ((64, 48, 0), (80, 48, 1), (64, 48, 2)):
-        planes, rgb = planes_and_rgb(width, height, seed)
-        crop = Crop(seed, 2, 40, 40)
-        uncut = Uncut(planes.shape, (crop,), 32, room_bytes=2 * 72 * 80)
-        samples.append(
-            Sample(torch.from_numpy(planes), torch.zeros(1, 2, 4), torch.empty(0), torch.empty(0), seed, uncut=uncut)
-        )
+    memory, clips, expected = torch.zeros(3, 2 * 72 * 80, dtype=torch.uint8), [], []
+    for row, (width, height) in enumerate(((64, 48), (80, 48), (64, 48))):
+        planes, rgb = planes_and_rgb(width, height, row)
+        crop = Crop(row, 2, 40, 40)
+        memory[row, : planes.size] = torch.from_numpy(planes).flatten()
+        clips.append(Uncut(planes.shape, (width, height), 32, crops=(crop,)))
         expected.append(crop_frames(torch.from_numpy(rgb), crop, 32))
-    frames = collate(samples).to(torch.device("cpu")).frames
-    assert torch.equal(frames, torch.stack(expected))
+    assert torch.equal(make_views(memory, clips), torch.stack(expected))
 
 
 def test_a_store_without_frames_or_with_larger_ones_is_refused(store_path: Path, clips_store_path: Path) -> None:
-    data = DATA.model_copy(update={"convert_on": "device"})
     for path, short_side_px, reason in ((store_path, 256, "keeps no frames"), (clips_store_path, 48, "are reduced")):
         reader = ClipReader(open_store(path), path, split=None, short_side_px=short_side_px)
         with pytest.raises(DataError, match=reason):
-            PretrainClips(reader, MODEL, data, seed=0, with_motion=False, patch_px=16)
+            reader.leaves_views_to("cpu", "device")
+        assert not reader.leaves_views_to("cuda", "auto")
+
+
+def test_where_nothing_is_said_a_gpu_makes_the_views_and_a_processor_does_not(reader: ClipReader) -> None:
+    answers = {(device, who): reader.leaves_views_to(device, who) for device in ("cpu", "cuda") for who in WHO}
+    left = [key for key, answer in answers.items() if answer]
+    assert left == [("cpu", "device"), ("cuda", "auto"), ("cuda", "device")]
+
+
+def test_clips_read_from_their_source_stay_with_the_worker(clips_store_path: Path) -> None:
+    store = open_store(clips_store_path)
+    reader = ClipReader(store, clips_store_path, split=None, short_side_px=256, from_source=True)
+    assert not reader.leaves_views_to("cuda", "auto")
+
+
+@pytest.mark.slow
+def test_compiled_they_are_the_same() -> None:
+    """What a GPU runs: one function for clips of several sizes."""
+    compiled = torch.compile(_crops_of_planes, dynamic=True)
+    for width, height in ((64, 48), (80, 60)):
+        planes = torch.from_numpy(planes_and_rgb(width, height, 0)[0])[None]
+        across, down = _taps([[Crop(3, 5, 40, 36), Crop(0, 0, 20, 20)]], 32, planes.device)
+        assert torch.equal(compiled(planes, *across, *down), _crops_of_planes(planes, *across, *down))

@@ -12,9 +12,9 @@ class Decoder:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
 
-    def __call__(self, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def __call__(self, frames: NDArray[np.int64], out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         self.asked.append(frames.tolist())
-        return CLIP[frames]
+        return CLIP.take(frames, axis=0, out=out)
 
 
 def test_a_clip_is_decoded_once_and_whole() -> None:
@@ -29,6 +29,14 @@ def test_a_full_cache_keeps_what_it_has_and_decodes_the_rest_as_asked() -> None:
     for clip in ("a", "b", "b", "a"):
         assert np.array_equal(cache.read(clip, np.array([1, 2]), 5, decode), CLIP[1:3])
     assert decode.asked == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [1, 2]], "b does not fit: its second read decodes again"
+
+
+def test_frames_are_written_where_they_are_wanted() -> None:
+    cache, decode = ClipCache(1.5 * CLIP.nbytes / 2**30), Decoder()
+    for clip in ("a", "a", "b", "b"):
+        room = np.zeros_like(CLIP[:3])
+        assert cache.read(clip, np.array([4, 0, 0]), 5, decode, room[:3]) is not None
+        assert np.array_equal(room, CLIP[[4, 0, 0]])
 
 
 def test_no_memory_means_no_cache() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,6 +49,25 @@ _MAX_SHEAR = 0.3
 _MAX_TRANSLATION = 0.45
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to the pixels of one training view.
+
+    Attributes:
+        ops: Operations of RandAugment in order: name, strength from 0 to 1, sign.
+        crop: What is cut out after them.
+        mirrored: Left and right are exchanged then.
+        erased: Top, left, height and width of the rectangle that is replaced by noise, of the view; None: none.
+        noise: uint8 (3, T, height, width), or empty.
+    """
+
+    ops: tuple[tuple[str, float, float], ...]
+    crop: Crop
+    mirrored: bool
+    erased: tuple[int, int, int, int] | None
+    noise: Tensor
+
+
 def augment_clip(
     pixels: NDArray[np.uint8],
     boxes: NDArray[np.float32],
@@ -55,9 +75,7 @@ def augment_clip(
     out_px: int,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
-    """Make one training view of a clip.
-
-    Erasing leaves boxes and areas alone: it hides content and does not move it.
+    """Make one training view of a clip: `draw_augmentation`, then `augment_pixels`.
 
     Args:
         pixels: uint8 (T, H, W, 3) RGB.
@@ -67,58 +85,127 @@ def augment_clip(
         rng: Source of all randomness.
 
     Returns:
-        uint8 (3, T, out_px, out_px); float32 (T, 4) xyxy pixels of these frames, an empty box is all zero; and float64
-        (2, 3), which takes (x, y, 1) of their pixels to (x, y) of the source's, by which areas follow.
+        uint8 (3, T, out_px, out_px), and boxes and map as of `draw_augmentation`.
     """
+    height, width = pixels.shape[1:3]
+    drawn, placed, to_source = draw_augmentation((width, height), boxes, config, out_px, rng)
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    moved, to_source = torch.from_numpy(boxes), np.eye(2, 3)
+    return augment_pixels(frames, drawn, out_px, _crop_in_worker), placed, to_source
+
+
+def draw_augmentation(
+    frame_wh: tuple[int, int],
+    boxes: NDArray[np.float32],
+    config: AugmentConfig,
+    out_px: int,
+    rng: np.random.Generator,
+) -> tuple[Augmentation, Tensor, NDArray[np.float64]]:
+    """Draw what is done to a clip for one training view, and move its boxes along.
+
+    Erasing leaves boxes and areas alone: it hides content and does not move it.
+
+    Args:
+        frame_wh: Width and height of the clip's frames.
+        boxes: float32 (T, 4) xyxy pixels.
+        config: What to do.
+        out_px: Side of the model's frames.
+        rng: Source of all randomness.
+
+    Returns:
+        What to do; float32 (T, 4) xyxy pixels of the view, an empty box is all zero; and float64 (2, 3), which takes
+        (x, y, 1) of the view's pixels to (x, y) of the source's, by which areas follow.
+    """
+    width, height = frame_wh
+    moved, to_source, ops = torch.from_numpy(boxes), np.eye(2, 3), []
     for _ in range(config.rand_ops):
         if rng.random() < _OP_PROBABILITY:
             level = rng.normal(config.rand_magnitude, config.rand_magnitude_std)
             strength = min(max(level, 0.0), _MAX_LEVEL) / _MAX_LEVEL
             name = _OPS[rng.integers(len(_OPS))]
             sign = 1.0 if rng.random() < 0.5 else -1.0
-            frames, moved = apply_op(name, frames, moved, strength, sign)
-            to_source = after(to_source, way_back(name, frames.shape[-2:], strength, sign))
-    height, width = frames.shape[-2:]
+            ops.append((name, strength, sign))
+            moved = move_boxes(name, moved, (height, width), strength, sign)
+            to_source = after(to_source, way_back(name, (height, width), strength, sign))
     crop = random_crop(width, height, config.crop_area, config.crop_aspect, rng)
-    view = crop_frames(frames.permute(0, 2, 3, 1), crop, out_px)
     to_source = after(to_source, crop_map(crop, out_px))
     placed = torch.from_numpy(crop_boxes(moved.numpy(), crop, out_px))
-    if rng.random() < config.flip_probability:
-        view = view.flip(-1)
+    mirrored = rng.random() < config.flip_probability
+    if mirrored:
         to_source = after(to_source, np.array([[-1.0, 0, out_px], [0, 1, 0]]))
-        mirrored = placed[:, [2, 1, 0, 3]] * placed.new_tensor([-1, 1, -1, 1]) + placed.new_tensor(
-            [out_px, 0, out_px, 0]
-        )
-        placed = mirrored.where((placed[:, 2:] > placed[:, :2]).all(1, keepdim=True), placed)
+        turned = placed[:, [2, 1, 0, 3]] * placed.new_tensor([-1, 1, -1, 1]) + placed.new_tensor([out_px, 0, out_px, 0])
+        placed = turned.where((placed[:, 2:] > placed[:, :2]).all(1, keepdim=True), placed)
+    erased, noise = None, torch.empty(0, dtype=torch.uint8)
     if rng.random() < config.erase_probability:
-        _erase(view, rng)
-    return view, placed, to_source
+        erased, noise = _draw_erasing(len(boxes), out_px, rng)
+    return Augmentation(tuple(ops), crop, mirrored, erased, noise), placed, to_source
 
 
-def apply_op(name: str, frames: Tensor, boxes: Tensor, strength: float, sign: float) -> tuple[Tensor, Tensor]:
-    """Apply one operation of RandAugment to all frames and boxes.
+def augment_pixels(
+    frames: Tensor, drawn: Augmentation, out_px: int, crop: Callable[[Tensor, Crop, int], Tensor]
+) -> Tensor:
+    """Do to a clip's pixels, on their device, what was drawn.
+
+    Args:
+        frames: uint8 (T, 3, H, W).
+        drawn: What to do; its noise on the device of `frames`.
+        out_px: Side of the model's frames.
+        crop: Cuts and resizes frames (T, 3, H, W) -> (3, T, out_px, out_px).
+
+    Returns:
+        uint8 (3, T, out_px, out_px).
+    """
+    for name, strength, sign in drawn.ops:
+        frames = apply_op(name, frames, strength, sign)
+    view = crop(frames, drawn.crop, out_px)
+    if drawn.mirrored:
+        view = view.flip(-1)
+    if drawn.erased is not None:
+        y, x, height, width = drawn.erased
+        view[..., y : y + height, x : x + width] = drawn.noise
+    return view
+
+
+def _crop_in_worker(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
+    return crop_frames(frames.permute(0, 2, 3, 1), crop, out_px)
+
+
+def apply_op(name: str, frames: Tensor, strength: float, sign: float) -> Tensor:
+    """Apply one operation of RandAugment to all frames.
 
     Args:
         name: Which one.
         frames: uint8 (T, 3, H, W).
-        boxes: float32 (T, 4) xyxy pixels.
         strength: 0 to 1.
         sign: 1 or -1, the direction, or more or less of a colour.
-
-    Returns:
-        The frames, and around each moved box the upright one, cut at the frame; a box moved out of it becomes empty.
     """
     if name in _COLOUR_OPS:
-        return _COLOUR_OPS[name](frames, strength, sign), boxes
-    height, width = frames.shape[-2:]
-    angle, translate, shear = _movement(name, (height, width), strength, sign)
-    tensor = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
-    moved = tv.affine(tensor, angle, translate, 1.0, shear)
+        return _COLOUR_OPS[name](frames, strength, sign)
+    angle, translate, shear = _movement(name, frames.shape[-2:], strength, sign)
     mode = tv.InterpolationMode.BILINEAR
-    out = tv.affine(frames, angle, translate, 1.0, shear, interpolation=mode, fill=_FILL)
-    return out, tv.clamp_bounding_boxes(moved, clamping_mode="soft").as_subclass(Tensor)
+    out: Tensor = tv.affine(frames, angle, translate, 1.0, shear, interpolation=mode, fill=_FILL)
+    return out
+
+
+def move_boxes(name: str, boxes: Tensor, shape_hw: Sequence[int], strength: float, sign: float) -> Tensor:
+    """Move boxes along with `apply_op`.
+
+    Args:
+        name: As of `apply_op`.
+        boxes: float32 (T, 4) xyxy pixels.
+        shape_hw: Height and width of the frames.
+        strength: As of `apply_op`.
+        sign: As of `apply_op`.
+
+    Returns:
+        Around each moved box the upright one, cut at the frame; a box moved out of it becomes empty.
+    """
+    if name in _COLOUR_OPS:
+        return boxes
+    angle, translate, shear = _movement(name, shape_hw, strength, sign)
+    tensor = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(shape_hw))
+    moved = tv.affine(tensor, angle, translate, 1.0, shear)
+    placed: Tensor = tv.clamp_bounding_boxes(moved, clamping_mode="soft").as_subclass(Tensor)
+    return placed
 
 
 def way_back(name: str, shape_hw: Sequence[int], strength: float, sign: float) -> NDArray[np.float64]:
@@ -186,16 +273,17 @@ def _solarize_add(frames: Tensor, amount: int) -> Tensor:
     return raised.where(frames < 128, frames)
 
 
-def _erase(view: Tensor, rng: np.random.Generator) -> None:
-    """Replace a rectangle of all frames (3, T, S, S) by noise with the mean and spread of natural images, in place."""
-    side = view.shape[-1]
+def _draw_erasing(
+    num_frames: int, side: int, rng: np.random.Generator
+) -> tuple[tuple[int, int, int, int] | None, Tensor]:
+    """Draw a rectangle of a view and noise for it, with the mean and spread of natural images."""
     for _ in range(_CROP_TRIES):
         target = rng.uniform(*_ERASE_AREA) * side * side
         ratio = math.exp(rng.uniform(math.log(_ERASE_ASPECT[0]), math.log(_ERASE_ASPECT[1])))
         h, w = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if w < side and h < side:
             y, x = int(rng.integers(side - h + 1)), int(rng.integers(side - w + 1))
-            noise = torch.from_numpy(rng.standard_normal((3, view.shape[1], h, w), dtype=np.float32))
+            noise = torch.from_numpy(rng.standard_normal((3, num_frames, h, w), dtype=np.float32))
             mean, std = (torch.tensor(value).view(3, 1, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-            view[..., y : y + h, x : x + w] = ((noise * std + mean) * 255).clamp(0, 255).to(torch.uint8)
-            return
+            return (y, x, h, w), ((noise * std + mean) * 255).clamp(0, 255).to(torch.uint8)
+    return None, torch.empty(0, dtype=torch.uint8)

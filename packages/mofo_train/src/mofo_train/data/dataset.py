@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.areas import crop_map
-from mofo_train.data.augment import augment_clip
+from mofo_train.data.augment import augment_clip, draw_augmentation
+from mofo_train.data.crops.uncut import Uncut, add_noise, most_noise_bytes
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import SampleKey
 from mofo_train.data.transforms import (
@@ -37,23 +38,6 @@ from mofo_train.finetune_config import FinetuneConfig
 _MAX_SUBSTITUTES = 8
 
 
-@dataclass(frozen=True)
-class Uncut:
-    """A clip whose crops the device is to make of its planes.
-
-    Attributes:
-        shape: T, h * 3 / 2 and w of the planes, see `Store.clip_planes`.
-        crops: R crops, in their pixels.
-        out_px: Side of the model's frames.
-        room_bytes: Bytes of the largest clip.
-    """
-
-    shape: tuple[int, ...]
-    crops: tuple[Crop, ...]
-    out_px: int
-    room_bytes: int
-
-
 @dataclass
 class Sample:
     """One decoded clip.
@@ -65,7 +49,7 @@ class Sample:
         motion: float32 (R, P) mean motion of each patch, or an empty tensor where the mask does not need it.
         clip: Index of the clip that was read.
         bad: Clips tried before it and why they failed.
-        uncut: The crops that the device is to make; `frames` holds the clip's planes then, uint8 (T, h * 3 / 2, w).
+        uncut: The views that the device is to make of a clip; `frames` is uint8 (room_bytes,) then and holds it.
     """
 
     frames: Tensor
@@ -78,13 +62,32 @@ class Sample:
 
 
 class TrainingClips(Dataset[Sample], ABC):
-    """Map from `SampleKey` to `Sample`; the randomness of a sample is seeded by its key."""
+    """Map from `SampleKey` to `Sample`; the randomness of a sample is seeded by its key.
+
+    Attributes:
+        room_bytes: What a sample's clip may take where its views are left to the device; 0 where they are not.
+    """
 
     def __init__(self, reader: ClipReader, *, seed: int) -> None:
         self._reader = reader
         self._seed = seed
+        self.room_bytes = 0
 
     def __getitem__(self, key: SampleKey) -> Sample:
+        return self.read(key, None)
+
+    def read(self, key: SampleKey, memory: Tensor | None) -> Sample:
+        """Return the sample of a key, or of a clip drawn from it while clips cannot be read.
+
+        Args:
+            key: Which one.
+            memory: uint8 (room_bytes,) for the clip where its views are left to the device; None: new memory.
+
+        Raises:
+            DataError: Too many clips in a row cannot be read.
+        """
+        if memory is None and self.room_bytes:
+            memory = torch.empty(self.room_bytes, dtype=torch.uint8)
         bad: list[tuple[str, str]] = []
         clip = key.clip
         for attempt in range(_MAX_SUBSTITUTES):
@@ -92,7 +95,8 @@ class TrainingClips(Dataset[Sample], ABC):
             if attempt:
                 clip = int(rng.integers(len(self._reader)))
             try:
-                return self._read(clip, rng, bad)
+                sample = self._read(clip, rng) if memory is None else self._read_planes(clip, rng, memory)
+                return replace(sample, bad=bad)
             except ClipUnreadableError as error:
                 bad.append((self._reader.clip_ids[clip], str(error)))
         raise DataError(
@@ -105,8 +109,12 @@ class TrainingClips(Dataset[Sample], ABC):
         return Samples(self, keys)
 
     @abstractmethod
-    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
+    def _read(self, clip: int, rng: np.random.Generator) -> Sample:
         """Make the sample of a clip; ClipUnreadableError when it cannot be decoded."""
+
+    @abstractmethod
+    def _read_planes(self, clip: int, rng: np.random.Generator, memory: Tensor) -> Sample:
+        """Make the sample of a clip whose views are left to the device, the clip in `memory`."""
 
 
 @dataclass(frozen=True)
@@ -122,19 +130,31 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         return map(self.clips.__getitem__, self.keys)
 
+    def read_into(self, memory: Tensor) -> Iterator[Sample]:
+        """Read the samples into uint8 (samples, clips.room_bytes)."""
+        return map(self.clips.read, self.keys, memory)
+
 
 class PretrainClips(TrainingClips):
     """Dense frames and multi-scale crops, for masked pretraining."""
 
     def __init__(
-        self, reader: ClipReader, model: ModelConfig, data: DataConfig, *, seed: int, with_motion: bool, patch_px: int
+        self,
+        reader: ClipReader,
+        model: ModelConfig,
+        data: DataConfig,
+        *,
+        seed: int,
+        with_motion: bool,
+        patch_px: int,
+        on_device: bool = False,
     ) -> None:
         super().__init__(reader, seed=seed)
         self._model = model
         self._data = data
         self._with_motion = with_motion
         self._patch_px = patch_px
-        self._room_bytes = reader.most_plane_bytes() * model.num_frames if data.convert_on == "device" else 0
+        self.room_bytes = reader.most_plane_bytes() * model.num_frames if on_device else 0
 
     def without_frames(self, key: SampleKey) -> Sample:
         """Return the sample of a key as it is while its clip can be read, without reading it: `frames` are empty."""
@@ -143,19 +163,20 @@ class PretrainClips(TrainingClips):
         boxes = self._reader.boxes(key.clip, chosen, frame_wh)
         return self._place(key.clip, chosen, boxes, self._crops(frame_wh, rng), frame_wh)
 
-    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
+    def _read(self, clip: int, rng: np.random.Generator) -> Sample:
         chosen, side = self._choose(clip, rng), self._model.image_px
-        if self._room_bytes:
-            planes, boxes, frame_wh = self._reader.read_planes(clip, chosen)
-            crops = self._crops(frame_wh, rng)
-            uncut = Uncut(planes.shape, tuple(crops), side, self._room_bytes)
-            sample = self._place(clip, chosen, boxes, crops, frame_wh)
-            return replace(sample, frames=torch.from_numpy(planes), bad=bad, uncut=uncut)
         pixels, boxes = self._reader.read(clip, chosen)
         frame_wh = pixels.shape[2], pixels.shape[1]
         crops = self._crops(frame_wh, rng)
         frames = [crop_frames(torch.from_numpy(pixels), crop, side)[None] for crop in crops]
-        return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=join_views(frames), bad=bad)
+        return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=join_views(frames))
+
+    def _read_planes(self, clip: int, rng: np.random.Generator, memory: Tensor) -> Sample:
+        chosen = self._choose(clip, rng)
+        planes, boxes, frame_wh = self._reader.read_planes(clip, chosen, memory.numpy())
+        crops = self._crops(frame_wh, rng)
+        uncut = Uncut(planes.shape, frame_wh, self._model.image_px, crops=tuple(crops))
+        return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=memory, uncut=uncut)
 
     def _choose(self, clip: int, rng: np.random.Generator) -> NDArray[np.int64]:
         count, data = self._reader.num_frames(clip), self._data
@@ -197,28 +218,58 @@ class PretrainClips(TrainingClips):
 class FinetuneClips(TrainingClips):
     """Sampled frames and augmented views, for finetuning."""
 
-    def __init__(self, reader: ClipReader, config: FinetuneConfig) -> None:
+    def __init__(self, reader: ClipReader, config: FinetuneConfig, *, on_device: bool = False) -> None:
         super().__init__(reader, seed=config.seed)
         self._config = config
+        if on_device:
+            length, side = config.model.num_frames, config.model.image_px
+            noise = most_noise_bytes(length, side) * config.data.crops_per_clip
+            self.room_bytes = reader.most_plane_bytes() * length + noise * (config.augment.erase_probability > 0)
 
-    def _read(self, clip: int, rng: np.random.Generator, bad: list[tuple[str, str]]) -> Sample:
-        config, length = self._config, self._config.model.num_frames
-        count = self._reader.num_frames(clip)
-        if config.data.sampling == "dense":
-            chosen = dense_frames(count, length, config.data.stride_frames, rng.random())
-        else:
-            chosen = segment_frames(count, length, rng.random(length))
+    def _read(self, clip: int, rng: np.random.Generator) -> Sample:
+        chosen, image_px = self._choose(clip, rng), self._config.model.image_px
         pixels, boxes = self._reader.read(clip, chosen)
-        areas = self._reader.areas(clip, chosen)
-        image_px = config.model.image_px
-        frames, moved, strength = [], [], []
-        for _ in range(config.data.crops_per_clip):
-            view, placed, to_source = augment_clip(pixels, boxes, config.augment, image_px, rng)
+        frames, moved, maps = [], [], []
+        for _ in range(self._config.data.crops_per_clip):
+            view, placed, to_source = augment_clip(pixels, boxes, self._config.augment, image_px, rng)
             frames.append(view[None])
             moved.append(placed)
-            if areas is not None:
-                strength.append(areas.on_tubelets((pixels.shape[2], pixels.shape[1]), to_source, image_px))
-        return Sample(join_views(frames), torch.stack(moved), _stack(strength), torch.empty(0), clip, bad)
+            maps.append(to_source)
+        return self._place(clip, chosen, join_views(frames), moved, maps, (pixels.shape[2], pixels.shape[1]))
+
+    def _read_planes(self, clip: int, rng: np.random.Generator, memory: Tensor) -> Sample:
+        chosen, image_px = self._choose(clip, rng), self._config.model.image_px
+        planes, boxes, frame_wh = self._reader.read_planes(clip, chosen, memory.numpy())
+        augmentations, moved, maps = [], [], []
+        for _ in range(self._config.data.crops_per_clip):
+            drawn, placed, to_source = draw_augmentation(frame_wh, boxes, self._config.augment, image_px, rng)
+            augmentations.append(drawn)
+            moved.append(placed)
+            maps.append(to_source)
+        uncut = Uncut(planes.shape, frame_wh, image_px, augmentations=tuple(augmentations))
+        sample = self._place(clip, chosen, memory, moved, maps, frame_wh)
+        return replace(sample, uncut=add_noise(memory, uncut))
+
+    def _choose(self, clip: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        data, length, count = self._config.data, self._config.model.num_frames, self._reader.num_frames(clip)
+        if data.sampling == "dense":
+            return dense_frames(count, length, data.stride_frames, rng.random())
+        return segment_frames(count, length, rng.random(length))
+
+    def _place(
+        self,
+        clip: int,
+        chosen: NDArray[np.int64],
+        frames: Tensor,
+        moved: list[Tensor],
+        maps: list[NDArray[np.float64]],
+        frame_wh: tuple[int, int],
+    ) -> Sample:
+        """Return a sample of frames, with boxes and areas of its views."""
+        areas = self._reader.areas(clip, chosen)
+        side = self._config.model.image_px
+        strength = [areas.on_tubelets(frame_wh, to_source, side) for to_source in maps] if areas else []
+        return Sample(frames, torch.stack(moved), _stack(strength), torch.empty(0), clip)
 
 
 def _stack(views: list[Tensor]) -> Tensor:

@@ -7,9 +7,8 @@ while that computes.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,14 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from mofo_train.data.dataset import Sample, TrainingClips, Uncut
+from mofo_train.data.crops.uncut import Uncut, make_views
+from mofo_train.data.dataset import Sample, Samples, TrainingClips
 from mofo_train.data.sampler import SampleKey
-from mofo_train.data.transforms import crop_planes
 from mofo_train.errors import DataError
 from motionbox.errors import MotionBoxError, safe_path
 
 _TENSORS = ("frames", "boxes", "areas", "motion")  # of a batch, needed on the device
-_CLIPS_AT_ONCE = 8  # of those that a device makes crops of: their colours take four times the memory meanwhile
 _MOST_BUFFERS = 4  # of a worker: two batches wait, one is copied, one is written
 
 
@@ -41,7 +39,7 @@ class Batch:
         clips: Index of each clip in the reader, one per B.
         bad: Clips that could not be read, and why.
         in_use: uint8 (1,), not 0 while `frames` may not be written over; it stands in the memory of `frames`.
-        uncut: Of each clip, where the device is to make the crops; till then `frames` is uint8 (clips, bytes): planes.
+        uncut: Of each clip, where the device is to make the views; till then `frames` is uint8 (clips, bytes).
     """
 
     frames: Tensor
@@ -63,23 +61,8 @@ class Batch:
         """Return the batch with its tensors on a device; from page-locked memory without waiting for it."""
         tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
         if self.uncut:
-            tensors["frames"] = _cut(tensors["frames"], self.uncut)
+            tensors["frames"] = make_views(tensors["frames"], self.uncut)
         return replace(self, **tensors, uncut=[])
-
-
-def _cut(memory: Tensor, clips: list[Uncut]) -> Tensor:
-    """Make the crops of a batch, uint8 (clips, bytes) -> (B, 3, T, S, S): a few clips of one size at a time."""
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for place, clip in enumerate(clips):
-        alike.setdefault(clip.shape, []).append(place)
-    views, length, side = len(clips[0].crops), clips[0].shape[0], clips[0].out_px
-    frames = memory.new_empty(len(clips), views, 3, length, side, side)
-    for shape, places in alike.items():
-        for first in range(0, len(places), _CLIPS_AT_ONCE):
-            some = places[first : first + _CLIPS_AT_ONCE]
-            planes = memory[some, : math.prod(shape)].view(len(some), *shape)
-            frames[some] = crop_planes(planes, [clips[place].crops for place in some], side).view(-1, *frames.shape[1:])
-    return frames.flatten(0, 1)
 
 
 class _Buffers:
@@ -107,29 +90,36 @@ class _Buffers:
 _BUFFERS = _Buffers()
 
 
-def collate(samples: Collection[Sample], *, reuse: bool = False) -> Batch:
+def collate(samples: Samples | Sequence[Sample], *, reuse: bool = False) -> Batch:
     """Join samples; the crops of a clip stay neighbours.
 
     Args:
-        samples: Of a batch; at most one at a time is in memory where they are read as they are asked for.
+        samples: Of a batch; at most one at a time is in memory where they are read as they are asked for. Clips whose
+            views are left to the device are read straight into the batch's memory.
         reuse: In a worker: hold on to the batch's memory, to write it again once `in_use` is 0.
     """
     memory = in_use = torch.empty(0)
+    rows: Iterable[Sample] = samples
+    if isinstance(samples, Samples) and samples.clips.room_bytes:
+        memory, in_use = _memory(len(samples) * samples.clips.room_bytes, reuse=reuse)
+        memory = memory.view(len(samples), -1)
+        rows = samples.read_into(memory)
     boxes, areas, motion, clips, bad, uncut = [], [], [], [], [], []
-    for place, sample in enumerate(samples):
-        content = sample.frames if sample.uncut else sample.frames.permute(0, 2, 3, 4, 1)
-        if place == 0:
-            room = sample.uncut.room_bytes if sample.uncut else content.numel()
-            memory, in_use = _memory(len(samples) * room, reuse=reuse)
-            memory = memory.view(len(samples), room)
-        memory[place, : content.numel()].view(content.shape).copy_(content)
-        uncut += [sample.uncut] if sample.uncut else []
+    for place, sample in enumerate(rows):
+        if sample.uncut:
+            uncut.append(sample.uncut)
+        else:
+            content = sample.frames.permute(0, 2, 3, 4, 1)
+            if place == 0:
+                memory, in_use = _memory(len(samples) * content.numel(), reuse=reuse)
+                memory = memory.view(len(samples), *content.shape)
+            memory[place].copy_(content)
         boxes.append(sample.boxes)
         areas.append(sample.areas)
         motion.append(sample.motion)
         clips += [sample.clip] * len(sample.boxes)
         bad += sample.bad
-    frames = memory if uncut else memory.view(-1, *content.shape[1:]).permute(0, 4, 1, 2, 3)
+    frames = memory if uncut else memory.flatten(0, 1).permute(0, 4, 1, 2, 3)
     small = [shared(torch.cat(values)) for values in (boxes, areas, motion)]
     return Batch(frames, small[0], small[1], small[2], clips, bad, in_use, uncut)
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,12 @@ class ClipCache:
         self._room_bytes = int(gib * 2**30)
 
     def read(
-        self, clip_id: str, frames: NDArray[np.int64], num_frames: int, decode: Callable[[NDArray[np.int64]], Pixels]
+        self,
+        clip_id: str,
+        frames: NDArray[np.int64],
+        num_frames: int,
+        decode: Callable[[NDArray[np.int64], Pixels | None], Pixels],
+        out: Pixels | None = None,
     ) -> Pixels:
         """Return frames of a clip, decoded now or before.
 
@@ -53,16 +59,17 @@ class ClipCache:
             clip_id: The clip.
             frames: (T,) positions among its frames.
             num_frames: All frames of the clip.
-            decode: Positions -> uint8 (T, h, w, 3); called for all frames while there is room, then
-                for those asked for.
+            decode: Positions, and where to write or None -> uint8 (T, ...); called for all frames while there is
+                room, then for those asked for.
+            out: Where to write them, uint8 (T, ...); None: new memory.
         """
         whole = self._clips.get(clip_id)
         if whole is None and self._room_bytes > 0:
-            whole = decode(np.arange(num_frames))
+            whole = decode(np.arange(num_frames), None)
             self._room_bytes -= whole.nbytes
             if self._room_bytes >= 0:
                 self._clips[clip_id] = whole
-        return decode(frames) if whole is None else whole[frames]
+        return decode(frames, out) if whole is None else whole.take(frames, axis=0, out=out)
 
 
 class ClipReader:
@@ -214,7 +221,7 @@ class ClipReader:
             ClipUnreadableError: The clip cannot be decoded, or a box lies outside its frame.
         """
         clip_id = self.clip_ids[index]
-        pixels = self._cache.read(clip_id, frames, self.num_frames(index), lambda wanted: self._decode(index, wanted))
+        pixels = self._cache.read(clip_id, frames, self.num_frames(index), partial(self._decode, index))
         return pixels, self.boxes(index, frames, (pixels.shape[2], pixels.shape[1]))
 
     def frame_wh(self, index: int) -> tuple[int, int]:
@@ -242,13 +249,14 @@ class ClipReader:
         return boxes * np.array(frame_wh * 2, np.float32) / limits
 
     def read_planes(
-        self, index: int, frames: NDArray[np.int64]
+        self, index: int, frames: NDArray[np.int64], memory: Pixels | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[int, int]]:
         """Read frames of a clip as the store keeps them, see `Store.clip_planes`.
 
         Args:
             index: Place of the clip in `clip_ids`.
             frames: (T,) positions among the clip's frames.
+            memory: uint8 (bytes,), where to write the planes from its beginning on; None: new memory.
 
         Returns:
             uint8 (T, h * 3 / 2, w); float32 (T, 4) xyxy boxes in these frames' pixels; their width and height, which
@@ -260,7 +268,9 @@ class ClipReader:
         """
         clip_id = self.clip_ids[index]
         size = self._stored_size(index)
-        planes = self._cache.read(clip_id, frames, self.num_frames(index), lambda wanted: self._planes(index, wanted))
+        shape = (len(frames), (size[1] + size[1] % 2) * 3 // 2, size[0] + size[0] % 2)
+        out = None if memory is None else memory[: math.prod(shape)].reshape(shape)
+        planes = self._cache.read(clip_id, frames, self.num_frames(index), partial(self._planes, index), out)
         return planes, self.boxes(index, frames, size), size
 
     def most_plane_bytes(self) -> int:
@@ -272,9 +282,32 @@ class ClipReader:
         sizes = {self._stored_size(index) for index in range(len(self))}
         return max((width + width % 2) * (height + height % 2) * 3 // 2 for width, height in sizes)
 
+    def leaves_views_to(self, device: str, convert_on: str) -> bool:
+        """Return whether the device makes RGB crops of this reader's clips.
+
+        Args:
+            device: Its type.
+            convert_on: `worker`; `device`; or `auto`, the device where it is a GPU and the store's clips allow it.
+
+        Raises:
+            DataError: `device`, and the store's clips do not allow it.
+        """
+        if convert_on == "worker" or (convert_on == "auto" and device != "cuda"):
+            return False
+        try:
+            self.most_plane_bytes()
+            self._planes(0, np.zeros(1, np.int64), None)
+        except ClipUnreadableError:
+            return True  # one broken clip says nothing about the others
+        except DataError:
+            if convert_on == "device":
+                raise
+            return False
+        return True
+
     def _stored_size(self, index: int) -> tuple[int, int]:
         clip_id = self.clip_ids[index]
-        if not self._store.has_clip(clip_id):
+        if self._from_source or not self._store.has_clip(clip_id):
             raise DataError(
                 f"data.convert_on must be worker where the store keeps no frames, got device and clip {clip_id}; "
                 "`motionbox extract --clips` makes a store that does"
@@ -287,9 +320,9 @@ class ClipReader:
             )
         return size
 
-    def _planes(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _planes(self, index: int, frames: NDArray[np.int64], out: Pixels | None) -> Pixels:
         try:
-            return self._store.clip_planes(self.clip_ids[index], frames)
+            return self._store.clip_planes(self.clip_ids[index], frames, out=out)
         except ClipError as error:
             if error.reason == Reason.UNSUPPORTED:
                 raise DataError(f"data.convert_on must be worker for this store, got device: {error}") from None
@@ -350,7 +383,7 @@ class ClipReader:
     def _is_uncertain(self, index: int) -> bool:
         return bool(self._box_use == "stored" and self._confidences[index] < self._min_confidence)
 
-    def _decode(self, index: int, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _decode(self, index: int, frames: NDArray[np.int64], _: Pixels | None) -> Pixels:
         clip_id = self.clip_ids[index]
         if not self._from_source and self._store.has_clip(clip_id):
             try:

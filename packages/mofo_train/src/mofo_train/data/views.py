@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mofo_train.data.areas import crop_map
+from mofo_train.data.crops.uncut import Uncut, make_views
 from mofo_train.data.loader import create_worker_loader, shared
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, dense_frames, segment_frames
@@ -26,10 +27,13 @@ class ViewedClip:
 
     Attributes:
         clip: Index of the clip in its reader.
-        frames: uint8 (V, 3, T, S, S); V = 0 where the clip cannot be read.
+        frames: uint8 (V, 3, T, S, S), see `frames_on`; V = 0 where the clip cannot be read.
         boxes: float32 (V, T, 4) xyxy pixels of these frames.
         areas: uint8 (V, slots, side, side), the motion areas in their tubelets, or empty where boxes guide.
         problem: Why it cannot be read, or empty.
+        uncut: The crops that the device is to make; `frames` is uint8 (1, bytes) then: the planes of the frames that
+            any view needs.
+        rows: Of each view in time, which of these frames it has.
     """
 
     clip: int
@@ -37,6 +41,16 @@ class ViewedClip:
     boxes: Tensor
     areas: Tensor
     problem: str = ""
+    uncut: Uncut | None = None
+    rows: tuple[NDArray[np.intp], ...] = ()
+
+    def frames_on(self, device: torch.device) -> Tensor:
+        """Return the views on a device, uint8 (V, 3, T, S, S), those of one crop side by side."""
+        frames = self.frames.to(device)
+        if self.uncut is None:
+            return frames
+        crops = make_views(frames, [self.uncut])
+        return torch.stack([crop[:, rows] for crop in crops for rows in self.rows])
 
 
 def view_frames(num_frames: int, clip_frames: int, segments: int, stride: int | None) -> list[NDArray[np.int64]]:
@@ -72,12 +86,19 @@ class ViewedClips(Dataset[ViewedClip]):
     """All views of each clip of a reader; a clip that cannot be read says why instead of raising."""
 
     def __init__(
-        self, reader: ClipReader, model: ClassifierConfig, data: FinetuneDataConfig, views: ViewsConfig
+        self,
+        reader: ClipReader,
+        model: ClassifierConfig,
+        data: FinetuneDataConfig,
+        views: ViewsConfig,
+        *,
+        on_device: bool = False,
     ) -> None:
         self._reader = reader
         self._model = model
         self._stride = data.stride_frames if data.sampling == "dense" else None
         self._views = views
+        self._on_device = on_device
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -88,23 +109,29 @@ class ViewedClips(Dataset[ViewedClip]):
         wanted = np.unique(np.concatenate(in_time))
         nothing = torch.empty(0, dtype=torch.uint8)
         try:
-            pixels, boxes = self._reader.read(clip, wanted)
+            if self._on_device:
+                pixels, boxes, (width, height) = self._reader.read_planes(clip, wanted)
+            else:
+                pixels, boxes = self._reader.read(clip, wanted)
+                height, width = pixels.shape[1:3]
         except ClipUnreadableError as error:
             return ViewedClip(
                 clip, nothing.view(0, 3, length, side, side), torch.empty(0, length, 4), nothing, str(error)
             )
         areas = [self._reader.areas(clip, chosen) for chosen in in_time]
-        height, width = pixels.shape[1:3]
-        frames, moved, strength = [], [], []
-        for crop in view_crops(width, height, self._views.crops):
-            view, placed = crop_frames(torch.from_numpy(pixels), crop, side), crop_boxes(boxes, crop, side)
-            for chosen, guide in zip(in_time, areas, strict=True):
-                rows = np.searchsorted(wanted, chosen)
-                frames.append(view[:, rows])
-                moved.append(torch.from_numpy(placed[rows]))
-                if guide is not None:
-                    strength.append(guide.on_tubelets((width, height), crop_map(crop, side), side))
-        return ViewedClip(clip, torch.stack(frames), torch.stack(moved), torch.stack(strength) if strength else nothing)
+        rows = [np.searchsorted(wanted, chosen) for chosen in in_time]
+        crops = view_crops(width, height, self._views.crops)
+        moved, strength = [], []
+        for crop in crops:
+            placed = crop_boxes(boxes, crop, side)
+            moved += [torch.from_numpy(placed[own]) for own in rows]
+            strength += [g.on_tubelets((width, height), crop_map(crop, side), side) for g in areas if g is not None]
+        found = ViewedClip(clip, nothing, torch.stack(moved), torch.stack(strength) if strength else nothing)
+        if self._on_device:
+            uncut = Uncut(pixels.shape, (width, height), side, crops=tuple(crops))
+            return replace(found, frames=torch.from_numpy(pixels).view(1, -1), uncut=uncut, rows=tuple(rows))
+        views = [crop_frames(torch.from_numpy(pixels), crop, side) for crop in crops]
+        return replace(found, frames=torch.stack([view[:, own] for view in views for own in rows]))
 
 
 class FixedBatches(Sampler[list[int]]):

@@ -66,7 +66,9 @@ def classify_clips(
         dtype: Number format of the forward pass.
     """
     batches = FixedBatches(len(reader), views.batch_clips, rank=ranks.rank, world_size=ranks.world_size)
-    loader = create_view_loader(ViewedClips(reader, shape, data, views), batches, num_workers=data.num_workers)
+    on_device = reader.leaves_views_to(ranks.device.type, data.convert_on)
+    clips = ViewedClips(reader, shape, data, views, on_device=on_device)
+    loader = create_view_loader(clips, batches, num_workers=data.num_workers)
     clip_shape = ClipShape(shape.num_frames, shape.image_px)
     rows, logits, unreadable = [], [], {}
     with _evaluating(model):
@@ -103,7 +105,7 @@ def _mean_logits(
     dtype: torch.dtype,
 ) -> NDArray[np.float32]:
     """Average the logits of each clip's views, float32 (clips, outputs)."""
-    frames = normalise(torch.cat([clip.frames for clip in clips]).to(device))
+    frames = normalise(torch.cat([clip.frames_on(device) for clip in clips]))
     boxes, areas = (torch.cat([getattr(clip, name) for clip in clips]).to(device) for name in ("boxes", "areas"))
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         logits: Tensor = model(frames, inside=inside(boxes, areas))

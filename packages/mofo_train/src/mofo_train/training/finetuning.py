@@ -69,7 +69,8 @@ class _Finetuning(Objective):
         self.run, self.config, self.ranks = run, config, run.ranks
         self.space = LabelSpace.of(run.reader.every_clip(), config.task, "the store")
         self.reader, self.held_out = hold_out_clips(run.reader, config, self.space)
-        self.clips = FinetuneClips(self.reader, config)
+        on_device = self.reader.leaves_views_to(run.ranks.device.type, config.data.convert_on)
+        self.clips = FinetuneClips(self.reader, config, on_device=on_device)
         self.model = create_model(config.model, self.space.num_outputs).to(run.ranks.device)
         self.average: AveragedModel | None = None
         if optim.ema_decay is not None:

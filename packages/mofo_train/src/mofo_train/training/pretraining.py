@@ -74,6 +74,7 @@ class _Pretraining(Objective):
             seed=config.seed,
             with_motion=MASKS[config.mask.kind].reads_motion,
             patch_px=self.model.clip.patch_px,
+            on_device=run.reader.leaves_views_to(run.ranks.device.type, config.data.convert_on),
         )
         self.flops_per_clip = self.peak_flops = 0.0
         self.shown: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # frames, mask, boxes, prediction of a batch

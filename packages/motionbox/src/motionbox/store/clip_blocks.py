@@ -27,12 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError, Reason
+from motionbox.store.clip_decoder import Decoder, borrow_decoder
 from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
-    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
 
 ClipForm = Literal["jpeg", "h264"]
 
@@ -50,7 +49,7 @@ _MAGIC = b"MBCLIP1\n"
 _HEAD = struct.Struct("<8s4I")
 # By number in the head: form, chains, frames of a chain from keyframe to keyframe. Of a form the last one is written.
 _CODINGS: tuple[tuple[ClipForm, int, int], ...] = (("jpeg", 1, 1), ("h264", 1, 8), ("h264", NUM_CHAINS, GROUP_FRAMES))
-_DECODERS = {"jpeg": "mjpeg", "h264": "h264"}
+Place = Callable[["VideoFrame", Decoder, NDArray[np.uint8]], None]
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,7 @@ def read_clip_frames(
     *,
     short_side_px: int | None = None,
     crop_xywh: tuple[int, int, int, int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Decode some frames of a block, in any order, repeats allowed.
 
@@ -133,13 +133,14 @@ def read_clip_frames(
         indices: Positions counted from 0.
         short_side_px: Larger frames are reduced (area mean) to this short side; None: as stored.
         crop_xywh: Left, top, width and height in pixels, cut out of the (reduced) frame; None keeps it whole.
+        out: Where to write the frames; None: new memory.
 
     Returns:
         uint8 (N, h, w, 3) RGB, in the order of `indices`.
 
     Raises:
         ValueError: An index or the crop lies outside.
-        ClipError: The block is broken.
+        ClipError: The block is broken, or its frames are of another size than `out`.
     """
     index = read_index(data)
     size = (index.width, index.height)
@@ -148,21 +149,22 @@ def read_clip_frames(
     x, y, width, height = crop_xywh or (0, 0, *size)
     if not (0 <= x < x + width <= size[0] and 0 <= y < y + height <= size[1]):
         raise ValueError(f"crop_xywh must lie within {size[0]}x{size[1]}, got {crop_xywh!r}")
-    from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()
-    frames = _gather(
-        data, index, indices, lambda picture: _to_rgb(picture, index, size, reformatter)[y : y + height, x : x + width]
-    )
-    return np.empty((0, height, width, 3), np.uint8) if frames is None else frames
+    def place(picture: VideoFrame, decoder: Decoder, room: NDArray[np.uint8]) -> None:
+        room[:] = _to_rgb(picture, index, size, decoder)[y : y + height, x : x + width]
+
+    return _gather(data, index, indices, (height, width, 3), place, out)
 
 
-def read_clip_planes(data: bytes | memoryview, indices: Sequence[int]) -> NDArray[np.uint8]:
+def read_clip_planes(
+    data: bytes | memoryview, indices: Sequence[int], *, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Decode some frames of a block and leave them as they come: no conversion, half the bytes.
 
     Args:
         data: A block of H.264.
         indices: Positions counted from 0, in any order, repeats allowed.
+        out: Where to write the planes; None: new memory.
 
     Returns:
         uint8 (N, h * 3 / 2, w), YUV 4:2:0 of BT.601's colours in limited range, h and w even: h rows of luma; below
@@ -170,36 +172,44 @@ def read_clip_planes(data: bytes | memoryview, indices: Sequence[int]) -> NDArra
 
     Raises:
         ValueError: An index lies outside.
-        ClipError: The block is broken, or its frames are JPEG files.
+        ClipError: The block is broken, its frames are JPEG files, or of another size than `out`.
     """
     index = read_index(data)
     if index.form != "h264":
         raise ClipError(Reason.UNSUPPORTED, f"training clip must be H.264 to be read as planes, got {index.form}")
-    planes = _gather(data, index, indices, lambda picture: _to_planes(_coded(picture, index)))
-    if planes is None:
-        raise ValueError("indices must hold at least one position, got none")
-    return planes
+    width, height = _coded_wh(index)
+    return _gather(data, index, indices, (height * 3 // 2, width), _to_planes, out)
 
 
 def _gather(
     data: bytes | memoryview,
     index: ClipIndex,
     indices: Sequence[int],
-    convert: Callable[[VideoFrame], NDArray[np.uint8]],
-) -> NDArray[np.uint8] | None:
-    """Return the converted pictures in the order of `indices`, None for none."""
+    shape: tuple[int, ...],
+    place: Place,
+    out: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """Return the pictures in the order of `indices`, each of that shape as `place` writes it."""
     wanted = sorted(set(indices))
-    if wanted and not 0 <= wanted[0] <= wanted[-1] < index.num_frames:
+    if not wanted:
+        return np.empty((0, *shape), np.uint8)
+    if not 0 <= wanted[0] <= wanted[-1] < index.num_frames:
         raise ValueError(f"indices must be from 0 to {index.num_frames - 1}, got {wanted[0]} to {wanted[-1]}")
+    if out is not None and out.shape != (len(indices), *shape):
+        raise ClipError(Reason.UNSUPPORTED, f"training clip must have frames of shape {out.shape[1:]}, got {shape}")
     rows: dict[int, list[int]] = {}
     for row, position in enumerate(indices):
         rows.setdefault(position, []).append(row)
-    frames: NDArray[np.uint8] | None = None  # only once a picture is there: a broken head may ask for any size
-    for position, image in _decode(data, index, wanted, convert):
-        if frames is None:
-            frames = np.empty((len(indices), *image.shape), dtype=np.uint8)
-        frames[rows[position]] = image
-    return frames
+    frames = out
+    with borrow_decoder(index.form, _coded_wh(index)) as decoder:
+        for position, picture in _decode(data, index, wanted, decoder):
+            if frames is None:  # only once a picture is there: a broken head may ask for any size
+                frames = np.empty((len(indices), *shape), np.uint8)
+            first, *others = rows[position]
+            place(picture, decoder, frames[first])
+            if others:
+                frames[others] = frames[first]
+    return cast("NDArray[np.uint8]", frames)
 
 
 def _payload(data: bytes | memoryview, index: ClipIndex, position: int) -> bytes:
@@ -211,16 +221,11 @@ def _broken(position: int, error: object) -> ClipError:
 
 
 def _decode(
-    data: bytes | memoryview,
-    index: ClipIndex,
-    wanted: list[int],
-    convert: Callable[[VideoFrame], NDArray[np.uint8]],
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the wanted positions with their converted pictures, group by group and chain by chain."""
+    data: bytes | memoryview, index: ClipIndex, wanted: list[int], decoder: Decoder
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield the wanted positions with their pictures, group by group and chain by chain."""
     import av
 
-    codec = cast("VideoCodecContext", av.CodecContext.create(_DECODERS[index.form], "r"))
-    codec.thread_count = 1
     keep, needed = set(wanted), _needed(wanted, index)
     expected = (position for position in needed if position in keep)
     for position in [*needed, None]:
@@ -229,14 +234,17 @@ def _decode(
             packet = av.Packet(_payload(data, index, position))
             packet.pts = position
         try:
-            pictures = codec.decode(packet) if wanted else []
+            pictures = decoder.codec.decode(packet)
         except (av.error.FFmpegError, EOFError) as error:
             raise _broken(wanted[-1] if position is None else position, error) from None
         for picture in pictures:
             if picture.pts in keep:
                 if picture.pts != next(expected, None) or picture.is_corrupt:
                     raise _broken(picture.pts, "the decoder marks it as corrupt")
-                yield picture.pts, convert(picture)
+                size, (width, height) = (picture.width, picture.height), _coded_wh(index)
+                if size != (width, height):
+                    raise _broken(picture.pts, f"it must be {width}x{height}, got {size[0]}x{size[1]}")
+                yield picture.pts, picture
     if next(expected, None) is not None:
         raise _broken(wanted[-1], "fewer frames came than were coded")
 
@@ -253,39 +261,29 @@ def _needed(wanted: list[int], index: ClipIndex) -> list[int]:
     ]
 
 
-def _to_rgb(
-    picture: VideoFrame, index: ClipIndex, size_wh: tuple[int, int], reformatter: VideoReformatter
-) -> NDArray[np.uint8]:
+def _to_rgb(picture: VideoFrame, index: ClipIndex, size_wh: tuple[int, int], decoder: Decoder) -> NDArray[np.uint8]:
     """Convert a picture to RGB without the padding of odd sizes."""
-    _coded(picture, index)
     # One thread, that of the caller: a converter left to itself starts one for each core of the machine.
     if size_wh == (index.width, index.height):
-        rgb = reformatter.reformat(picture, format="rgb24", threads=1)
+        rgb = decoder.reformatter.reformat(picture, format="rgb24", threads=1)
     else:
-        rgb = reformatter.reformat(picture, *size_wh, format="rgb24", interpolation="AREA", threads=1)
+        rgb = decoder.reformatter.reformat(picture, *size_wh, format="rgb24", interpolation="AREA", threads=1)
     plane = rgb.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
     return rows[: size_wh[1], : 3 * size_wh[0]].reshape(size_wh[1], size_wh[0], 3)
 
 
-def _to_planes(picture: VideoFrame) -> NDArray[np.uint8]:
-    """Return the planes of a YUV 4:2:0 picture below each other, without the padding of their rows."""
+def _to_planes(picture: VideoFrame, _: Decoder, room: NDArray[np.uint8]) -> None:
+    """Write the planes of a YUV 4:2:0 picture below each other, without the padding of their rows."""
     if picture.format.name != "yuv420p":
         raise _broken(picture.pts or 0, f"its pixels must be yuv420p, got {picture.format.name}")
     width, height = picture.width, picture.height
-    image = np.empty((height * 3 // 2, width), np.uint8)
-    chroma = image[height:].reshape(2, height // 2, width // 2)
-    for plane, place in zip(picture.planes, (image[:height], chroma[0], chroma[1]), strict=True):
-        place[:] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
-            : len(place), : place.shape[1]
-        ]
-    return image
+    chroma = room[height:].reshape(2, height // 2, width // 2)
+    for plane, part in zip(picture.planes, (room[:height], chroma[0], chroma[1]), strict=True):
+        part[:] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: len(part), : part.shape[1]]
 
 
-def _coded(picture: VideoFrame, index: ClipIndex) -> VideoFrame:
-    """Return a picture after checking that it has the size that was coded."""
+def _coded_wh(index: ClipIndex) -> tuple[int, int]:
+    """Return width and height of the pictures as they are coded."""
     pad = 2 if index.form == "h264" else 1
-    coded = (index.width + index.width % pad, index.height + index.height % pad)
-    if (picture.width, picture.height) != coded:
-        raise _broken(picture.pts or 0, f"it must be {coded[0]}x{coded[1]}, got {picture.width}x{picture.height}")
-    return picture
+    return index.width + index.width % pad, index.height + index.height % pad

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,15 @@ from motionbox.store.clip_blocks import read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
 _OPEN_FILES = 64
+
+
+class Decode(Protocol):
+    """`clip_blocks.read_clip_frames` or its like."""
+
+    def __call__(
+        self, data: bytes, indices: Sequence[int], *, out: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.uint8]:
+        """Return frames of a block, written into `out` where there is one."""
 
 
 class ClipFrameReader:
@@ -30,14 +40,16 @@ class ClipFrameReader:
         self,
         blocks: npt.NDArray[np.int64],
         times_seconds: npt.NDArray[np.float64],
-        decode: Callable[[bytes, list[int]], npt.NDArray[np.uint8]],
+        decode: Decode,
+        out: npt.NDArray[np.uint8] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return the frames at the given times.
 
         Args:
             blocks: int64 (N, 4), the clip's blocks: block number, unit number, offset and bytes in the unit's file.
             times_seconds: (T,) times of stored frames, in any order.
-            decode: Block and positions in it -> uint8 (n, ...), `clip_blocks.read_clip_frames` or its like.
+            decode: Block and positions in it -> uint8 (n, ...).
+            out: Where to write them, uint8 (T, ...); None: new memory.
 
         Returns:
             uint8 (T, ...), as `decode` gives them.
@@ -49,23 +61,28 @@ class ClipFrameReader:
         from motionbox.store.units import BLOCK_SECONDS
 
         numbers = np.floor(times_seconds / BLOCK_SECONDS).astype(np.int64)
-        frames: npt.NDArray[np.uint8] | None = None
+        num_found = 0
         for number, unit, offset, num_bytes in blocks.tolist():
             rows = np.flatnonzero(numbers == number)
             if len(rows) == 0:
                 continue
+            num_found += len(rows)
             data = self._file(unit).read(offset, num_bytes)
-            part = decode(data, _positions(read_index(data).times_seconds, times_seconds[rows]).tolist())
+            positions = _positions(read_index(data).times_seconds, times_seconds[rows]).tolist()
+            neighbours = rows[-1] - rows[0] == len(rows) - 1
+            room = out[rows[0] : rows[-1] + 1] if out is not None and neighbours else None
+            part = decode(data, positions, out=room)
             if len(rows) == len(numbers):
                 return part
-            if frames is None:
-                frames = np.empty((len(numbers), *part.shape[1:]), np.uint8)
-            elif frames.shape[1:] != part.shape[1:]:
-                raise ClipError(Reason.UNSUPPORTED, "training clip changes its size within the clip")
-            frames[rows] = part
-        if frames is None or not np.isin(numbers, blocks[:, 0]).all():
+            if out is None:
+                out = np.empty((len(numbers), *part.shape[1:]), np.uint8)
+            if room is None:
+                if part.shape[1:] != out.shape[1:]:
+                    raise ClipError(Reason.UNSUPPORTED, "training clip changes its size within the clip")
+                out[rows] = part
+        if out is None or num_found < len(numbers):
             raise _no_frame()
-        return frames
+        return out
 
     def _file(self, number: int) -> _File:
         if number not in self._files:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from motionbox.store.areas.files import Pin, open_array
 from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
 from motionbox.store.areas.reader import AreaReader, computed_areas
 from motionbox.store.clip_blocks import SHORT_SIDE_PX, read_clip_frames, read_clip_planes
-from motionbox.store.clip_reader import ClipFrameReader
+from motionbox.store.clip_reader import ClipFrameReader, Decode
 from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
@@ -414,7 +414,11 @@ class Store:
         )
 
     def clip_planes(
-        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer]
+        self,
+        clip_id: str,
+        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        *,
+        out: npt.NDArray[np.uint8] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return frames of a clip as they are decoded, uint8 (n, h * 3 / 2, w), see `clip_blocks.read_clip_planes`.
 
@@ -423,19 +427,21 @@ class Store:
         Args:
             clip_id: The clip.
             frame_indices: As in `clip_frames`.
+            out: Where to write them; None: new memory.
 
         Raises:
             StoreError: The store has no such clip, or keeps no frames of it.
-            ClipError: The stored frames are damaged, or JPEG files.
+            ClipError: The stored frames are damaged, JPEG files, or of another size than `out`.
             ValueError: A position lies outside.
         """
-        return self._read_clip(clip_id, frame_indices, read_clip_planes)
+        return self._read_clip(clip_id, frame_indices, read_clip_planes, out)
 
     def _read_clip(
         self,
         clip_id: str,
         frame_indices: Sequence[int] | npt.NDArray[np.integer],
-        decode: Callable[[bytes, list[int]], npt.NDArray[np.uint8]],
+        decode: Decode,
+        out: npt.NDArray[np.uint8] | None = None,
     ) -> npt.NDArray[np.uint8]:
         row = self._clip_row(clip_id)
         wanted = np.asarray(frame_indices, np.int64)
@@ -444,7 +450,7 @@ class Store:
             raise ValueError(f"frame_indices must be some of 0 to {len(times) - 1}, got {frame_indices!r}; {clip_id}")
         first = int(self._first_clip_block[row])
         blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
-        return self._clip_reader.read(blocks, times[wanted], decode)
+        return self._clip_reader.read(blocks, times[wanted], decode, out)
 
     def _clip_row(self, clip_id: str) -> int:
         if not self.has_clip(clip_id):

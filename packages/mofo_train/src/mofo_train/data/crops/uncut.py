@@ -1,0 +1,99 @@
+"""Clips on their way to a device that makes their views: planes in the batch's memory, the views as numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mofo_train.data.augment import Augmentation, augment_pixels
+from mofo_train.data.crops.planes import crop_planes, crop_rgb, rgb_of_planes
+from mofo_train.data.transforms import Crop
+
+_CLIPS_AT_ONCE = 8  # their colours take four times the memory meanwhile
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """A clip whose views the device is to make of its planes.
+
+    Attributes:
+        shape: T, h * 3 / 2 and w of the planes, see `Store.clip_planes`.
+        frame_wh: Width and height of the frames; w and h, or one less.
+        out_px: Side of the model's frames.
+        crops: R crops of the frames; or none, and
+        augmentations: What is to be done for each of R views. Their noise stands behind the planes.
+    """
+
+    shape: tuple[int, ...]
+    frame_wh: tuple[int, int]
+    out_px: int
+    crops: tuple[Crop, ...] = ()
+    augmentations: tuple[Augmentation, ...] = ()
+
+
+def most_noise_bytes(length: int, out_px: int) -> int:
+    """Return how many bytes the noise of one view may have."""
+    return 3 * length * out_px * out_px
+
+
+def add_noise(memory: Tensor, uncut: Uncut) -> Uncut:
+    """Move the noise of a clip's views into its memory, behind its planes.
+
+    Args:
+        memory: uint8 (bytes,), with room for `most_noise_bytes` of each view.
+        uncut: The clip.
+
+    Returns:
+        The clip without its noise.
+    """
+    noise = [drawn.noise.flatten() for drawn in uncut.augmentations]
+    used = math.prod(uncut.shape)
+    memory[used : used + sum(map(len, noise))] = torch.cat(noise)
+    stripped = (replace(drawn, noise=drawn.noise.new_empty(0)) for drawn in uncut.augmentations)
+    return replace(uncut, augmentations=tuple(stripped))
+
+
+def make_views(memory: Tensor, clips: Sequence[Uncut]) -> Tensor:
+    """Make the views of a batch, a few clips of one size at a time.
+
+    Args:
+        memory: uint8 (clips, bytes), each row beginning with the planes of a clip.
+        clips: What they are; all with R views of one size.
+
+    Returns:
+        uint8 (clips * R, 3, T, S, S), the views of a clip side by side.
+    """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for place, clip in enumerate(clips):
+        alike.setdefault(clip.shape, []).append(place)
+    views = len(clips[0].crops or clips[0].augmentations)
+    length, side = clips[0].shape[0], clips[0].out_px
+    frames = memory.new_empty(len(clips), views, 3, length, side, side)
+    for shape, places in alike.items():
+        for first in range(0, len(places), _CLIPS_AT_ONCE):
+            some = places[first : first + _CLIPS_AT_ONCE]
+            planes = memory[some, : math.prod(shape)].view(len(some), *shape)
+            if clips[0].crops:
+                made = crop_planes(planes, [clips[place].crops for place in some], side)
+                frames[some] = made.view(-1, *frames.shape[1:])
+            else:
+                for place, rgb in zip(some, rgb_of_planes(planes), strict=True):
+                    frames[place] = _augment(rgb, memory[place, math.prod(shape) :], clips[place])
+    return frames.flatten(0, 1)
+
+
+def _augment(rgb: Tensor, noise: Tensor, clip: Uncut) -> Tensor:
+    """Return uint8 (R, 3, T, S, S) of uint8 (T, 3, h, w)."""
+    width, height = clip.frame_wh
+    views = []
+    for drawn in clip.augmentations:
+        if drawn.erased is not None:
+            shape = (3, len(rgb), *drawn.erased[2:])
+            drawn = replace(drawn, noise=noise[: math.prod(shape)].view(shape))
+            noise = noise[math.prod(shape) :]
+        views.append(augment_pixels(rgb[..., :height, :width], drawn, clip.out_px, crop_rgb))
+    return torch.stack(views)
