@@ -68,7 +68,7 @@ def compare(path: Path, rounds: int) -> None:
     for (chains, group, crf), block, psnr, read in zip(SETTINGS, data, quality, times, strict=True):
         name = f"{chains} x {group}, {crf}"
         lines.append(f"| {name} | {len(block) / len(data[0]):.2f} | {psnr:.2f} | {read / times[0]:.2f} |")
-    print("\n".join(lines), flush=True)  # noqa: T201
+    print("\n".join(lines), flush=True)
 
 
 def main() -> None:

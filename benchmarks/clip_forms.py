@@ -137,7 +137,7 @@ def compare(path: Path, seconds: float) -> None:
     for name, num_bytes, read, encode_fps in rows:
         rate = base if name == "source, PIL" else clips_per_second(read, num_frames, 10)
         quality = "" if name.startswith("source") else f"{psnr_db(frames, read(indices), indices):.1f}"
-        print(  # noqa: T201
+        print(
             f"| {path.name} {width}x{height} | {name} | {num_bytes / 1e3:.0f} | {num_bytes / source_bytes:.2f} | "
             f"{num_bytes / num_frames / 1e3:.2f} | {rate:.0f} | {rate / base:.1f} | {quality} | "
             f"{'' if not encode_fps else f'{encode_fps:.0f}'} |",
@@ -152,8 +152,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of the clip, from the video's start")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    print("| clip | form | kB | x source | kB/frame | clips/s | x PIL | PSNR dB | encode frames/s |")  # noqa: T201
-    print("|---|---|---|---|---|---|---|---|---|")  # noqa: T201
+    print("| clip | form | kB | x source | kB/frame | clips/s | x PIL | PSNR dB | encode frames/s |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for path in arguments.videos:
         compare(path, arguments.seconds)
 

@@ -6,13 +6,12 @@ the thread, measured in turn with the default on the same pairs; the figure is t
 """
 
 import argparse
+import logging
 import os
 import statistics
-import sys
 import time
 import tomllib
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -41,11 +40,6 @@ def time_ratio(function: FlowFunction, default: FlowFunction, testdata: Path | N
     return statistics.median(ratios)
 
 
-def say(line: str, stream: TextIO = sys.stdout) -> None:
-    """Print a line at once."""
-    print(line, file=stream, flush=True)
-
-
 def main() -> None:
     """Measure and print one Markdown row for each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,6 +48,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=NUM_FRAMES, help="frames of a clip that count for its box")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     testdata = None if options.testdata is None else Path(options.testdata)
     sets = {text: TVL1Params(**tomllib.loads(f"set = {{{text}}}")["set"]) for text in options.sets}
     functions: dict[str, FlowFunction] = {
@@ -61,13 +56,15 @@ def main() -> None:
     }
     with one_opencv_thread():
         clips, truths = agreement_clips(testdata, options.frames), truth_pairs(testdata)
-        ious = clip_box_ious(clips, functions, DEFAULT, report=lambda line: say(line, sys.stderr))
-        say(f"{len(clips)} clips of {options.frames} frames, {len(truths)} pairs with known flow\n")
-        say("| set | time / default | mean end-point error, px | clip-box IoU, mean | lowest |\n|---|---|---|---|---|")
+        ious = clip_box_ious(clips, functions, DEFAULT)
+        print(f"{len(clips)} clips of {options.frames} frames, {len(truths)} pairs with known flow\n")
+        print(
+            "| set | time / default | mean end-point error, px | clip-box IoU, mean | lowest |\n|---|---|---|---|---|"
+        )
         for name, function in functions.items():
             ratio = time_ratio(function, functions[DEFAULT], testdata, options.rounds)
             error = statistics.mean(truth.endpoint_error(function(truth.frame0, truth.frame1)) for truth in truths)
-            say(f"| {name} | {ratio:.2f} | {error:.3f} | {statistics.mean(ious[name]):.3f} | {min(ious[name]):.3f} |")
+            print(f"| {name} | {ratio:.2f} | {error:.3f} | {statistics.mean(ious[name]):.3f} | {min(ious[name]):.3f} |")
 
 
 if __name__ == "__main__":

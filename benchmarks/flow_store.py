@@ -41,7 +41,7 @@ def main() -> None:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         num_bytes = sum(entry["bytes"] for entry in files.values()) / MAX_UNIT_FRAMES
         height, width = flows[0].shape[:2]
-        print(  # noqa: T201
+        print(
             f"{Path(video).name}, {width}x{height}, {form}: {num_bytes / 1000:.0f} kB and {milliseconds:.1f} ms "
             f"for each flow, {len(files)} files, memory + {grown:.0f} MiB"
         )

@@ -78,7 +78,7 @@ def main() -> None:
             seconds, processor = time.perf_counter() - begin, time.process_time() - processor
             begin = time.perf_counter()
             num_spans = merge_spans(table, margin_seconds=1.0).num_rows
-            print(  # noqa: T201
+            print(
                 f"{dataset}: {table.num_rows} rows in {seconds:.2f} s ({processor:.2f} s of processor time); "
                 f"{num_spans} spans in {time.perf_counter() - begin:.2f} s"
             )

@@ -100,8 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    print("| source | read from | samples/s and core | x original loader | bytes, x source |")  # noqa: T201
-    print("|---|---|---|---|---|")  # noqa: T201
+    print("| source | read from | samples/s and core | x original loader | bytes, x source |")
+    print("|---|---|---|---|---|")
     for name, data in make_data(arguments).items():
         stores = {form: extract(data, form) for form in FORMS}
         options = {"split": None, "short_side_px": 256}
@@ -114,7 +114,7 @@ def main() -> None:
         for key, figure in figures.items():
             rate = figure["samples_per_core_second"]
             share = held[key.split(",")[0]] / held["source"]
-            print(f"| {name} | {key} | {rate:.1f} | {rate / base:.1f} | {share:.2f} |", flush=True)  # noqa: T201
+            print(f"| {name} | {key} | {rate:.1f} | {rate / base:.1f} | {share:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -99,19 +99,19 @@ def main() -> None:
     )
     if arguments.in_process:
         rgb, planes, ratio = in_turn(ours, device, len(reader), arguments.in_process)
-        print(f"RGB {rgb:.2f} ms, planes {planes:.2f} ms of a core; {ratio:.2f} times the samples per second")  # noqa: T201
+        print(f"RGB {rgb:.2f} ms, planes {planes:.2f} ms of a core; {ratio:.2f} times the samples per second")
         return
     ways = {"RGB, used again": (ours, True), "RGB, fresh": (ours, False), "planes, used again": (device, True)}
     rows: dict[str, list[list[float]]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, (clips, reuse) in ways.items():
             rows[name].append(cost(clips, len(reader), arguments.batch_size, arguments.steps, reuse=reuse))
-    print("| batch | worker, user ms | worker, system ms | main process, ms | samples/s of a worker's core |")  # noqa: T201
-    print("|---|---|---|---|---|")  # noqa: T201
+    print("| batch | worker, user ms | worker, system ms | main process, ms | samples/s of a worker's core |")
+    print("|---|---|---|---|---|")
     for name, row in rows.items():
         middle = [statistics.median(values) for values in zip(*row, strict=True)]
         shown = " | ".join(f"{value:.2f}" for value in middle)
-        print(f"| {name} | {shown} | {1e3 / (middle[0] + middle[1]):.0f} |")  # noqa: T201
+        print(f"| {name} | {shown} | {1e3 / (middle[0] + middle[1]):.0f} |")
 
 
 if __name__ == "__main__":

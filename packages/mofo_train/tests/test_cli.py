@@ -119,7 +119,9 @@ def test_a_run_is_bound_to_its_store_and_says_how_many_clips_it_has(
     with pytest.raises(SystemExit) as stop:
         cli.main(["pretrain", *arguments])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("12 clips\n")
+    written = capsys.readouterr()
+    assert written.err.startswith("12 clips\nstep ")
+    assert written.out.startswith("done: ")
     claim = tmp_path / "out" / "recipe.json"
     values = json.loads(claim.read_text())
     assert values["data"].split()[0] == open_store(store_path).run_id

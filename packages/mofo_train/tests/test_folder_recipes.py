@@ -67,7 +67,7 @@ def test_three_commands_make_a_classifier(folder: Path, tmp_path: Path, capsys: 
     )
     fine = ("--store", store, "--init", pre, "--out", mca)
     assert run("finetune", "--recipe", "folder_finetune_mca", *fine, *settings("selection.share=0")) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("8 clips; a fifth of the videos stands for `validation`, the others for `train`") == 2
     assert run("evaluate", "--checkpoint", mca, "--store", store, "--out", tmp_path / "test") == 0
     report = json.loads((tmp_path / "test" / "report.json").read_text())

@@ -218,7 +218,9 @@ def test_every_system_can_be_asked_for() -> None:
     assert set(option.type.choices) == {"videomae", *get_args(OtherSystem)}
 
 
-def test_clips_that_cannot_be_read_are_listed_and_not_counted(store_path: Path, tmp_path: Path) -> None:
+def test_clips_that_cannot_be_read_are_listed_and_not_counted(
+    store_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "data" / "videos").mkdir(parents=True)
     table = open_store(store_path).clips()
     test = [
@@ -234,7 +236,7 @@ def test_clips_that_cannot_be_read_are_listed_and_not_counted(store_path: Path, 
         standalone_mode=False,
     )
     assert done.return_value == 3
-    assert f"unreadable {Path(test[1]).with_suffix('')}" in done.output
+    assert f"unreadable {Path(test[1]).with_suffix('')}" in caplog.text
     assert len(read_predictions(tmp_path / "out" / "predictions.parquet")) == 1
 
 
@@ -270,7 +272,9 @@ def test_the_report_of_another_checkpoint_is_not_overwritten(store_path: Path, t
     assert "with a report of another program" in str(evaluate("--checkpoint", str(paths[0])).exception)
 
 
-def test_clips_without_boxes_in_the_store_are_named(store_path: Path, tmp_path: Path) -> None:
+def test_clips_without_boxes_in_the_store_are_named(
+    store_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = tmp_path / "data"
     shutil.copytree(store_path.parent / "synthetic", data)
     test = [row["clip_id"] for row in open_store(store_path).clips().to_pylist() if row["split"] == "validation"]
@@ -284,7 +288,7 @@ def test_clips_without_boxes_in_the_store_are_named(store_path: Path, tmp_path: 
     arguments = ["--checkpoint", str(path), *store, "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(command, arguments, standalone_mode=False)
     assert done.return_value == 3
-    assert f"without boxes {test[0]}: " in done.output
+    assert f"without boxes {test[0]}: " in caplog.text
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["num_clips"] == len(test) - 1
     assert list(report["source"]["left_out"]) == [test[0]]

@@ -17,9 +17,9 @@ from mofo_train.data.sources import open_clips
 from mofo_train.errors import CheckpointError
 from mofo_train.evaluation.reconstruction_error import (
     ReconstructionErrors,
+    error_lines,
     load_pretraining,
     measure_errors,
-    show_errors,
     simple_predictions,
 )
 from mofo_train.guidance.tubelets import ClipShape
@@ -133,14 +133,13 @@ def test_two_ranks_measure_what_one_measures(store_path: Path) -> None:
 def test_nothing_hidden_outside_is_no_figure(store_path: Path) -> None:
     report = measured(recipe(data={"boxes": "full_frame"}), store_path).as_json()
     assert report["outside"] is None
-    lines: list[str] = []
-    show_errors(report | {"source": {"config": recipe().model_dump(mode="json")}}, lines.append)
+    lines = error_lines(report | {"source": {"config": recipe().model_dump(mode="json")}})
     assert [line.split()[0] for line in lines] == ["target", "inside"]
 
 
 def trained(store_path: Path, out: Path, **sections: Any) -> Path:
     config = recipe(data={"split": "train"}, **sections)
-    return pretrain(config, open_clips(config.data, store_path, None), out, ONE, say=lambda _: None)
+    return pretrain(config, open_clips(config.data, store_path, None), out, ONE)
 
 
 def invoke(*arguments: str) -> Any:
@@ -193,7 +192,9 @@ precision = "fp32"
 """
 
 
-def test_unreadable_clips_are_listed_and_not_counted(store_path: Path, tmp_path: Path) -> None:
+def test_unreadable_clips_are_listed_and_not_counted(
+    store_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = trained(store_path, tmp_path / "run")
     root = tmp_path / "data"
     (root / "videos").mkdir(parents=True)
@@ -205,7 +206,7 @@ def test_unreadable_clips_are_listed_and_not_counted(store_path: Path, tmp_path:
     done = invoke(*arguments, "--out", str(tmp_path / "out"))
     assert done.return_value == 3
     assert "1 clips, 2 crops" in done.output
-    assert f"unreadable {gone}: " in done.output
+    assert f"unreadable {gone}: " in caplog.text
 
 
 def test_a_run_that_does_not_say_its_recipe_is_refused(store_path: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from messages_support import messages
 from mofo_train.config import PretrainConfig, load_recipe, recipe_names
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
@@ -146,9 +148,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[str]]:
-    lines: list[str] = []
-    result = run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None, say=lines.append)
-    return result, lines
+    with messages("mofo_train") as lines:
+        return run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None), lines
 
 
 def small_table(*overrides: str) -> TableConfig:
@@ -166,6 +167,7 @@ def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store
     assert len(fakes.ran) == 14 - 6
     assert not set(before) & set(fakes.ran)
     assert sum("done before" in line for line in lines) == 6
+    assert all(re.match(r"\[\d+/14\] ", line) for line in lines), "several processes may share a terminal"
     assert fakes.inits["row-mofo-seed-0"] != fakes.inits["row-mofo_mca-seed-0"]
     again, _ = run(small_table(), store_path, tmp_path)
     assert again.rows == result.rows

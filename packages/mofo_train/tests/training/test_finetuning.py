@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from messages_support import messages
 from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import CheckpointError, DataError, Interrupted
@@ -60,14 +61,12 @@ def only_train_media(store_path: Path, target: Path) -> Path:
 def train(
     config: FinetuneConfig, store_path: Path, out: Path, stop_at: str | None = None, root: Path | None = None
 ) -> tuple[Path, list[str]]:
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
+    def stop(line: str) -> None:
         if stop_at is not None and line.startswith(stop_at):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return finetune(config, train_reader(store_path, root), out, CPU, say=say), lines
+    with messages("mofo_train", stop) as lines:
+        return finetune(config, train_reader(store_path, root), out, CPU), lines
 
 
 def train_rows(out: Path) -> list[list[float]]:
@@ -96,7 +95,7 @@ def test_resume_is_exact_and_the_test_split_is_never_opened(store_path: Path, tm
         train(recipe(seed=1), store_path, tmp_path / "parts", root=root)
     fewer = train_reader(store_path, root).subset(np.arange(6))
     with pytest.raises(CheckpointError, match="out must be of the same store and clips"):
-        finetune(recipe(), fewer, tmp_path / "parts", CPU, say=lines.append)
+        finetune(recipe(), fewer, tmp_path / "parts", CPU)
 
 
 def test_a_few_clips_can_be_learned_by_heart(store_path: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from messages_support import messages
 from mofo_train.config import GuidanceConfig, PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import CheckpointError, ConfigError, DataError, ExitCode, Interrupted
@@ -42,21 +44,24 @@ def recipe(**sections: Any) -> PretrainConfig:
 
 
 class Trainer:
-    """Runs pretraining on the generated set; `say` collects lines and may do something at a step."""
+    """Runs pretraining on the generated set; collects its messages and may do something when one comes."""
 
     def __init__(self, store_path: Path) -> None:
         self.store_path = store_path
         self.lines: list[str] = []
         self.stop_at: str | None = None
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
+    def on_line(self, line: str) -> None:
         if self.stop_at is not None and line.startswith(self.stop_at):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def __call__(self, config: PretrainConfig, out: Path, root: Path | None = None) -> Path:
         reader = open_clips(config.data, self.store_path, root, guidance=config.guidance)
-        return pretrain(config, reader, out, CPU, say=self.say)
+        with messages("mofo_train", lambda line: self.on_line(line)) as lines:
+            try:
+                return pretrain(config, reader, out, CPU)
+            finally:
+                self.lines += lines
 
 
 @pytest.fixture
@@ -135,7 +140,7 @@ def test_a_reader_of_other_guidance_is_refused(train: Trainer, tmp_path: Path) -
     config = recipe()
     reader = open_clips(config.data, train.store_path, None, guidance=GuidanceConfig(kind="area"))
     with pytest.raises(ValueError, match="reader must be opened with guidance"):
-        pretrain(config, reader, tmp_path, CPU, say=train.say)
+        pretrain(config, reader, tmp_path, CPU)
 
 
 def test_masks_differ_from_step_to_step(train: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,10 +206,8 @@ def test_what_does_not_fit_is_refused(train: Trainer, tmp_path: Path) -> None:
 def test_a_second_training_in_the_same_folder_is_refused(train: Trainer, tmp_path: Path) -> None:
     """It says who holds the folder, touches nothing, and the first one ends as if alone."""
     refusals: list[str] = []
-    real = train.say
 
-    def say(line: str) -> None:
-        real(line)
+    def start_another(line: str) -> None:
         if line.startswith("step 2/"):
             command = [sys.executable, "-m", "mofo_train", "pretrain", "--recipe", str(tmp_path / "r.json.toml")]
             command += ["--store", str(train.store_path), "--out", str(tmp_path / "run")]
@@ -217,11 +220,11 @@ def test_a_second_training_in_the_same_folder_is_refused(train: Trainer, tmp_pat
         'stage = "pretrain"\nmodel = {name = "videomae_tiny", num_frames = 4, image_px = 48}\n'
         'data = {dataset = "synthetic", short_side_px = 64, num_workers = 0}\noptim = {batch_size = 6}\n'
     )
-    train.say = say  # type: ignore[method-assign]
+    train.on_line = start_another  # type: ignore[method-assign]
     train(recipe(), tmp_path / "run")
     assert len(refusals) == 1
     assert f"out must be free, got {tmp_path / 'run'} in use by process {os.getpid()} on " in refusals[0]
-    assert refusals[0].count("\n") == 1
+    assert re.fullmatch(r"12 clips[^\n]*\nmofo-train: error: [^\n]+\n", refusals[0])
     assert len(losses(tmp_path / "run")) == 6
 
 

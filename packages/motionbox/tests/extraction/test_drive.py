@@ -1,5 +1,4 @@
 import errno
-import io
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from messages_support import messages
 from motionbox.cli import main
 from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.extraction import worker
@@ -44,9 +44,9 @@ def run(tmp_path: Path) -> Run:
 
 
 def drive_serially(run: Run, **options) -> str:
-    stream = io.StringIO()
-    drive(run, SerialExecutor(), EngineOptions(**options), PlainReporter(stream))
-    return stream.getvalue()
+    with messages("motionbox") as lines:
+        drive(run, SerialExecutor(), EngineOptions(**options), PlainReporter())
+    return "\n".join(lines)
 
 
 def statuses(run: Run) -> dict[str, tuple[str, str]]:
@@ -121,7 +121,7 @@ class Failing(SerialExecutor):
 
 def test_a_store_fault_is_tried_again_and_never_blamed_on_a_video(run: Run) -> None:
     executor = Failing([Acknowledgement("u000000", store_error="EIO")] * 2)
-    drive(run, executor, EngineOptions(), PlainReporter(io.StringIO()))
+    drive(run, executor, EngineOptions(), PlainReporter())
     assert executor.attempts.count("u000000") == 3
     assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
     assert not any(run.paths.failures.iterdir())
@@ -130,7 +130,7 @@ def test_a_store_fault_is_tried_again_and_never_blamed_on_a_video(run: Run) -> N
 def test_a_unit_that_cannot_be_stored_leaves_the_run_resumable(run: Run) -> None:
     executor = Failing([Acknowledgement("u000001", store_error="EIO")] * 3)
     with pytest.raises(Interrupted, match="1 units could not be stored, the first is u000001: EIO"):
-        drive(run, executor, EngineOptions(), PlainReporter(io.StringIO()))
+        drive(run, executor, EngineOptions(), PlainReporter())
     assert "u000001" not in run.paths.committed_units()
     drive_serially(run)
     assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
@@ -178,7 +178,7 @@ def test_a_bug_on_one_video_costs_that_video(tmp_path: Path, monkeypatch: pytest
 
 def test_a_lost_node_costs_an_attempt_and_no_blame(run: Run) -> None:
     executor = Failing([Acknowledgement("u000000", lost="node died")] * 5)
-    drive(run, executor, EngineOptions(), PlainReporter(io.StringIO()))
+    drive(run, executor, EngineOptions(), PlainReporter())
     assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
 
 
@@ -242,7 +242,7 @@ class Deaf(SerialExecutor):
 
 def test_abandoned_units_are_among_those_left(run: Run) -> None:
     with pytest.raises(Interrupted, match=f"with {len(units_of(run.plan()))} units left"):
-        drive(run, Deaf(), EngineOptions(drain_seconds=0.0), PlainReporter(io.StringIO()))
+        drive(run, Deaf(), EngineOptions(drain_seconds=0.0), PlainReporter())
 
 
 def test_a_second_signal_ends_the_drain() -> None:
@@ -283,7 +283,7 @@ class Stalling(SerialExecutor):
 
 def test_a_worker_without_a_sign_of_life_is_killed(run: Run) -> None:
     executor = Stalling()
-    drive(run, executor, EngineOptions(stall_seconds=0.0), PlainReporter(io.StringIO()))
+    drive(run, executor, EngineOptions(stall_seconds=0.0), PlainReporter())
     assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "a": ("failed", "timeout")}
 
 

@@ -1,6 +1,5 @@
 """`extract --retry-failed`: failed videos are done again, what was seen stays to be seen, and nothing else moves."""
 
-import io
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def inputs_of(root: Path) -> RunInputs:
 def extract(store: Path, root: Path) -> Run:
     """Create or resume the run, do what is left of it and publish a snapshot."""
     run = make_run(store, root, inputs_of(root).manifest, max_frames=100)
-    drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
+    drive(run, SerialExecutor(), EngineOptions(), PlainReporter())
     make_snapshot(run)
     return run
 

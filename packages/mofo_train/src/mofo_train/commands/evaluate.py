@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from mofo_train.commands import complete_recipe
 
 if TYPE_CHECKING:
     from mofo_train.evaluation.predictions import Predictions, SupervisionLevels
+
+_LOG = logging.getLogger(__name__)
 
 _CLIPS_SHOWN = 20
 
@@ -79,7 +82,7 @@ def command(
     """
     from mofo_train.errors import ConfigError, ExitCode
     from mofo_train.evaluation.predictions import SupervisionLevels, read_predictions
-    from mofo_train.evaluation.reconstruction_error import evaluate_pretraining, show_errors
+    from mofo_train.evaluation.reconstruction_error import error_lines, evaluate_pretraining
     from mofo_train.evaluation.report import check_report_folder
     from mofo_train.evaluation.run import evaluate_checkpoint, stage_of
     from mofo_train.models.weights import checkpoint_of
@@ -96,7 +99,7 @@ def command(
             report = evaluate_pretraining(checkpoint, ranks, out, **where)
             if not ranks.is_first:
                 return ExitCode.OK
-            show_errors(report, click.echo)
+            click.echo("\n".join(error_lines(report)))
             return _list_missing(report["source"], out)
         if predictions is not None:
             answers = read_predictions(predictions)
@@ -114,14 +117,14 @@ def _write_results(answers: Predictions, out: Path, levels: SupervisionLevels | 
     from mofo_train.data.labels import LabelSpace
     from mofo_train.errors import DataError
     from mofo_train.evaluation.predictions import write_predictions, write_submission
-    from mofo_train.evaluation.report import describe, show_report, write_report
+    from mofo_train.evaluation.report import describe, report_lines, write_report
 
     out.mkdir(parents=True, exist_ok=True)
     space, source = LabelSpace.from_json(answers.info["label_space"]), answers.info["source"]
     report = describe(answers, space) | {"source": source}
     write_predictions(answers, out / "predictions.parquet")
     write_report(answers, space, report, out)
-    show_report(report, click.echo)
+    click.echo("\n".join(report_lines(report)))
     if levels is not None:
         if "action" not in space.heads and not {"verb", "noun"} <= set(space.heads):
             heads = ", ".join(space.heads)
@@ -143,7 +146,7 @@ def _list_missing(source: dict[str, Any], out: Path) -> int:
     left_out = source.get("left_out", {})
     for title, clips in (("unreadable", source["unreadable"]), ("without boxes", left_out)):
         for clip_id, reason in list(clips.items())[:_CLIPS_SHOWN]:
-            click.echo(f"{title} {clip_id}: {reason}", err=True)
+            _LOG.warning("%s %s: %s", title, clip_id, reason)
         if len(clips) > _CLIPS_SHOWN:
-            click.echo(f"{title}: {len(clips) - _CLIPS_SHOWN} more, see {out / 'report.json'}", err=True)
+            _LOG.warning("%s: %d more, see %s", title, len(clips) - _CLIPS_SHOWN, out / "report.json")
     return ExitCode.FAILED_CLIPS if source["unreadable"] or left_out else ExitCode.OK

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import click
 
-from mofo_train.commands import complete_recipe, say_once
+from mofo_train.commands import complete_recipe
+
+_LOG = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = "synthetic_finetune_tiny_mca"
 
@@ -54,7 +57,7 @@ def command(
     reader = open_clips(config.data, store, data_root, guidance=config.guidance)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
-        say = say_once(ranks)
-        say(reader.remarks())
-        best = finetune(config, reader, out, ranks, say=say)
-        say(f"done: {best}")
+        _LOG.info(reader.remarks())
+        best = finetune(config, reader, out, ranks)
+        if ranks.is_first:
+            click.echo(f"done: {best}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from mofo_train.config import PretrainConfig
     from mofo_train.data.reader import ClipReader
     from mofo_train.guidance.inspection import GuidanceFigures
+
+_LOG = logging.getLogger(__name__)
 
 EPILOG = """\b
 Example:
@@ -83,7 +86,7 @@ def _readers(
             try:
                 found[f"{kind} {source}"] = open_clips(data, store, root, guidance=guidance)
             except StoreError as error:
-                click.echo(f"no areas of {source}: {error}", err=True)
+                _LOG.warning("no areas of %s: %s", source, error)
     return found
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
-from mofo_train.commands import complete_recipe, say_once
+from mofo_train.commands import complete_recipe
+
+_LOG = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = "synthetic_pretrain_tiny"
 
@@ -45,7 +48,7 @@ def command(
     reader = open_clips(config.data, store, data_root, guidance=config.guidance)
     out = out or Path("runs") / Path(recipe).stem
     with ranks_of_this_run() as ranks:
-        say = say_once(ranks)
-        say(reader.remarks())
-        final = pretrain(config, reader, out, ranks, say=say)
-        say(f"done: {final}")
+        _LOG.info(reader.remarks())
+        final = pretrain(config, reader, out, ranks)
+        if ranks.is_first:
+            click.echo(f"done: {final}")

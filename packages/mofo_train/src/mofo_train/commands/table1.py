@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import click
 
-from mofo_train.commands import complete_recipe, say_once
+from mofo_train.commands import complete_recipe
+
+_LOG = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
@@ -79,26 +82,25 @@ def command(
         if len(stores) > 1:
             raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
     with ranks_of_this_run() as ranks:
-        say = say_once(ranks)
         if only_plan or not (generated or stages_only):
-            say(f"measuring a training step of each kind on {ranks.device.type} ...")
+            _LOG.info("measuring a training step of each kind on %s ...", ranks.device.type)
             plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
-            for line in plan.lines():
-                say(line)
+            if ranks.is_first:
+                click.echo("\n".join(plan.lines()))
             if only_plan:
                 return ExitCode.OK
             if plan.missing:
                 raise DataError(f"data of {table.dataset} must be there, got: {plan.missing}")
         if generated:
             if ranks.is_first:
-                generate_data(table, folder, say)
+                generate_data(table, folder)
             ranks.gather(None)  # the others wait
         given = {"--recipe": recipe, "--store": store, "--data-root": data_root}
         helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder), *_options(given, overrides)]
         threads = max(1, torch.get_num_threads() // jobs)
         torch.set_num_threads(threads)
         with _helpers(jobs - 1, helping, threads):
-            result = run_table(table, folder, ranks, stores=stores, data_root=data_root, say=say)
+            result = run_table(table, folder, ranks, stores=stores, data_root=data_root)
         if ranks.is_first and not stages_only:
             stem = "table1" if name.endswith("table1") else Path(name).stem
             paths = result.write(folder, stem)

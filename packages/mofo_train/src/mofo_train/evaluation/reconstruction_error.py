@@ -8,7 +8,7 @@ visible of the clip, which does not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -274,11 +274,11 @@ def simple_predictions(
     return {"own_mean": own, "visible_colour": visible.repeat(1, truth.shape[2] // 3)[:, None]}
 
 
-def show_errors(report: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say the figures of a report, a line for each place."""
+def error_lines(report: dict[str, Any]) -> list[str]:
+    """Return the figures of a report, a line for each place."""
     config = report["source"]["config"]
     split = config["data"]["split"] or "all"
-    say(f"target {config['target']}, split {split}: {report['num_clips']} clips, {report['num_crops']} crops")
+    lines = [f"target {config['target']}, split {split}: {report['num_clips']} clips, {report['num_crops']} crops"]
     for place in _PLACES:
         if report[place] is None:
             continue
@@ -287,4 +287,5 @@ def show_errors(report: dict[str, Any], say: Callable[[str], None]) -> None:
             f"{_TITLES[name]} {errors[name]:.4f} (model {abs(share):.1%} {'below' if share >= 0 else 'above'})"
             for name, share in below.items()
         ]
-        say("  ".join([f"{place:<8} model {errors['model']:.4f}", *others]))
+        lines.append("  ".join([f"{place:<8} model {errors['model']:.4f}", *others]))
+    return lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +143,12 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def show_report(report: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say the figures of `describe`, a line each."""
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """Return the figures of `describe`, a line each."""
+    lines = []
     for head, values in report["heads"].items():
         if values is not None:
-            say(
+            lines.append(
                 f"{head:<8} top-1 {percent(values['top1'])}  top-5 {percent(values['top5'])}  "
                 f"mean of classes {percent(values['mean_class'])}  ({values['num_clips']} clips)"
             )
@@ -161,4 +161,5 @@ def show_report(report: dict[str, Any], say: Callable[[str], None]) -> None:
             if value is not None
         ]
         if parts:
-            say(f"{group:<8} {'  '.join(parts)}  (top-1/top-5, by {groups['method']})")
+            lines.append(f"{group:<8} {'  '.join(parts)}  (top-1/top-5, by {groups['method']})")
+    return lines

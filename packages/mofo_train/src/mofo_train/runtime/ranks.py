@@ -128,7 +128,8 @@ def ranks_of_this_run() -> Iterator[Ranks]:
     """
     rank, world = _place_among_processes()
     if rank:
-        logging.getLogger("mofo_train").setLevel(logging.ERROR)  # the first process warns for all
+        for package in ("motionbox", "mofo_train"):  # the first process speaks for all
+            logging.getLogger(package).setLevel(logging.ERROR)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from mofo_train.errors import DataError
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
 
+_LOG = logging.getLogger(__name__)
 
-def generate_data(table: TableConfig, out: Path, say: Callable[[str], None]) -> None:
+
+def generate_data(table: TableConfig, out: Path) -> None:
     """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
     data = out / "data"
     motionbox = [sys.executable, "-P", "-m", "motionbox"]
@@ -27,7 +29,7 @@ def generate_data(table: TableConfig, out: Path, say: Callable[[str], None]) -> 
     for folder, command in jobs:
         marker = folder.with_name(f"{folder.name}.done")  # beside it: these folders are others' to fill
         if read_result(marker, fingerprint) is None:
-            say(" ".join(command[3:]))
+            _LOG.info(" ".join(command[3:]))
             done = subprocess.run(command, check=False)
             if done.returncode:
                 raise DataError(f"`{' '.join(command[3:])}` must succeed, it ended with exit code {done.returncode}")

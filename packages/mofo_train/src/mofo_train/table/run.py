@@ -8,8 +8,9 @@ Several processes may work on one folder: each takes a stage that no other has l
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ from mofo_train.training.finetuning import finetune
 from mofo_train.training.pretraining import pretrain
 from motionbox.wording import format_seconds
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
+
 _WAIT_SECONDS = 1.0
 
 
@@ -44,7 +46,6 @@ def run_table(
     *,
     stores: Mapping[str, Path],
     data_root: Path | None,
-    say: Say,
 ) -> Table:
     """Run what is missing of a table and write it.
 
@@ -54,7 +55,6 @@ def run_table(
         ranks: This process among all.
         stores: Preset -> motion boxes; must exist, see `generate_data`.
         data_root: Folder of the videos; None = that of the store.
-        say: Shows a line to the user.
 
     Raises:
         CheckpointError: `out` holds stages of other recipes or another store; nothing is overwritten.
@@ -67,15 +67,32 @@ def run_table(
         left = len(pending)
         for entry in list(pending):
             place, stage = entry
-            if run.work_on(stage, _numbered(say, f"[{place}/{len(stages)}]")):
-                pending.remove(entry)
+            with _numbered(f"[{place}/{len(stages)}]"):
+                if run.work_on(stage):
+                    pending.remove(entry)
         if len(pending) == left:
             time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
     return _collect(table, stages, run.results, ranks)
 
 
-def _numbered(say: Say, label: str) -> Say:
-    return lambda line: say(f"{label} {line}")
+@contextmanager
+def _numbered(label: str) -> Iterator[None]:
+    """Have every message of the training shown behind a label meanwhile; several processes may share a terminal."""
+
+    def prefix(record: logging.LogRecord) -> bool:
+        if not hasattr(record, "stage_label"):  # several handlers share one record
+            record.stage_label = label
+            record.msg = f"{label} {record.msg}"
+        return True
+
+    shown_by = logging.getLogger("mofo_train").handlers
+    for handler in shown_by:
+        handler.addFilter(prefix)
+    try:
+        yield
+    finally:
+        for handler in shown_by:
+            handler.removeFilter(prefix)
 
 
 @dataclass
@@ -89,7 +106,7 @@ class _TableRun:
     readers: dict[str, ClipReader] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def work_on(self, stage: Stage, say: Say) -> bool:
+    def work_on(self, stage: Stage) -> bool:
         """Finish a stage, or find it finished; False while it has to wait for another stage or process."""
         if stage.source is not None and stage.source.key not in self.results:
             return False
@@ -100,22 +117,22 @@ class _TableRun:
                 return False
             result = self.ranks.gather(read_result(folder, fingerprint))[0]
             if result is None:
-                say(stage.key)
+                _LOG.info(stage.key)
                 started = time.perf_counter()
-                result = self._train(stage, training, folder, say)
+                result = self._train(stage, training, folder)
                 result |= {"fingerprint": fingerprint, "wall_seconds": time.perf_counter() - started}
                 if self.ranks.is_first:
                     write_json(folder / "result.json", result)
             else:
-                say(f"{stage.key}: done before")
+                _LOG.info("%s: done before", stage.key)
         self.results[stage.key] = result
         return True
 
-    def _train(self, stage: Stage, training: ClipReader, folder: Path, say: Say) -> dict[str, Any]:
+    def _train(self, stage: Stage, training: ClipReader, folder: Path) -> dict[str, Any]:
         if isinstance(stage.config, PretrainConfig):
-            return {"checkpoint": str(pretrain(stage.config, training, folder, self.ranks, say=say))}
+            return {"checkpoint": str(pretrain(stage.config, training, folder, self.ranks))}
         test = self._reader(stage, stage.config.test.split)
-        return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks, say)
+        return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks)
 
     def _reader(self, stage: Stage, test_split: str | None = None) -> ClipReader:
         data, guidance = stage.config.data, stage.config.guidance
@@ -148,12 +165,11 @@ def _finetune_and_test(
     results: dict[str, dict[str, Any]],
     folder: Path,
     ranks: Ranks,
-    say: Say,
 ) -> dict[str, Any]:
     if stage.source is not None:
         init = Path(results[stage.source.key]["checkpoint"]) / "model.safetensors"
         config = config.model_copy(update={"model": config.model.model_copy(update={"init": init})})
-    best = finetune(config, training, folder, ranks, say=say)
+    best = finetune(config, training, folder, ranks)
     predictions = predict(best, config, None, test, ranks)
     space = LabelSpace.from_json(predictions.info["label_space"])
     report = describe(predictions, space)
@@ -161,7 +177,7 @@ def _finetune_and_test(
         write_predictions(predictions, folder / "predictions.parquet")
         write_report(predictions, space, report, folder)
     values = headline(report)
-    say(f"{stage.key}: " + "  ".join(f"{metric} {value:.1f}" for metric, value in values.items()))
+    _LOG.info(f"{stage.key}: " + "  ".join(f"{metric} {value:.1f}" for metric, value in values.items()))
     source = predictions.info["source"]
     return {
         "checkpoint": str(best),

@@ -5,7 +5,7 @@ The weights that are kept are chosen on clips held out of the training split; th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,10 +34,10 @@ from mofo_train.training.optimizer import layer_decay_groups
 from mofo_train.training.selection import class_weights, held_out_score, hold_out_clips, selection_record
 from mofo_train.training.trainer import Objective, Run, identity, train
 
+_LOG = logging.getLogger(__name__)
 
-def finetune(
-    config: FinetuneConfig, reader: ClipReader, out: Path, ranks: Ranks, *, say: Callable[[str], None]
-) -> Path:
+
+def finetune(config: FinetuneConfig, reader: ClipReader, out: Path, ranks: Ranks) -> Path:
     """Run or resume a finetuning.
 
     Args:
@@ -45,7 +45,6 @@ def finetune(
         reader: The clips of the training split, with labels.
         out: Folder of the run: recipe, log, checkpoints, and `best`, the weights that were chosen.
         ranks: This process among all.
-        say: Shows a line to the user.
 
     Returns:
         Folder of the checkpoint that was chosen.
@@ -55,7 +54,7 @@ def finetune(
         CheckpointError: `model.init` does not fit.
         MofoTrainError: As `trainer.train` raises it.
     """
-    return train(Run(config, reader, out, ranks, say), lambda run: _Finetuning(run, config))
+    return train(Run(config, reader, out, ranks), lambda run: _Finetuning(run, config))
 
 
 class _Finetuning(Objective):
@@ -142,7 +141,7 @@ class _Finetuning(Objective):
             score = held_out_score(candidate, self.held_out, self.config, self.space, self.ranks)
             if log is not None:
                 log.write(step, {"event": "select", "held_out_top1": score, "clips": len(self.held_out)})
-                self.run.say(f"step {step}  held-out top-1 {percent(score)} ({len(self.held_out)} training clips)")
+                _LOG.info(f"step {step}  held-out top-1 {percent(score)} ({len(self.held_out)} training clips)")
         if score > self.best_score:
             self.best_score, self.best_step = score, step
             if self.ranks.is_first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,10 +28,10 @@ from mofo_train.runtime.speed import matrix_rate, training_flops
 from mofo_train.training.optimizer import create_optimizer
 from mofo_train.training.trainer import Objective, Run, train
 
+_LOG = logging.getLogger(__name__)
 
-def pretrain(
-    config: PretrainConfig, reader: ClipReader, out: Path, ranks: Ranks, *, say: Callable[[str], None]
-) -> Path:
+
+def pretrain(config: PretrainConfig, reader: ClipReader, out: Path, ranks: Ranks) -> Path:
     """Run or resume a pretraining.
 
     Args:
@@ -39,7 +39,6 @@ def pretrain(
         reader: The clips and their motion boxes.
         out: Folder of the run: recipe, log, pictures, checkpoints.
         ranks: This process among all.
-        say: Shows a line to the user.
 
     Returns:
         Folder of the final checkpoint.
@@ -48,7 +47,7 @@ def pretrain(
         ConfigError: The masks hide nothing, or everything.
         MofoTrainError: As `trainer.train` raises it.
     """
-    return train(Run(config, reader, out, ranks, say), lambda run: _Pretraining(run, config))
+    return train(Run(config, reader, out, ranks), lambda run: _Pretraining(run, config))
 
 
 class _Pretraining(Objective):
@@ -59,7 +58,7 @@ class _Pretraining(Objective):
 
     def __init__(self, run: Run, config: PretrainConfig) -> None:
         self.config, self.ranks, self.out, self.reader = config, run.ranks, run.out, run.reader
-        self.sharding, self.say, self.said = config.run.sharding, run.say, False
+        self.sharding, self.warned = config.run.sharding, False
         self.model = _create_model(config.model)
         self.num_hidden = num_hidden_tokens(config.mask, self.model.clip)
         if config.model.init is not None:
@@ -123,11 +122,11 @@ class _Pretraining(Objective):
     def _warn_of_rule(self, rule: dict[str, float | None]) -> None:
         """Say once if most masks are plain tube masks in truth."""
         mask, holds, inside = self.config.mask, rule["rule_holds"], rule["share_inside"]
-        if self.said or mask.kind != "motion" or holds is None or inside is None:
+        if self.warned or mask.kind != "motion" or holds is None or inside is None:
             return
-        self.said = True
+        self.warned = True
         if holds < 0.5:
-            self.say(
+            _LOG.warning(
                 f"warning: {mask.mask_ratio:.0%} of all and {mask.inside_ratio:.0%} of the inside tubes can be hidden "
                 f"in {holds:.0%} of the samples only, because {inside:.0%} of the patches are inside on average; see "
                 "`mofo-train inspect`, or let areas guide (--set guidance=area)"

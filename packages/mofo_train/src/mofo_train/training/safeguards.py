@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -15,6 +16,8 @@ from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler
 from mofo_train.errors import DataError, MofoTrainError
 from mofo_train.runtime.ranks import Ranks
+
+_LOG = logging.getLogger(__name__)
 
 _BAD_CLIPS_SHOWN = 5
 _MIN_CLIPS_FOR_SHARE = 100
@@ -100,7 +103,7 @@ class BadClips:
     num_bad: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def count(self, num_good: int, bad: Sequence[tuple[str, str]], say: Callable[[str], None]) -> None:
+    def count(self, num_good: int, bad: Sequence[tuple[str, str]]) -> None:
         """Book a batch, and name the first few bad clips.
 
         Raises:
@@ -112,7 +115,7 @@ class BadClips:
             if clip_id not in self.reasons:
                 self.reasons[clip_id] = reason
                 if len(self.reasons) <= _BAD_CLIPS_SHOWN:
-                    say(f"skipped clip {clip_id}: {reason}")
+                    _LOG.warning("skipped clip %s: %s", clip_id, reason)
         if self.num_bad > self.max_share * max(self.num_read, _MIN_CLIPS_FOR_SHARE):
             first = next(iter(self.reasons.values()), "see the log")
             raise DataError(

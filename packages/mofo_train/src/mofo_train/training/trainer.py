@@ -6,6 +6,7 @@ seeds made of it, so a run that is interrupted and resumed goes on as if nothing
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -34,6 +35,8 @@ from mofo_train.training.optimizer import learning_rate, set_learning_rate
 from mofo_train.training.safeguards import BadClips, check_guidance, create_sampler, stop_if_diverged
 from motionbox.wording import format_seconds
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,14 +47,12 @@ class Run:
         reader: All clips of the training split.
         out: Folder of the run: recipe, log, checkpoints.
         ranks: This process among all.
-        say: Shows a line to the user.
     """
 
     config: PretrainConfig | FinetuneConfig
     reader: ClipReader
     out: Path
     ranks: Ranks
-    say: Callable[[str], None]
 
 
 class Objective(ABC):
@@ -185,8 +186,8 @@ class _Loop:
 
     def _resume(self) -> None:
         found, problems = read_newest_checkpoint(self.run.out / "checkpoints")
-        for problem in problems if self.run.ranks.is_first else []:
-            self.run.say(f"skipped: {problem}")
+        for problem in problems:
+            _LOG.warning("skipped: %s", problem)
         if found is None:
             return
         self.run.ranks.restore(self.objective.model, self.optimizer, found.model, found.state["optimizer"])
@@ -194,8 +195,7 @@ class _Loop:
         self.objective.restore(found.state["objective"])
         self.step, self.newest = found.step, found.path
         self.bad.num_read, self.bad.num_bad = found.info["num_read"], found.info["num_bad"]
-        if self.run.ranks.is_first:
-            self.run.say(f"resuming after step {self.step} of {found.path}")
+        _LOG.info("resuming after step %d of %s", self.step, found.path)
 
     def train(self) -> Path:
         """Take all remaining steps."""
@@ -227,7 +227,7 @@ class _Loop:
         clips: list[list[str]] = []
         for part in range(parts):
             batch = self.batches.take()
-            self.bad.count(len(batch.clips) // config.data.crops_per_clip, batch.bad, self.run.say)
+            self.bad.count(len(batch.clips) // config.data.crops_per_clip, batch.bad)
             clips.append([self.objective.reader.clip_ids[clip] for clip in batch.clips])
             place = (self.step * parts + part) * ranks.world_size + ranks.rank
             seed = step_seed(config.seed, place)
@@ -274,7 +274,7 @@ class _Loop:
         }
         self.log.write(self.step, row)
         left = (self.num_steps - self.step) * seconds * config.optim.grad_accum_steps / totals.micro_batches
-        self.run.say(
+        _LOG.info(
             f"step {self.step}/{self.num_steps}  loss {loss:.4f}  lr {rate:.2e}  {speed:.1f} clips/s  "
             f"data wait {wait_share:.0%}  left {format_seconds(left)}"
         )
@@ -295,6 +295,7 @@ class _Loop:
             scaler, objective = self.scaler.state_dict(), self.objective.state()
             state = {"optimizer": optimizer, "scaler": scaler, "objective": objective}
             write_checkpoint(folder, self.step, weights, state, info, keep=config.run.keep_checkpoints)
+            _LOG.debug("wrote %s", self.newest)
         return self.newest
 
 

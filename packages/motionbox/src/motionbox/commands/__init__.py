@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class FiniteRange(click.FloatRange):
@@ -17,3 +21,13 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+def progress_bar() -> Progress:
+    """Return a bar for a terminal, which shows nothing elsewhere or with --quiet."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    shown = console.is_terminal and logging.getLogger(__name__).isEnabledFor(logging.INFO)
+    return Progress(console=console, transient=True, disable=not shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from motionbox.commands import FiniteRange
 from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
+
+_LOG = logging.getLogger(__name__)
 
 _BENCH_BOXES_EPILOG = """\b
 Examples:
@@ -50,7 +53,7 @@ def bench(testdata: Path | None, rounds: int, backend: str, write: Path | None) 
         before = write.read_text(encoding="utf-8") if write.is_file() else ""
         write.parent.mkdir(parents=True, exist_ok=True)
         write.write_text(flow_bench.replace_section(before, name, table), encoding="utf-8")
-        click.echo(f"wrote {write}", err=True)
+        _LOG.info("wrote %s", write)
     return ExitCode.OK
 
 
@@ -58,9 +61,9 @@ def _measure_cpu(testdata: Path | None, rounds: int) -> tuple[str, str]:
     """Return the name of the section and its tables."""
     from motionbox.scoring import flow_bench
 
-    results = flow_bench.measure(testdata, rounds=rounds, report=_report)
+    results = flow_bench.measure(testdata, rounds=rounds)
     name, frame0, frame1 = flow_bench.timed_pairs(testdata)[0]
-    _report(f"floor on {name}")
+    _LOG.info("floor on %s", name)
     floor = flow_bench.measure_floor(frame0, frame1)
     return "flow", flow_bench.to_markdown(results, floor, flow_bench.truth_names(testdata))
 
@@ -78,12 +81,8 @@ def _measure_gpu(testdata: Path | None, rounds: int) -> tuple[str, str]:
     from motionbox.scoring.gpu_bench import bench_gpu, to_markdown
 
     name, frames = flow_bench.consecutive_frames(testdata)
-    _report(f"{len(frames)} frames of {name}")
+    _LOG.info("%d frames of %s", len(frames), name)
     return "gpu", f"{name}, {len(frames)} frames.\n\n" + to_markdown(bench_gpu(frames, repeats=rounds))
-
-
-def _report(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @click.command(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
 from motionbox.commands import FiniteRange
 from motionbox.errors import ExitCode, InputError
+
+_LOG = logging.getLogger(__name__)
 
 EPILOG = """\b
 Example:
@@ -59,7 +62,7 @@ def evaluate(
         raise InputError(f"--plot must end in .png, got {str(plot)!r}")
     truths = read_annotations(boxes_file, frame_mapping=frame_mapping)
     if any(isinstance(truth, AnnotatedVideo) and not truth.renumbered for truth in truths):
-        click.echo("VISOR's frame numbers are taken for EPIC's; --frame-mapping corrects those that differ", err=True)
+        _LOG.warning("VISOR's frame numbers are taken for EPIC's; --frame-mapping corrects those that differ")
     rows, missing = score_store(store, truths, fps=fps, run=run)
     click.echo(f"{len(rows[0].scores)} clips of {store} against {boxes_file}")
     click.echo(markdown_table(rows))
@@ -75,8 +78,7 @@ def evaluate(
         write_file(plot, iter([score_plot(rows)]), 1)
         click.echo(f"plot: {plot}")
     if missing:
-        click.echo(
-            f"not scored: {missing} annotated clips or videos that the store lacks, that failed or have no box",
-            err=True,
+        _LOG.warning(
+            f"not scored: {missing} annotated clips or videos that the store lacks, that failed or have no box"
         )
     return ExitCode.FAILED_CLIPS if missing else ExitCode.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import click
 
 from motionbox.commands import FiniteRange
 from motionbox.errors import ExitCode, InputError
+
+_LOG = logging.getLogger(__name__)
 
 _IMPORT_LIST_EPILOG = """\b
 Examples:
@@ -94,7 +97,7 @@ def import_boxes(
             number = writer.publish({"made": made, "snapshot": opened.snapshot, "notes": notes})
     click.echo(f"{store}: guidance {name!r} ({made}), version {number} for run {opened.run_id}: {num_clips:,} clips")
     for note in notes:
-        click.echo(note, err=True)
+        _LOG.info(note)
     return ExitCode.OK
 
 
@@ -136,12 +139,12 @@ def import_list(
     by_split = ", ".join(f"{count:,} {name}" for name, count in splits.items())
     click.echo(f"{target}: {sum(splits.values()):,} clips of {len(lists)} lists ({by_split})")
     for note in [note for entry in imported for note in entry.notes]:
-        click.echo(note, err=True)
+        _LOG.info(note)
     if media.num_completed:
-        click.echo(f"{media.num_completed:,} paths were completed by the file on disk", err=True)
+        _LOG.info(f"{media.num_completed:,} paths were completed by the file on disk")
     absent = missing(imported, media)
     if absent:
-        click.echo(f"{len(absent):,} clips are not below {data_root}, the first is {absent[0]}", err=True)
+        _LOG.warning(f"{len(absent):,} clips are not below {data_root}, the first is {absent[0]}")
     return ExitCode.OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from motionbox.wording import format_seconds
 if TYPE_CHECKING:
     from motionbox.extraction.executors import Executor
     from motionbox.store.writing.runs import Run, RunInputs
+
+_LOG = logging.getLogger(__name__)
 
 _OWN_DATASETS = ("synthetic", "metaworld", "folder")  # nothing to compare them with: only what they lack is told
 _NUM_LISTED = 20
@@ -171,7 +174,7 @@ def _num_workers(wanted: int | None, ray_address: str | None) -> int:
         return wanted or 0
     cores = len(os.sched_getaffinity(0))
     if wanted is not None and wanted > cores:
-        click.echo(f"--workers {wanted}: this command may use {cores} cores here, so {cores} workers start", err=True)
+        _LOG.info(f"--workers {wanted}: this command may use {cores} cores here, so {cores} workers start")
     return cores if wanted is None else min(wanted, cores)
 
 
@@ -185,13 +188,13 @@ def _manifest(
 
     manifest = load_manifest(dataset, root, split, require_media=False, frame_fps=frame_fps)
     for note in notes_of(manifest):
-        click.echo(note, err=True)
+        _LOG.info(note)
     manifest = manifest if limit is None else manifest.slice(0, limit)
     if manifest.num_rows == 0:
         raise InputError(f"data set {dataset} at {root} must have at least one clip, got none")
     report = check_data(dataset, root, manifest)
     if report.missing.paths or dataset not in _OWN_DATASETS:
-        click.echo("\n".join(report.lines), err=True)
+        _LOG.info("\n".join(report.lines))
     report.require(allow_missing=allow_missing)
     return manifest
 
@@ -230,11 +233,11 @@ def _retry(store: Path, inputs: RunInputs) -> None:
 
     retry = retry_failed(store, inputs)
     if not retry.videos:
-        click.echo("no video of this run has failed", err=True)
+        _LOG.info("no video of this run has failed")
         return
     named = ", ".join(retry.videos[:_NUM_NAMED]) + (", ..." if len(retry.videos) > _NUM_NAMED else "")
     replaced = f", {retry.num_replaced:,} of their files replaced" if retry.num_replaced else ""
-    click.echo(f"{len(retry.videos):,} videos in {retry.num_units:,} units are done again{replaced}: {named}", err=True)
+    _LOG.info(f"{len(retry.videos):,} videos in {retry.num_units:,} units are done again{replaced}: {named}")
 
 
 def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
@@ -253,7 +256,7 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
         raise Interrupted(f"store {store} cannot be written: {error}; the same command goes on from here") from None
     if counts.seconds_by_step:
         worked = format_seconds(sum(counts.seconds_by_step.values()))
-        click.echo(f"extract: {worked} of work: {shares(counts.seconds_by_step)}", err=True)
+        _LOG.info(f"extract: {worked} of work: {shares(counts.seconds_by_step)}")
     return _summarise(store, run)
 
 
@@ -267,7 +270,7 @@ def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
     executor = RayExecutor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
     if executor.num_slots < num_workers:
         slots = executor.num_slots
-        click.echo(f"--workers {num_workers}: the cluster has {slots} CPUs, so {slots} units run at once", err=True)
+        _LOG.info(f"--workers {num_workers}: the cluster has {slots} CPUs, so {slots} units run at once")
     return executor
 
 

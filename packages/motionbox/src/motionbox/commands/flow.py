@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,8 @@ import click
 from motionbox.commands import FiniteRange
 from motionbox.config import FLOW_METHODS
 from motionbox.errors import ClipError, ExitCode, InputError
+
+_LOG = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
@@ -83,12 +86,12 @@ def write_all(
             result = write_flow_files(video, out / name, settings, backend=backend)
         except ClipError as error:
             num_failed += 1
-            click.echo(f"{error.reason}: {error.message}", err=True)
+            _LOG.warning("%s: %s", error.reason, error.message)
             continue
         click.echo(f"{video}: {result.num_flows} flows in {result.folder} ({result.num_new} new)")
         if result.error is not None:
             num_failed += 1
-            click.echo(f"{result.error}; the flows before it are kept", err=True)
+            _LOG.warning("%s; the flows before it are kept", result.error)
     if num_failed:
-        click.echo(f"{num_failed} of {len(videos)} videos failed or broke off", err=True)
+        _LOG.warning("%d of %d videos failed or broke off", num_failed, len(videos))
     return ExitCode.FAILED_CLIPS if num_failed else ExitCode.OK

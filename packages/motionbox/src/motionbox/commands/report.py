@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from motionbox.commands import progress_bar
 from motionbox.errors import InputError
 
 EPILOG = """\b
@@ -26,19 +27,15 @@ Example:
 )
 def report(store: Path, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
     """Run the command; see the options."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from motionbox.pictures.report import ReportOptions, build_report
     from motionbox.store import open_store
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"output file must end in .html, got {str(out)!r}")
     options = ReportOptions(num_previews=previews, data_root=data_root)
-    console = Console(stderr=True)
     with (
         open_store(store, run=run) as opened,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+        progress_bar() as bar,
     ):
         task = bar.add_task("Drawing previews", total=previews)
         page = build_report(opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from motionbox.commands import progress_bar
+
 EPILOG = """\b
 Examples:
   motionbox synth -o data/synthetic --num-clips 200
@@ -114,10 +116,6 @@ def _tell(out: Path, num_clips: int, num_drawn: int) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on a terminal; yields what is to be called with (what is being done, done, in all)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("", total=None)
         yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)

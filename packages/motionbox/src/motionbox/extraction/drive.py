@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import time
@@ -22,6 +23,8 @@ from motionbox.signals import handling
 from motionbox.store.units import Unit, units_of
 from motionbox.store.writing.failures import Fault, quarantined, record_fault
 from motionbox.store.writing.runs import Run
+
+_LOG = logging.getLogger(__name__)
 
 _MAX_STORE_ERRORS = 3
 _WAIT_SECONDS = 0.5
@@ -214,6 +217,7 @@ def _settle(
             failed_videos=answer.failed_videos,
         )
         counts.seconds_by_step.update(answer.seconds_by_step)
+        _LOG.debug("unit %s: %d clips, %d frames", unit.unit_id, unit.num_clips, answer.num_frames)
 
 
 def _count_fault(run: Run, unit: Unit, fault: Fault, options: EngineOptions, stop: Stop) -> None:

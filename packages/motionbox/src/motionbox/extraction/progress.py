@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import Counter
@@ -12,6 +13,8 @@ from typing import IO, Any, Protocol
 
 from motionbox.inputs.schema import ASSUMED_FRAME_FPS
 from motionbox.wording import format_seconds
+
+_LOG = logging.getLogger(__name__)
 
 _PLAIN_EVERY_SECONDS = 10.0
 _MEASURED_SECONDS = 15.0
@@ -146,10 +149,9 @@ class Reporter(Protocol):
 
 
 class PlainReporter:
-    """Writes a line every ten seconds, and one at the end."""
+    """Logs a line every ten seconds, and one at the end."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
         self._counts: Counts | None = None
         self._line = ""
         self._shown = time.monotonic()
@@ -172,8 +174,7 @@ class PlainReporter:
         self._shown = time.monotonic()
         line = self._counts.line() if self._counts is not None else ""
         if line != self._line:
-            self._stream.write(f"extract: {line}\n")
-            self._stream.flush()
+            _LOG.info("extract: %s", line)
         self._line = line
 
 
@@ -189,6 +190,7 @@ class LiveReporter:
             BarColumn(bar_width=20),
             TextColumn("{task.fields[line]}"),
             console=Console(file=stream),
+            disable=not _LOG.isEnabledFor(logging.INFO),
         )
         self._task = self._progress.add_task("extract", total=None, line="starting")
 
@@ -209,4 +211,4 @@ class LiveReporter:
 def create_reporter(stream: IO[str] | None = None) -> Reporter:
     """Return the reporter that suits a stream, standard error by default."""
     stream = stream or sys.stderr
-    return LiveReporter(stream) if stream.isatty() else PlainReporter(stream)
+    return LiveReporter(stream) if stream.isatty() else PlainReporter()

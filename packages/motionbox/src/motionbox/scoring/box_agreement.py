@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,8 @@ from motionbox.flow import Flow
 from motionbox.motion.boxes import clip_box, iou
 from motionbox.scoring.known_flow import WARPS, warped_pair
 from motionbox.video.frames import Frame, VideoInfo
+
+_LOG = logging.getLogger(__name__)
 
 FlowFunction = Callable[[npt.NDArray[Any], npt.NDArray[Any]], Flow]
 
@@ -95,8 +98,6 @@ def clip_box_ious(
     clips: list[AgreementClip],
     functions: dict[str, FlowFunction],
     reference: str,
-    *,
-    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[float]]:
     """Return for every flow function the IoU of each clip's box with that of `reference`, preset `paper`.
 
@@ -104,12 +105,11 @@ def clip_box_ious(
         clips: Where the boxes are made.
         functions: Flow functions by name.
         reference: The function whose boxes the others are held against; a name of `functions`.
-        report: Called with a line of progress.
     """
     config = load_config("paper")
     ious: dict[str, list[float]] = {name: [] for name in functions}
     for clip in clips:
-        report(f"clip boxes of {clip.name}")
+        _LOG.info("clip boxes of %s", clip.name)
         expected = _clip_box(clip, functions[reference], config)
         for name, function in functions.items():
             found = expected if name == reference else _clip_box(clip, function, config)

@@ -6,6 +6,7 @@ time of the calling thread; a figure is the median over all pairs and rounds.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import statistics
@@ -26,6 +27,8 @@ from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import Flow, create_flow_estimator
 from motionbox.scoring.box_agreement import agreement_clips, clip_box_ious
 from motionbox.scoring.known_flow import truth_pairs, warped_pair
+
+_LOG = logging.getLogger(__name__)
 
 Grey = npt.NDArray[np.uint8]
 FlowFunction = Callable[[Grey, Grey], Flow]
@@ -160,28 +163,25 @@ def consecutive_frames(testdata: Path | None) -> tuple[str, Grey]:
     return "drawn translation", np.stack(drawn)
 
 
-def measure(
-    testdata: Path | None, *, rounds: int = 3, report: Callable[[str], None] = lambda _: None
-) -> list[EngineResult]:
+def measure(testdata: Path | None, *, rounds: int = 3) -> list[EngineResult]:
     """Time every engine and compare it with known flow and with OpenCV.
 
     Args:
         testdata: Folder of the test data; None: drawn frames only.
         rounds: How often every pair is timed.
-        report: Called with a line of progress.
     """
     functions = engines()
     results = {name: EngineResult(name) for name in functions}
     pairs, truths = timed_pairs(testdata), truth_pairs(testdata)
     with one_opencv_thread():
         for name, function in functions.items():
-            report(f"accuracy of {name}")
+            _LOG.info("accuracy of %s", name)
             for truth in truths:
                 error = truth.endpoint_error(function(truth.frame0, truth.frame1))
                 results[name].endpoint_errors_px[truth.name] = error
-        flows = _time_all(functions, pairs, results, rounds, report)
+        flows = _time_all(functions, pairs, results, rounds)
         quick = {name: function for name, function in functions.items() if name not in NO_BOXES}
-        for name, ious in clip_box_ious(agreement_clips(testdata), quick, DEFAULT, report=report).items():
+        for name, ious in clip_box_ious(agreement_clips(testdata), quick, DEFAULT).items():
             results[name].box_ious = ious
     for name, result in results.items():
         distances = [
@@ -198,12 +198,11 @@ def _time_all(
     pairs: list[tuple[str, Grey, Grey]],
     results: dict[str, EngineResult],
     rounds: int,
-    report: Callable[[str], None],
 ) -> dict[str, list[Flow]]:
     flows: dict[str, list[Flow]] = {name: [] for name in functions}
     for turn in range(rounds):
         for pair_name, frame0, frame1 in pairs:
-            report(f"round {turn + 1} of {rounds}: {pair_name}")
+            _LOG.info("round %d of %d: %s", turn + 1, rounds, pair_name)
             for name, function in functions.items():
                 if turn and name in SLOW_ENGINES:
                     continue
