@@ -1,13 +1,14 @@
 # `make help` lists the targets. Every target builds the environment that it needs, in .venv.
 PYTHON ?= python3
 VENV := .venv
+FLOOR := .venv-floor
 BIN := $(VENV)/bin
 PROFILE ?= full
 DATASET ?= synthetic
 JOBS ?= $(if $(filter synthetic,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-planted coverage dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
+.PHONY: help setup demo test test-floor test-slow test-faults test-gpu test-planted coverage dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +36,11 @@ reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synt
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2
+
+test-floor: $(VENV)/all.stamp  ## Run the test suite on the oldest versions that the packages allow (PyTorch too: gigabytes)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOOR)
+	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct -e "packages/motionbox[extract]" -e packages/mofo_train --group dev
+	$(FLOOR)/bin/pytest -n 2
 
 test-slow: $(VENV)/all.stamp  ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
@@ -86,4 +92,4 @@ docs: $(VENV)/docs.stamp  ## Build the documentation with the API reference into
 check: lint typecheck test docs  ## Lint, types, tests and documentation
 
 clean:  ## Remove the environment, caches and demo output
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* coverage.json demo dist site
+	rm -rf $(VENV) $(FLOOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* coverage.json demo dist site

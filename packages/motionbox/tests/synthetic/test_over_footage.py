@@ -14,18 +14,18 @@ from motionbox.cli import main
 from motionbox.commands import synth
 from motionbox.errors import InputError
 from motionbox.scoring.box_metrics import load_json, parse_clips
-from motionbox.synthetic.over_footage import stages as footage_module
-from motionbox.synthetic.over_footage.cutouts import draw_thing
-from motionbox.synthetic.over_footage.overlay import overlay
-from motionbox.synthetic.over_footage.stages import (
+from motionbox.synthetic.over_footage import backdrops as footage_module
+from motionbox.synthetic.over_footage.backdrops import (
     Look,
     camera_path,
     camera_step,
-    find_stages,
+    find_backdrops,
     measure_look,
-    read_stage,
+    read_backdrop,
     to_and_fro,
 )
+from motionbox.synthetic.over_footage.cutouts import draw_thing
+from motionbox.synthetic.over_footage.overlay import overlay
 from motionbox.synthetic.over_footage.writer import FootageConfig, plan_footage, write_footage_set
 from motionbox.video.encode import encode_video
 
@@ -108,17 +108,17 @@ def test_to_and_fro_never_jumps_and_repeats_no_turning_frame():
     assert indices.tolist() == [3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1, 0]
 
 
-def test_stages_keep_clear_of_what_moves_by_itself(tmp_path):
+def test_backdrops_keep_clear_of_what_moves_by_itself(tmp_path):
     encode_video(str(tmp_path / "a.mp4"), mover(pan(still(), 30, (1, 0), (320, 240))), 25, options={"crf": "16"})
-    stages = find_stages(tmp_path, "a.mp4")
-    assert stages
-    for stage in stages:
-        assert stage.window[0] * 320 >= 55, "the mover is in the picture"
-        assert stage.own_motion < 0.05
-        assert stage.camera_px == pytest.approx(1 * 192 / 240, abs=0.25)
+    backdrops = find_backdrops(tmp_path, "a.mp4")
+    assert backdrops
+    for backdrop in backdrops:
+        assert backdrop.window[0] * 320 >= 55, "the mover is in the picture"
+        assert backdrop.own_motion < 0.05
+        assert backdrop.camera_px == pytest.approx(1 * 192 / 240, abs=0.25)
 
 
-def test_no_stage_in_black_in_motion_everywhere_or_across_a_cut(tmp_path):
+def test_no_backdrop_in_black_in_motion_everywhere_or_across_a_cut(tmp_path):
     videos = {
         "black.mp4": np.zeros((30, 160, 200, 3), np.uint8),
         "wild.mp4": np.stack([still(seed)[:160, :200] for seed in range(30)]),
@@ -126,19 +126,19 @@ def test_no_stage_in_black_in_motion_everywhere_or_across_a_cut(tmp_path):
     }
     for name, frames in videos.items():
         encode_video(str(tmp_path / name), frames, 25, options={"crf": "16"})
-    assert find_stages(tmp_path, "black.mp4") == []
-    assert find_stages(tmp_path, "wild.mp4") == []
-    assert {stage.start for stage in find_stages(tmp_path, "cut.mp4")} == {8}
+    assert find_backdrops(tmp_path, "black.mp4") == []
+    assert find_backdrops(tmp_path, "wild.mp4") == []
+    assert {backdrop.start for backdrop in find_backdrops(tmp_path, "cut.mp4")} == {8}
 
 
-def test_a_stage_is_read_as_it_was_found(footage):
-    stage = replace(find_stages(footage, "pan.mp4")[0], start=4, num_frames=9, window=(0.25, 0.0, 0.75, 1.0))
-    frames = read_stage(footage, stage)
+def test_a_backdrop_is_read_as_it_was_found(footage):
+    backdrop = replace(find_backdrops(footage, "pan.mp4")[0], start=4, num_frames=9, window=(0.25, 0.0, 0.75, 1.0))
+    frames = read_backdrop(footage, backdrop)
     assert frames.shape == (9, 160, 100, 3)
     expected = pan(still(1))[4:13, :, 50:150]
     assert np.abs(frames.astype(int) - expected).mean() < 6
     with pytest.raises(InputError, match="has become shorter"):
-        read_stage(footage, replace(stage, num_frames=900))
+        read_backdrop(footage, replace(backdrop, num_frames=900))
 
 
 def draw(seed, num_frames=40, step=(1.0, 0.5)):
@@ -226,11 +226,12 @@ def test_a_set_is_written_read_and_the_same_again(tmp_path, footage):
 
 
 def test_splits_are_by_video():
-    stage = footage_module.Stage("x", 0, 30, 25.0, 1, (0.0, 0.0, 1.0, 1.0), 0.0, 0.0)
-    stages = [[replace(stage, path=name)] for name in "abcdefg"]
-    plans = plan_footage(FootageConfig(Path(), 40), stages)
+    backdrop = footage_module.Backdrop("x", 0, 30, 25.0, 1, (0.0, 0.0, 1.0, 1.0), 0.0, 0.0)
+    backdrops = [[replace(backdrop, path=name)] for name in "abcdefg"]
+    plans = plan_footage(FootageConfig(Path(), 40), backdrops)
     by_video = {
-        plan.stage.path: {other.split for other in plans if other.stage.path == plan.stage.path} for plan in plans
+        plan.backdrop.path: {other.split for other in plans if other.backdrop.path == plan.backdrop.path}
+        for plan in plans
     }
     assert all(len(splits) == 1 for splits in by_video.values())
     assert {split for splits in by_video.values() for split in splits} == {"train", "validation"}

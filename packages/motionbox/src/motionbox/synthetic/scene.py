@@ -79,7 +79,7 @@ class _Swaying:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _Setting:
     """Everything of a clip that does not change over time."""
 
     table: Plane
@@ -122,14 +122,14 @@ def render_clip(
     if min(width, height) < 64:
         raise ValueError(f"width and height must be at least 64, got {width} x {height}")
     tracks = action_tracks(verb, num_frames, rng)
-    stage = _set_stage(noun, width, height, tracks, rng)
+    setting = _set_scene(noun, width, height, tracks, rng)
     cameras = _camera_path(width, height, num_frames, rng, moving=camera_motion)
     finish = _Finish(width, height, num_frames, rng)
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     hand_boxes, object_boxes = np.empty((2, num_frames, 4), np.int16)
     masks = np.zeros((num_frames, height, width), bool)
     for index in range(num_frames):
-        picture, hand, thing = _draw_frame(stage, tracks, cameras[index], index, width, height)
+        picture, hand, thing = _draw_frame(setting, tracks, cameras[index], index, width, height)
         for part in (*hand, *thing):
             mark(masks[index], part)
         hand_boxes[index], object_boxes[index] = box_of(*hand), box_of(*thing)
@@ -137,7 +137,7 @@ def render_clip(
     return RenderedClip(frames, hand_boxes, object_boxes, masks)
 
 
-def _set_stage(noun: str, width: int, height: int, tracks: ActionTracks, rng: np.random.Generator) -> _Stage:
+def _set_scene(noun: str, width: int, height: int, tracks: ActionTracks, rng: np.random.Generator) -> _Setting:
     unit_px = width * rng.uniform(*_UNIT)
     prop = draw_prop(noun, unit_px * _SUPERSAMPLE, rng)
     hand_unit_px = width * rng.uniform(*_HAND_UNIT)
@@ -147,7 +147,7 @@ def _set_stage(noun: str, width: int, height: int, tracks: ActionTracks, rng: np
     angle = arm_angle + np.pi / 2 - grip_angle + rng.uniform(-1.2, 1.2)
     table, swaying = _set_table(noun, width, height, unit_px, tracks, rng)
     face = prop.lid_face(float(tracks.lid[0]))
-    return _Stage(
+    return _Setting(
         table=table,
         swaying=swaying,
         prop=prop,
@@ -215,15 +215,15 @@ def _lay(table: Plane, layer: _Layer, pose: Matrix, width: int) -> None:
 
 
 def _draw_frame(
-    stage: _Stage, tracks: ActionTracks, camera: Matrix, index: int, width: int, height: int
+    setting: _Setting, tracks: ActionTracks, camera: Matrix, index: int, width: int, height: int
 ) -> tuple[Plane, list[PlacedMask | None], list[PlacedMask | None]]:
     """Draw one frame; returns the picture (H, W, 3) float32 and the masks of the hand and of the object's parts."""
     margin = _MARGIN * width
     from_table = camera @ translation(-margin, -margin) @ scaling(1 / _SUPERSAMPLE)
     picture = np.asarray(
-        cv2.warpAffine(stage.table, from_table[:2], (width, height), borderMode=cv2.BORDER_REFLECT), np.float32
+        cv2.warpAffine(setting.table, from_table[:2], (width, height), borderMode=cv2.BORDER_REFLECT), np.float32
     )
-    for thing in stage.swaying:
+    for thing in setting.swaying:
         x, y, angle = thing.shake[index]
         pose = camera @ translation(x, y) @ thing.pose @ rotation(angle)
         darken(picture, thing.layer.near, translation(*(_SHADOW * width * 0.25)) @ pose, 0.4)
@@ -232,37 +232,37 @@ def _draw_frame(
     spot = translation(tracks.x[index] * width, tracks.y[index] * height)
     shaky = tracks.tremor[index] * width * min(1.0, 5 * lift)
     raised = translation(shaky[0], shaky[1] - _LIFT_SHARE * height * lift)
-    own = rotation(stage.angle + turn) @ scaling(stage.unit_px * (1 + 0.16 * lift))
+    own = rotation(setting.angle + turn) @ scaling(setting.unit_px * (1 + 0.16 * lift))
     pose = camera @ raised @ spot @ own
     cast = camera @ translation(*(_SHADOW * width * (0.2 + lift))) @ spot @ own
-    lid_move = stage.prop.lid_transform(opening)
-    lid = _Layer(stage.prop.lid_face(opening), stage.lid.near, stage.lid.far)
-    _cast_shadow(picture, stage.body, cast, lift)
+    lid_move = setting.prop.lid_transform(opening)
+    lid = _Layer(setting.prop.lid_face(opening), setting.lid.near, setting.lid.far)
+    _cast_shadow(picture, setting.body, cast, lift)
     _cast_shadow(picture, lid, cast @ lid_move, lift)
-    body_mask = composite(picture, stage.body.sprite, pose)
+    body_mask = composite(picture, setting.body.sprite, pose)
     if opening > 0:
         darken(picture, lid.near, camera @ translation(*(_SHADOW * width * 0.2)) @ raised @ spot @ own @ lid_move, 0.25)
     lid_mask = composite(picture, lid.sprite, pose @ lid_move)
-    hand_mask = _draw_hand_on(picture, stage, tracks, camera, raised @ spot @ own @ lid_move, index)
+    hand_mask = _draw_hand_on(picture, setting, tracks, camera, raised @ spot @ own @ lid_move, index)
     return picture, [hand_mask], [body_mask, lid_mask]
 
 
 def _draw_hand_on(
-    picture: Plane, stage: _Stage, tracks: ActionTracks, camera: Matrix, grip_pose: Matrix, index: int
+    picture: Plane, setting: _Setting, tracks: ActionTracks, camera: Matrix, grip_pose: Matrix, index: int
 ) -> PlacedMask | None:
     """Draw the hand that holds the lid's grip, or comes towards it; returns its mask."""
     lift = float(tracks.height[index])
-    contact = grip_pose @ np.array([*stage.prop.grip, 1.0])
-    arm_angle = stage.arm_angle + 0.45 * float(tracks.turn[index])
-    away = stage.exit_px * float(tracks.reach[index])
+    contact = grip_pose @ np.array([*setting.prop.grip, 1.0])
+    arm_angle = setting.arm_angle + 0.45 * float(tracks.turn[index])
+    away = setting.exit_px * float(tracks.reach[index])
     shaky = tracks.tremor[index] * picture.shape[1] * max(0.0, 1 - 5 * lift)  # in the air the grip shakes already
     spot = translation(shaky[0] - away * np.sin(arm_angle), shaky[1] + away * np.cos(arm_angle)) @ translation(
         *contact[:2]
     )
-    own = rotation(arm_angle) @ scaling(stage.hand_unit_px * (1 + 0.16 * lift))
+    own = rotation(arm_angle) @ scaling(setting.hand_unit_px * (1 + 0.16 * lift))
     shadow = _SHADOW * picture.shape[1] * (0.35 + lift) + (0, _LIFT_SHARE * picture.shape[0] * lift)
-    _cast_shadow(picture, stage.hand, camera @ translation(*shadow) @ spot @ own, 0.4 + 0.6 * lift)
-    return composite(picture, stage.hand.sprite, camera @ spot @ own)
+    _cast_shadow(picture, setting.hand, camera @ translation(*shadow) @ spot @ own, 0.4 + 0.6 * lift)
+    return composite(picture, setting.hand.sprite, camera @ spot @ own)
 
 
 def _cast_shadow(picture: Plane, layer: _Layer, pose: Matrix, lift: float) -> None:

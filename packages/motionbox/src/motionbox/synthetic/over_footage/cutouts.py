@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from motionbox.errors import InputError
 from motionbox.synthetic.compose import Matrix, PlacedMask, scaling, translation
-from motionbox.synthetic.over_footage.stages import Look
+from motionbox.synthetic.over_footage.backdrops import Look
 from motionbox.synthetic.props import CLUTTER, NOUNS, draw_clutter, draw_prop
 from motionbox.synthetic.shapes import Plane, Sprite
 

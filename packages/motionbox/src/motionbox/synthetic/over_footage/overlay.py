@@ -24,8 +24,8 @@ from motionbox.synthetic.compose import (
     translation,
 )
 from motionbox.synthetic.hand import draw_hand
+from motionbox.synthetic.over_footage.backdrops import Look
 from motionbox.synthetic.over_footage.cutouts import Thing, draw_thing, lay_over, matched
-from motionbox.synthetic.over_footage.stages import Look
 from motionbox.synthetic.shapes import Plane, Sprite
 
 _SUB_FRAMES = 5  # moments of an exposure
@@ -81,7 +81,7 @@ def overlay(
     """Lay things over footage.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB, a stage.
+        frames: (T, H, W, 3) uint8 RGB, a backdrop.
         camera: (T, 3, 3) affine: where the first frame's pixels are in each frame.
         look: How the footage looks.
         fps: Frames per second.
@@ -92,11 +92,11 @@ def overlay(
     """
     num_frames, height, width = frames.shape[:3]
     action = _KINDS[rng.integers(len(_KINDS))]
-    stage = _View(camera, width, height, fps)
-    lying = [_lying(stage, look, rng) for _ in range(rng.integers(1, 4))]
-    acting = _carried(stage, look, rng) if action == "carry" else [_mover(action, stage, look, rng)]
+    backdrop = _View(camera, width, height, fps)
+    lying = [_lying(backdrop, look, rng) for _ in range(rng.integers(1, 4))]
+    acting = _carried(backdrop, look, rng) if action == "carry" else [_mover(action, backdrop, look, rng)]
     if action != "carry" and rng.uniform() < 0.35:
-        acting.append(_mover(_KINDS[1 + rng.integers(3)], stage, look, rng))
+        acting.append(_mover(_KINDS[1 + rng.integers(3)], backdrop, look, rng))
     in_front = [_in_the_way(acting[0], look, rng)] if rng.uniform() < 0.5 else []
     exposure = rng.uniform(*_EXPOSURES)
     grain = rng.standard_normal((height + 64, width + 64, 3)).astype(np.float32)
@@ -108,7 +108,7 @@ def overlay(
         picture = frames[index].astype(np.float32)
         x, y = corners[index]
         noise = grain[y : y + height, x : x + width]
-        seen = [_draw(picture, item, stage, index, exposure, look, noise) for item in (*lying, *acting, *in_front)]
+        seen = [_draw(picture, item, backdrop, index, exposure, look, noise) for item in (*lying, *acting, *in_front)]
         hidden = _canvas(seen[len(lying) + len(acting) :], height, width)
         for position, mask in enumerate(seen[len(lying) : len(lying) + len(acting)]):
             part = _canvas([mask], height, width) & ~hidden

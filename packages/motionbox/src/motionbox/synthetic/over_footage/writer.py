@@ -15,18 +15,18 @@ import numpy as np
 
 from motionbox.errors import ClipError, InputError
 from motionbox.inputs.folder.scan import find_media
-from motionbox.synthetic.over_footage.overlay import OverlaidClip, overlay
-from motionbox.synthetic.over_footage.stages import (
+from motionbox.synthetic.over_footage.backdrops import (
     MIN_SIDE_PX,
-    Stage,
+    Backdrop,
+    backdrop_of_json,
     camera_path,
     check_footage,
-    find_stages,
+    find_backdrops,
     measure_look,
-    read_stage,
-    stage_of_json,
+    read_backdrop,
     to_and_fro,
 )
+from motionbox.synthetic.over_footage.overlay import OverlaidClip, overlay
 from motionbox.synthetic.set_folder import (
     SetFolder,
     draw_all,
@@ -69,14 +69,14 @@ class FootageClip:
     Attributes:
         index: Position in the set, from 0.
         split: `train` or `validation`, by video.
-        stage: Where it plays.
-        first: Frame of the stage with which it begins.
+        backdrop: Where it plays.
+        first: Frame of the backdrop with which it begins.
         num_frames: Frames.
     """
 
     index: int
     split: str
-    stage: Stage
+    backdrop: Backdrop
     first: int
     num_frames: int
 
@@ -136,8 +136,8 @@ def write_footage_set(
         return FootageSet(config.num_clips, 0, found["num_videos"], found["passed_over"])
     try:
         partial = folder.open_partial(("videos", "masks", "clips"))
-        stages, passed_over = _stages(partial, config.footage, media, num_workers, progress)
-        plans = plan_footage(config, stages)
+        backdrops, passed_over = _backdrops(partial, config.footage, media, num_workers, progress)
+        plans = plan_footage(config, backdrops)
         sidecars = {plan.clip_id: partial / "clips" / f"{plan.clip_id}.boxes.json" for plan in plans}
         missing = [plan for plan in plans if not sidecars[plan.clip_id].is_file()]
         drawing = draw_all(partial_of(_draw_one, partial, config), missing, num_workers)
@@ -147,10 +147,10 @@ def write_footage_set(
         rows = [read_json(partial / "clips" / f"{plan.clip_id}.row.json") for plan in plans]
         write_csv(partial / "annotations.csv", rows)
         write_boxes(partial / "boxes.json", sidecars)
-        folder.publish({"num_videos": len(stages), "passed_over": passed_over})
+        folder.publish({"num_videos": len(backdrops), "passed_over": passed_over})
     except OSError as error:
         raise InputError(f"cannot write the generated data set to {root}: {error}; choose another folder") from error
-    return FootageSet(len(plans), len(missing), len(stages), passed_over)
+    return FootageSet(len(plans), len(missing), len(backdrops), passed_over)
 
 
 def _identity(config: FootageConfig, media: list[str]) -> dict[str, Any]:
@@ -163,74 +163,74 @@ def _num_bytes(path: Path) -> int:
     return sum(entry.stat().st_size for entry in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
-def _stages(
+def _backdrops(
     partial: Path,
     footage: Path,
     media: list[str],
     num_workers: int,
     progress: Callable[[str, int, int], None] | None,
-) -> tuple[list[list[Stage]], list[str]]:
-    """Return the stages of each video that has some, and of the others why not; looked for once per folder."""
+) -> tuple[list[list[Backdrop]], list[str]]:
+    """Return the backdrops of each video that has some, and of the others why not; looked for once per folder."""
     if not media:
         raise InputError(f"footage folder {footage} holds no video, frame folder or frame tar; check --footage")
     known = [partial / "clips" / f"footage-{position:05d}.json" for position in range(len(media))]
     missing = [(name, file) for name, file in zip(media, known, strict=True) if not file.is_file()]
-    looking = draw_all(partial_of(_look_for_stages, footage), missing, num_workers)
+    looking = draw_all(partial_of(_look_for_backdrops, footage), missing, num_workers)
     for done, _ in enumerate(looking, start=len(media) - len(missing) + 1):
         if progress is not None:
             progress("Looking at footage", done, len(media))
-    stages, passed_over = [], []
+    backdrops, passed_over = [], []
     for name, file in zip(media, known, strict=True):
         found = read_json(file)
-        if found["stages"]:
-            stages.append([stage_of_json(fields) for fields in found["stages"]])
+        if found["backdrops"]:
+            backdrops.append([backdrop_of_json(fields) for fields in found["backdrops"]])
         else:
             passed_over.append(f"{name}: {found['reason']}")
-    if not stages:
+    if not backdrops:
         more = f" ({len(passed_over) - 1} more)" if len(passed_over) > 1 else ""
         raise InputError(f"footage folder {footage} has no video to lay things over: {passed_over[0]}{more}")
-    return stages, passed_over
+    return backdrops, passed_over
 
 
-def _look_for_stages(footage: Path, work: tuple[str, Path]) -> None:
+def _look_for_backdrops(footage: Path, work: tuple[str, Path]) -> None:
     name, file = work
     reason = f"too short, smaller than {MIN_SIDE_PX} px or full of things that move"
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        stages = find_stages(footage, name)
+        backdrops = find_backdrops(footage, name)
     except ClipError as error:
-        stages, reason = [], str(error).removeprefix(f"{footage / name}: ")
+        backdrops, reason = [], str(error).removeprefix(f"{footage / name}: ")
     finally:
         cv2.setNumThreads(threads)
-    found = {"stages": [stage.to_json() for stage in stages], "reason": reason}
+    found = {"backdrops": [backdrop.to_json() for backdrop in backdrops], "reason": reason}
     write_atomically(file, json.dumps(found).encode())
 
 
-def plan_footage(config: FootageConfig, stages: list[list[Stage]]) -> list[FootageClip]:
-    """Lay out a set: every video in turn, every third for validation, stages and beginnings at random."""
+def plan_footage(config: FootageConfig, backdrops: list[list[Backdrop]]) -> list[FootageClip]:
+    """Lay out a set: every video in turn, every third for validation, backdrops and beginnings at random."""
     rng = np.random.default_rng([_PLAN_STREAM, config.seed])
-    order = rng.permutation(len(stages))
+    order = rng.permutation(len(backdrops))
     plans = []
     for index in range(config.num_clips):
-        video = int(order[index % len(stages)])
-        choices = stages[video]
-        stage = choices[rng.integers(len(choices))]
+        video = int(order[index % len(backdrops)])
+        choices = backdrops[video]
+        backdrop = choices[rng.integers(len(choices))]
         split = "validation" if video % _VALIDATION_EVERY == _VALIDATION_EVERY - 1 else "train"
-        num_frames = max(2, round(float(rng.uniform(*_SECONDS)) * stage.fps))
-        plans.append(FootageClip(index, split, stage, int(rng.integers(2 * stage.num_frames - 2)), num_frames))
+        num_frames = max(2, round(float(rng.uniform(*_SECONDS)) * backdrop.fps))
+        plans.append(FootageClip(index, split, backdrop, int(rng.integers(2 * backdrop.num_frames - 2)), num_frames))
     return plans
 
 
 def draw_footage_clip(plan: FootageClip, config: FootageConfig) -> OverlaidClip:
     """Draw a planned clip: the pixels before encoding, the same for the same seed and footage."""
-    footage = read_stage(config.footage, plan.stage)
+    footage = read_backdrop(config.footage, plan.backdrop)
     indices = to_and_fro(len(footage), plan.num_frames, plan.first)
     path = camera_path(footage)[indices]
     camera = path @ np.linalg.inv(path[0])
     look = measure_look(footage[len(footage) // 2])
     rng = np.random.default_rng([_CLIP_STREAM, config.seed, plan.index])
-    return overlay(footage[indices], camera, look, plan.stage.fps, rng)
+    return overlay(footage[indices], camera, look, plan.backdrop.fps, rng)
 
 
 def _draw_one(partial: Path, config: FootageConfig, plan: FootageClip) -> None:
@@ -241,9 +241,9 @@ def _draw_one(partial: Path, config: FootageConfig, plan: FootageClip) -> None:
     finally:
         cv2.setNumThreads(threads)
     video = io.BytesIO()
-    options = {"crf": str(_crf(config.footage / plan.stage.path)), "preset": "veryfast", "bf": "0"}
+    options = {"crf": str(_crf(config.footage / plan.backdrop.path)), "preset": "veryfast", "bf": "0"}
     encode_video(
-        video, clip.frames, plan.stage.fps, container="mp4", options=options, keyframe_interval=_KEYFRAME_INTERVAL
+        video, clip.frames, plan.backdrop.fps, container="mp4", options=options, keyframe_interval=_KEYFRAME_INTERVAL
     )
     write_atomically(partial / plan.path, video.getvalue())
     write_masks(partial / "masks" / plan.clip_id, clip.masks)
@@ -287,12 +287,12 @@ def _row(plan: FootageClip, clip: OverlaidClip) -> dict[str, Any]:
         "verb": clip.action,
         "noun": clip.names[0],
         "num_frames": plan.num_frames,
-        "fps": round(plan.stage.fps, 4),
+        "fps": round(plan.backdrop.fps, 4),
         "width": width + width % 2,
         "height": height + height % 2,
-        "footage": plan.stage.path,
-        "footage_own_motion": plan.stage.own_motion,
-        "camera_px_per_frame": round(plan.stage.camera_px, 3),
+        "footage": plan.backdrop.path,
+        "footage_own_motion": plan.backdrop.own_motion,
+        "camera_px_per_frame": round(plan.backdrop.camera_px, 3),
         "moving_frames": round(float(clip.moves.mean()), 3),
         "mask_share": round(float(clip.masks.mean()), 4),
     }

@@ -1,6 +1,6 @@
-"""Real footage as a stage: where in a video nothing but the camera moves, how it moves, how sharp and noisy it is.
+"""Real footage as a backdrop: where in a video nothing but the camera moves, how it moves, how sharp and noisy it is.
 
-Truth about what moves is only exact where the footage itself holds nothing that moves. So a stage is a stretch of
+Truth about what moves is only exact where the footage itself holds nothing that moves. So a backdrop is a stretch of
 frames, and often a part of the picture, in which flow that the camera does not explain is rare. Short stretches are
 played forwards and backwards until they are long enough: a camera that sways.
 """
@@ -27,26 +27,29 @@ SHORT_SIDE_PX = 360
 """Footage is shrunk to this short side."""
 
 MIN_SIDE_PX = 120
-"""Stages are at least this wide and high."""
+"""Backdrops are at least this wide and high."""
 
 FASTEST_FPS = 40.0
 """Footage of a higher rate is taken at half of it: much of it holds every frame twice."""
 
 _ANALYSED_SHORT_PX = 192
 _MAX_FRAMES = 900  # of a video that are looked at
-_MIN_FRAMES = 12  # of a stage, before it is played to and fro
+_MIN_FRAMES = 12  # of a backdrop, before it is played to and fro
 _GRID = 12  # cells along the short side in which own motion is counted
 _DISTANCE, _STRIDE = 4, 2  # frames between the two that are compared, and from one comparison to the next
-_LEAST_TEXTURE = 0.4  # share of the cells of a stage that hold a corner, or nothing tells how the camera moves
+_LEAST_TEXTURE = 0.4  # share of the cells of a backdrop that hold a corner, or nothing tells how the camera moves
 _WEAKEST_CORNER = 1e-3  # smaller eigenvalue of the gradients, of grey levels from 0 to 1
 _WINDOWS = ((1.0, 1), (0.75, 3), (0.55, 4))  # side of a part of the picture, positions along each side
-_STILL_SHARE, _MOVING_SHARE = 0.012, 0.07  # own motion that a stage may hold: before a still and before a fast camera
+_STILL_SHARE, _MOVING_SHARE = (
+    0.012,
+    0.07,
+)  # own motion that a backdrop may hold: before a still and before a fast camera
 _PER_VIDEO = 8
 _SOBEL_VARIANCE = 0.59  # blur that the Sobel operator adds itself, seen on steps of known blur
 
 
 @dataclass(frozen=True)
-class Stage:
+class Backdrop:
     """Part of a video in which little but the camera moves.
 
     Attributes:
@@ -74,12 +77,12 @@ class Stage:
         return asdict(self)
 
 
-def stage_of_json(fields: dict[str, Any]) -> Stage:
-    """Return the stage that `Stage.to_json` described."""
-    return Stage(**{**fields, "window": tuple(fields["window"])})
+def backdrop_of_json(fields: dict[str, Any]) -> Backdrop:
+    """Return the backdrop that `Backdrop.to_json` described."""
+    return Backdrop(**{**fields, "window": tuple(fields["window"])})
 
 
-def find_stages(root: Path, relative: str) -> list[Stage]:
+def find_backdrops(root: Path, relative: str) -> list[Backdrop]:
     """Find the stretches and parts of a video in which little but the camera moves, the best first.
 
     Args:
@@ -87,7 +90,7 @@ def find_stages(root: Path, relative: str) -> list[Stage]:
         relative: A video, tar or folder of frames below it.
 
     Returns:
-        At most 8 stages that differ in frames or in the part of the picture; none where everything moves.
+        At most 8 backdrops that differ in frames or in the part of the picture; none where everything moves.
 
     Raises:
         ClipError: The video cannot be read.
@@ -110,13 +113,15 @@ def find_stages(root: Path, relative: str) -> list[Stage]:
             if num_frames >= _MIN_FRAMES:
                 own, moved = float(shares[start:stop].mean()), float(np.median(camera_px[start:stop]))
                 fps = info.fps / every
-                found.append(Stage(relative, _STRIDE * start, num_frames, fps, every, window, round(own, 4), moved))
+                found.append(Backdrop(relative, _STRIDE * start, num_frames, fps, every, window, round(own, 4), moved))
     return sorted(found, key=_worth, reverse=True)[:_PER_VIDEO]
 
 
-def _worth(stage: Stage) -> float:
-    """Rank long and large stages before a moving camera first."""
-    return min(stage.num_frames, 90) * (stage.window[2] - stage.window[0]) * (0.4 + min(stage.camera_px, 1.0))
+def _worth(backdrop: Backdrop) -> float:
+    """Rank long and large backdrops before a moving camera first."""
+    return (
+        min(backdrop.num_frames, 90) * (backdrop.window[2] - backdrop.window[0]) * (0.4 + min(backdrop.camera_px, 1.0))
+    )
 
 
 def _grey_frames(path: Path, every: int) -> Iterator[NDArray[np.uint8]]:
@@ -250,8 +255,8 @@ def _runs(good: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
-def read_stage(root: Path, stage: Stage) -> NDArray[np.uint8]:
-    """Decode a stage.
+def read_backdrop(root: Path, backdrop: Backdrop) -> NDArray[np.uint8]:
+    """Decode a backdrop.
 
     Returns:
         uint8 (T, h, w, 3) RGB, even height and width, a short side of the whole picture of at most 360.
@@ -261,21 +266,21 @@ def read_stage(root: Path, stage: Stage) -> NDArray[np.uint8]:
     """
     frames: list[NDArray[np.uint8]] = []
     try:
-        for frame in read_colour_frames(root / stage.path, short_side_px=SHORT_SIDE_PX):
-            position, skipped = divmod(frame.index, stage.every)
-            if skipped or position < stage.start:
+        for frame in read_colour_frames(root / backdrop.path, short_side_px=SHORT_SIDE_PX):
+            position, skipped = divmod(frame.index, backdrop.every)
+            if skipped or position < backdrop.start:
                 continue
             height, width = frame.rgb.shape[:2]
-            left, top = round(stage.window[0] * width), round(stage.window[1] * height)
-            right, bottom = round(stage.window[2] * width), round(stage.window[3] * height)
+            left, top = round(backdrop.window[0] * width), round(backdrop.window[1] * height)
+            right, bottom = round(backdrop.window[2] * width), round(backdrop.window[3] * height)
             frames.append(frame.rgb[top : bottom - (bottom - top) % 2, left : right - (right - left) % 2].copy())
-            if len(frames) == stage.num_frames:
+            if len(frames) == backdrop.num_frames:
                 break
     except ClipError as error:
-        if len(frames) < stage.num_frames:
+        if len(frames) < backdrop.num_frames:
             raise InputError(f"{error}; the footage has changed, choose another output folder") from error
-    if len(frames) < stage.num_frames:
-        raise InputError(f"{root / stage.path} has become shorter; choose another output folder")
+    if len(frames) < backdrop.num_frames:
+        raise InputError(f"{root / backdrop.path} has become shorter; choose another output folder")
     return np.stack(frames)
 
 
