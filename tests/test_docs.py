@@ -9,6 +9,8 @@ import pytest
 
 import mofo_train.cli
 import motionbox.cli
+from mofo_train.config import recipe_names
+from motionbox.config import preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,6 +62,20 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_recipes_and_presets_exist(page: Path) -> None:
+    assert [problem for line in typed_lines(page) for problem in unknown_names(line)] == []
+
+
+def unknown_names(line: str) -> list[str]:
+    """Return the recipes and presets of a command line that the packages do not have; `R` and `<...>` stand for any."""
+    known = {"recipe": recipe_names(), "preset": preset_names()}
+    given = (
+        re.findall(r"--(recipe|preset)[ =]([a-z0-9_]+)(?![\w./<])", line) if line.startswith(tuple(COMMANDS)) else []
+    )
+    return [f"there is no {kind} {name}: {line}" for kind, name in given if name not in known[kind]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     named = {match for line in typed_lines(page) for match in re.findall(r"^make ([a-z0-9-]+)", line)}
@@ -78,3 +94,9 @@ def test_a_wrong_command_is_noticed() -> None:
     assert problems_of("motionbox extrakt") == ["motionbox has no command extrakt"]
     assert problems_of("motionbox status S --colour red") == ["motionbox status has no option --colour"]
     assert problems_of("motionbox status S") == []
+    assert unknown_names("motionbox extract --preset=tunde") == [
+        "there is no preset tunde: motionbox extract --preset=tunde"
+    ]
+    assert len(unknown_names("mofo-train pretrain --recipe ssv2_pretrain --store S")) == 1
+    assert unknown_names("mofo-train pretrain --recipe ssv2_pretrain_vitb_mofo --store S --out R") == []
+    assert unknown_names("mofo-train pretrain --recipe mine.toml") == []
