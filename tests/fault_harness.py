@@ -25,6 +25,7 @@ import pyarrow.dataset
 import zarr.codecs
 import zarr.storage
 
+from motionbox.config import ExtractConfig
 from motionbox.errors import Interrupted, StoreError
 from motionbox.extraction import work_unit as pipeline
 from motionbox.extraction import worker
@@ -38,6 +39,7 @@ from motionbox.store import open_store
 from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
+from motionbox.store.reuse.sibling_units import SiblingUnits
 from motionbox.store.writing import failpoints
 from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.commit import read_commit
@@ -65,6 +67,7 @@ class Fault:
         seed: Seed of those random numbers.
         partial: Units that a session before the fault commits, with a snapshot; -1: the fault meets an empty store.
         links: Whether the file system has hard links.
+        known: Whether another run has the rows, so that sessions code frames alone.
     """
 
     kind: str
@@ -72,6 +75,7 @@ class Fault:
     seed: int
     partial: int
     links: bool = True
+    known: bool = False
 
 
 @dataclass
@@ -137,7 +141,9 @@ class Stage:
         for path in (root / "videos").iterdir():
             os.utime(path, (1, 1))
 
-    def session(self, *, fault: str | None = None, stop_after: int | None = None) -> int:
+    def session(
+        self, *, fault: str | None = None, stop_after: int | None = None, config: ExtractConfig = CONFIG
+    ) -> int:
         """Do what `motionbox extract` does; to be called in a forked process."""
         os.environ["MOTIONBOX_FAULT_ONCE"] = str(self.marker)
         failpoints.arm(fault)
@@ -149,9 +155,10 @@ class Stage:
             _stop_after(stop_after)
         try:
             with interrupted_by_signals():
-                run = make_run(self.store, self.root / "videos", self.manifest, config=CONFIG, max_frames=MAX_FRAMES)
+                run = make_run(self.store, self.root / "videos", self.manifest, config=config, max_frames=MAX_FRAMES)
                 drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
                 make_snapshot(run)
+                SiblingUnits(run).carry_guidances(run)
                 self._guide(run)
         except Interrupted:
             if stop_after is not None:
@@ -166,6 +173,12 @@ class Stage:
         with open_store(self.store) as store, GuidanceWriter(run.paths, "random") as writer:
             write_random(store, writer, like="motion", seed=5)
             writer.publish({"made": "at random"})
+
+    def make_rows(self) -> None:
+        """Make a run without colour frames, from whose rows those of the next sessions are taken."""
+        config = small_config(**{"store.flow": "float16", "frames.short_side_px": SIDE})
+        assert wait(fork(lambda: self.session(config=config))) == DONE
+        self.journal.unlink()
 
     def processed(self) -> list[str]:
         """Return the units that were begun, in order, over all sessions."""
@@ -262,6 +275,8 @@ def run_trial(root: Path, fault: Fault, expected: Expected) -> Outcome:
 def _trial(stage: Stage, fault: Fault, expected: Expected) -> Outcome:
     outcome = Outcome(fault)
     rng = random.Random(fault.seed)
+    if fault.known:
+        stage.make_rows()
     if fault.partial >= 0:
         code = wait(fork(lambda: stage.session(stop_after=fault.partial)))
         if code not in (INTERRUPTED, DONE):
@@ -350,7 +365,7 @@ def _plant_damage(stage: Stage, fault: Fault, rng: random.Random, outcome: Outco
     """Tear or flip a committed file: `verify` must say so, and a run without that commit must heal it."""
     process = fork(stage.session)
     wait(process)
-    (paths,) = run_paths(stage.store)
+    paths = run_paths(stage.store)[-1]
     unit_id = rng.choice(paths.committed_units())
     record = read_commit(paths, unit_id)
     name = rng.choice(sorted(record["files"]))

@@ -60,7 +60,7 @@ def check_consistency(store: Path) -> list[str]:
 def check_complete(store: Path, digest: str, num_clips: int) -> list[str]:
     """Return what is wrong with a store after the resuming session: it must be the uninterrupted run's."""
     violations = check_consistency(store)
-    (paths,) = run_paths(store)
+    paths = run_paths(store)[-1]
     planned = [unit.unit_id for unit in units_of(load_run(paths).plan())]
     if paths.committed_units() != planned:
         violations.append("not every unit has its commit record")

@@ -97,13 +97,16 @@ def test_spans_and_single_frames_equal_the_whole(odd: Path, name: str, data: st.
 
 @pytest.fixture(scope="module")
 def store(odd: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """All of them through `motionbox extract --clips`."""
+    """All of them through `motionbox extract`, and `--clips` once the boxes are there."""
     path = tmp_path_factory.mktemp("store") / "s"
-    options = ["--flow", "dis", "--executor", "serial", "--workers", "0", "--clips", "jpeg"]
-    with pytest.raises(SystemExit) as stop:
-        main(["extract", "--data-root", str(odd), "--store", str(path), *options])
-    assert stop.value.code == 0
-    return open_store(path)
+    for clips in ([], ["--clips", "jpeg"]):
+        options = ["--flow", "dis", "--executor", "serial", "--workers", "0", *clips]
+        with pytest.raises(SystemExit) as stop:
+            main(["extract", "--data-root", str(odd), "--store", str(path), *options])
+        assert stop.value.code == 0
+    store = open_store(path)
+    assert list(store.info["rows_of"].values()) == [len(store.info["units"])]
+    return store
 
 
 def test_extraction_and_training_see_the_same_frames(odd: Path, store: Store) -> None:

@@ -144,6 +144,27 @@ def test_readers_see_the_old_snapshot_until_the_new_one_is_there(tmp_path: Path)
     assert len(list(run.paths.attempts.rglob("frames.parquet"))) >= len(run.paths.committed_units())
 
 
+def test_gc_removes_records_of_attempts_that_no_snapshot_shows(tmp_path: Path) -> None:
+    root, store = tmp_path / "videos", tmp_path / "store"
+    number_videos(root, {**GOOD, "a": "60@25!20"})
+    run = extract(store, root)
+    for frames in (30, 60):
+        write(root, a=f"60@25!{frames}" if frames < 60 else GOOD["a"])
+        retry_failed(store, inputs_of(root))
+        extract(store, root)
+    retired = run.paths.retired_commits
+    assert len(list(retired.iterdir())) == 2
+    remove(find_garbage(store, keep_snapshots=2))
+    assert len(list(retired.iterdir())) == 1  # snapshot 2 shows the attempt of the second record
+    assert [check.problem for check in verify_store(store) if check.problem] == []
+    why = {entry.path: entry.why for entry in find_garbage(store)}
+    assert why[retired] == "records of attempts that no snapshot shows"
+    remove(find_garbage(store))
+    assert not retired.exists()
+    assert find_garbage(store) == []
+    assert [check.problem for check in verify_store(store) if check.problem] == []
+
+
 def test_where_nothing_failed_nothing_is_done(tmp_path: Path) -> None:
     root, store = tmp_path / "videos", tmp_path / "store"
     number_videos(root, GOOD)

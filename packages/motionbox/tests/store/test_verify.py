@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from motionbox.cli import cli
+from motionbox.errors import StoreError
 from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
 from motionbox.extraction.executors import SerialExecutor
@@ -100,6 +101,34 @@ def test_gc_leaves_the_snapshots_that_readers_pin(run: Run) -> None:
         assert reader.snapshot == 1
     remove(find_garbage(store))
     assert run.paths.snapshot_numbers() == [2]
+
+
+def test_gc_that_is_killed_leaves_nothing_half_visible(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(run)
+    run.paths.commit("u000000").unlink()
+    drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+    make_snapshot(run)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_arguments, **_options: None)
+        remove(find_garbage(store))
+    assert run.paths.snapshot_numbers() == [2]
+    assert problems(run) == {}
+    remove(find_garbage(store))
+    assert find_garbage(store) == []
+    assert not list(run.paths.snapshots.glob(".*"))
+
+
+def test_a_run_goes_only_when_it_is_asked_to(run: Run) -> None:
+    store = store_of(run)
+    with open_store(store), pytest.raises(StoreError, match="held open by a reader"):
+        find_garbage(store, drop_runs=[run.run_id])
+    for name in ("nothing", ""):
+        with pytest.raises(StoreError, match="--run must name one run of store"):
+            find_garbage(store, drop_runs=[name])
+    code, text = call("gc", store, "--run", run.run_id[:6])
+    assert (code, "run that is not needed any more" in text, run.paths.root.exists()) == (0, True, True)
+    call("gc", store, "--run", run.run_id[:6], "--delete")
+    assert not list((store / "runs").iterdir())
 
 
 def test_gc_is_refused_while_somebody_writes(run: Run) -> None:

@@ -245,6 +245,7 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
     from motionbox.extraction.progress import create_reporter
     from motionbox.extraction.snapshot import make_snapshot
     from motionbox.extraction.time_spent import shares
+    from motionbox.store.reuse.sibling_units import SiblingUnits
 
     try:
         counts = drive(run, executor, EngineOptions(backend=backend), create_reporter())
@@ -252,6 +253,8 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
         executor.close()
     try:
         make_snapshot(run)
+        for name in SiblingUnits(run).carry_guidances(run):
+            click.echo(f"guidance {name!r} is carried over", err=True)
     except OSError as error:
         raise Interrupted(f"store {store} cannot be written: {error}; the same command goes on from here") from None
     if counts.seconds_by_step:

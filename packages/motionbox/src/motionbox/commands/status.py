@@ -125,6 +125,11 @@ def _show_snapshot(store: Path, run_id: str, *, list_failed: bool) -> None:
     tail = f", {missing:,} still to come" if missing else ""
     click.echo(f"  clips   {info['num_clips']:,} in snapshot {opened.snapshot}: {counts}{tail}")
     click.echo(f"  frames  {info['num_frame_rows']:,} frame boxes")
+    for run_id, count in info.get("rows_of", {}).items():
+        click.echo(f"  rows    of {count:,} units are those of run {run_id}; only frames were coded")
+    kept = info.get("training_clips", {"form": "none"})
+    if kept["form"] != "none":
+        click.echo(f"  colour  {kept['num_clips']:,} clips as {kept['form']}, {kept['num_bytes'] / 2**20:,.1f} MiB")
     reasons = Counter(reason.split(":")[0] for reason in clips.column("reason").to_pylist() if reason)
     for reason, count in reasons.most_common():
         click.echo(f"  reason  {count:,} {reason}")

@@ -51,7 +51,8 @@ def verify(store: Path) -> int:
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
 @click.option("--keep-snapshots", type=click.IntRange(min=1), default=1, help="Newest ones that stay.")
 @click.option("--guidance", "guidances", multiple=True, help="A guidance that is not needed any more.  [all stay]")
-def gc(store: Path, delete: bool, keep_snapshots: int, guidances: tuple[str, ...]) -> int:
+@click.option("--run", "runs", multiple=True, help="A run that is not needed any more, by its id.  [all stay]")
+def gc(store: Path, delete: bool, keep_snapshots: int, guidances: tuple[str, ...], runs: tuple[str, ...]) -> int:
     """Run the command; see the options."""
     from motionbox.store.care.garbage import find_garbage, remove
     from motionbox.store.layout import check_store
@@ -59,7 +60,7 @@ def gc(store: Path, delete: bool, keep_snapshots: int, guidances: tuple[str, ...
 
     check_store(store)
     with store_lock(store):
-        garbage = find_garbage(store, keep_snapshots=keep_snapshots, drop_guidances=guidances)
+        garbage = find_garbage(store, keep_snapshots=keep_snapshots, drop_guidances=guidances, drop_runs=runs)
         for entry in garbage[:_NUM_LISTED]:
             click.echo(f"  {entry.num_bytes / 1e6:10,.2f} MB  {entry.path.relative_to(store)}  ({entry.why})")
         if len(garbage) > _NUM_LISTED:

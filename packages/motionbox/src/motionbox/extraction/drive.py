@@ -20,6 +20,7 @@ from motionbox.extraction.progress import Counts, Reporter
 from motionbox.extraction.worker import Acknowledgement, Task, last_heard
 from motionbox.inputs.schema import num_assumed_rates, refused_videos
 from motionbox.signals import handling
+from motionbox.store.reuse.sibling_units import SiblingUnits
 from motionbox.store.units import Unit, units_of
 from motionbox.store.writing.failures import Fault, quarantined, record_fault
 from motionbox.store.writing.runs import Run
@@ -83,6 +84,7 @@ class _InFlight:
 class _State:
     pending: deque[Unit]
     refused: Mapping[str, tuple[Reason, str]]
+    known: SiblingUnits
     in_flight: dict[str, _InFlight] = field(default_factory=dict)
     store_errors: Counter[str] = field(default_factory=Counter)
     unstored: dict[str, str] = field(default_factory=dict)
@@ -108,7 +110,7 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
     manifest = run.manifest()
     done = set(run.paths.committed_units())
     refused = {video_id: (Reason.UNREADABLE, reason) for video_id, reason in refused_videos(manifest).items()}
-    state = _State(deque(unit for unit in units if unit.unit_id not in done), refused)
+    state = _State(deque(unit for unit in units if unit.unit_id not in done), refused, SiblingUnits(run))
     counts = Counts(
         num_units=len(units),
         num_clips=sum(unit.num_clips for unit in units),
@@ -116,6 +118,7 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
         done_units=len(units) - len(state.pending),
         done_clips=sum(unit.num_clips for unit in units if unit.unit_id in done),
         num_assumed_rates=num_assumed_rates(manifest),
+        rows_of=state.known.runs_of([unit.unit_id for unit in state.pending]),
     )
     stop = Stop()
     with handling(lambda name: stop.request(f"stopped by {name}", options.drain_seconds)), reporter:
@@ -146,7 +149,7 @@ def _loop(
     written = 0.0
     while state.in_flight or (state.pending and stop.reason is None):
         while state.pending and stop.reason is None and len(state.in_flight) < executor.num_slots:
-            task = _task(run, state.pending.popleft(), options, state.refused)
+            task = _task(run, state.pending.popleft(), options, state)
             state.in_flight[task.unit.unit_id] = _InFlight(task, time.time())
             executor.submit(task, stop.check)
         for acknowledgement in executor.wait(_WAIT_SECONDS):
@@ -167,7 +170,7 @@ def _loop(
     _write_progress(run, counts, state)
 
 
-def _task(run: Run, unit: Unit, options: EngineOptions, refused: Mapping[str, tuple[Reason, str]]) -> Task:
+def _task(run: Run, unit: Unit, options: EngineOptions, state: _State) -> Task:
     videos = list(dict.fromkeys(piece.video_id for piece in unit.pieces))
     return Task(
         run_root=run.paths.root.absolute(),  # workers have another working folder
@@ -176,8 +179,9 @@ def _task(run: Run, unit: Unit, options: EngineOptions, refused: Mapping[str, tu
         config=run.config,
         backend=options.backend,
         token=uuid.uuid4().hex,
-        skip={video_id: refused[video_id] for video_id in videos if video_id in refused}
+        skip={video_id: state.refused[video_id] for video_id in videos if video_id in state.refused}
         | quarantined(run.paths, unit.unit_id, videos),
+        stored=state.known.get(unit.unit_id),
     )
 
 

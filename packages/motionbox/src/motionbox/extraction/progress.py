@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Protocol
@@ -36,6 +36,7 @@ class Counts:
         failed_videos: Videos with an error in this session.
         seconds_by_step: Where the workers' time of this session went.
         num_faults: Attempts that crashed or hung in this session.
+        rows_of: Whose rows this session's units take over, so that only frames are coded: run id -> units.
         num_assumed_rates: Folders and tars of frames whose rate nobody said.
         started: `time.monotonic()` at the start of this session.
         first_seen: When the first frames of this session were seen, and how many they were.
@@ -52,6 +53,7 @@ class Counts:
     failed_videos: set[str] = field(default_factory=set)
     seconds_by_step: Counter[str] = field(default_factory=Counter)
     num_faults: int = 0
+    rows_of: Mapping[str, int] = field(default_factory=dict)
     num_assumed_rates: int = 0
     started: float = field(default_factory=time.monotonic)
     first_seen: tuple[float, int] | None = None
@@ -123,6 +125,8 @@ class Counts:
         ]
         if self.num_faults:
             parts.insert(3, f"{self.num_faults} faults")
+        for run_id, count in self.rows_of.items():
+            parts.append(f"{count:,} units: rows of run {run_id}, only frames are coded")
         if self.num_assumed_rates:
             parts.append(
                 f"{ASSUMED_FRAME_FPS:g} fps assumed for {self.num_assumed_rates:,} frame folders (--frame-fps)"

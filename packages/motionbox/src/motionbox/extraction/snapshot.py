@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,7 @@ class _SnapshotWriter:
         self._clips = _clips_by_video(self._manifest)
         self._columns: dict[str, list[Any]] = {name: [] for name in _RESULT_SCHEMA.names}
         self._units: list[list[str]] = []
+        self._rows_of: Counter[str] = Counter()
         self._unit_arrays = UnitArrays(run.paths, self._units)
         self._num_rows = 0
         self._num_clip_blocks = 0
@@ -167,6 +169,7 @@ class _SnapshotWriter:
                 "num_bytes": self._clip_bytes,
             },
             **areas,
+            **({"rows_of": dict(self._rows_of)} if self._rows_of else {}),
             "content_digest": self._digest.hexdigest(),
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
             "units": self._units,
@@ -210,8 +213,10 @@ class _SnapshotWriter:
         return {**size, "map_width": math.ceil(cells[0]), "map_height": math.ceil(cells[1])}
 
     def _read_unit(self, unit: Unit) -> dict[str, VideoPart]:
-        attempt = str(read_commit(self._run.paths, unit.unit_id)["attempt"])
-        number = len(self._units)
+        record = read_commit(self._run.paths, unit.unit_id)
+        attempt, number = str(record["attempt"]), len(self._units)
+        if "rows_of" in record:
+            self._rows_of[record["rows_of"]] += 1
         self._units.append([unit.unit_id, attempt])
         directory = self._run.paths.attempt(unit.unit_id, attempt)
         return read_parts(directory, number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ from motionbox.motion.contours import detect_frame
 from motionbox.motion.maps import MotionAccumulator, quantise_map, shrink_map
 from motionbox.store.clip_coder import PieceClips
 from motionbox.store.flow_form import CodedFlow, FlowCoder
+from motionbox.store.reuse.stored_blocks import StoredBlocks
 from motionbox.store.units import (
     CONTEXT_SECONDS,
     FLOW,
@@ -35,6 +37,7 @@ from motionbox.store.units import (
     Piece,
     Unit,
     VideoError,
+    block_of,
 )
 from motionbox.video.frames import Frame, VideoInfo, find_duplicates, mean_difference
 
@@ -90,6 +93,7 @@ def process_unit(
     estimator: FlowEstimator,
     *,
     skip: Mapping[str, tuple[Reason, str]] | None = None,
+    stored: StoredBlocks | None = None,
     on_video: Callable[[str], None] | None = None,
     spent: TimeSpent | None = None,
 ) -> Iterator[BlockRows | VideoError]:
@@ -102,6 +106,7 @@ def process_unit(
         source: Opens the videos.
         estimator: Computes flow.
         skip: Quarantined videos: video id -> reason and message that their rows get.
+        stored: The unit as a sibling run has it: its rows are taken over, so that training clips alone are made.
         on_video: Called with the video id before a piece of it is read.
         spent: Notes where the time goes.
 
@@ -116,8 +121,13 @@ def process_unit(
             on_video(piece.video_id)
         if skip and piece.video_id in skip:
             yield VideoError(piece.video_id, piece.first_block or 0, *skip[piece.video_id])
-        else:
-            yield from _process_piece(piece, config, data_root / piece.path, source, estimator, spent or TimeSpent())
+            continue
+        path, clock = data_root / piece.path, spent or TimeSpent()
+        rest: Piece | None = piece
+        if stored is not None and (numbers := stored.numbers(piece)):
+            rest = yield from _code_piece(piece, config, path, source, stored, numbers, clock)
+        if rest is not None:
+            yield from _process_piece(rest, config, path, source, estimator, clock)
 
 
 def _process_piece(
@@ -148,11 +158,65 @@ def _process_piece(
                     clip, clip_error = (None, "") if clips is None else _clip_of(clips, block.number)
                 yield BlockRows(piece.video_id, block.number, info, result, clip, clip_error)
     except ClipError as error:
-        if error.reason in FAULT_REASONS:
-            raise PieceFault(piece.video_id, error.reason, error.message) from error
-        # A piece that begins after the end of its video is nothing wrong: headers promise too much.
-        if error.reason is not Reason.EMPTY_SPAN or piece.first_block is None:
-            yield VideoError(piece.video_id, last_block, error.reason, error.message)
+        yield from _what_went_wrong(piece, last_block, error)
+
+
+def _code_piece(
+    piece: Piece,
+    config: ExtractConfig,
+    path: Path,
+    source: FrameSource,
+    stored: StoredBlocks,
+    numbers: Sequence[int],
+    spent: TimeSpent,
+) -> Generator[BlockRows | VideoError, None, Piece | None]:
+    """Code the training clips of a piece whose rows are known.
+
+    Returns:
+        What is left from the first block on whose stored rows are damaged, or of other frames; None where all fitted.
+    """
+    if config.store.clips == "none":
+        raise AssertionError("rows are taken over for the sake of training clips")
+    start = None if piece.start_seconds is None else piece.start_seconds - CONTEXT_SECONDS
+    clips = PieceClips(piece, config.store.clips)
+    expected, last_block = list(numbers), piece.first_block or 0
+    try:
+        with spent.on("decoding"):
+            info, frames = source.open(
+                path, start_seconds=start, stop_seconds=piece.stop_seconds, frame_fps=piece.frame_fps
+            )
+        with contextlib.closing(frames):
+            seen = spent.over("training clips", clips.watch(spent.over("decoding", frames)))
+            for number, own in itertools.groupby((frame.time_seconds for frame in seen), block_of):
+                times = np.array(list(own), np.float64)
+                if piece.first_block is not None and number < piece.first_block:
+                    continue
+                with spent.on("store"):
+                    rows = stored.read(piece.video_id, number, info) if expected[:1] == [number] else None
+                if rows is None or not np.array_equal(rows.result.times, times):
+                    expected = [min([number, *expected])]
+                    break
+                last_block = expected.pop(0)
+                with spent.on("training clips"):
+                    clip, clip_error = _clip_of(clips, number)
+                yield replace(rows, clip=clip, clip_error=clip_error)
+    except ClipError as error:
+        yield from _what_went_wrong(piece, last_block, error)
+        return None
+    return replace(piece, first_block=expected[0]) if expected else None
+
+
+def _what_went_wrong(piece: Piece, last_block: int, error: ClipError) -> Iterator[VideoError]:
+    """Yield what a video's row says of an error, where it is one.
+
+    Raises:
+        PieceFault: The error speaks of the machine as much as of the video.
+    """
+    if error.reason in FAULT_REASONS:
+        raise PieceFault(piece.video_id, error.reason, error.message) from error
+    # A piece that begins after the end of its video is nothing wrong: headers promise too much.
+    if error.reason is not Reason.EMPTY_SPAN or piece.first_block is None:
+        yield VideoError(piece.video_id, last_block, error.reason, error.message)
 
 
 def _clip_of(clips: PieceClips, number: int) -> tuple[bytes, str]:

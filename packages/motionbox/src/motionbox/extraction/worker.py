@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
 from motionbox.extraction.time_spent import TimeSpent
 from motionbox.store.layout import RunPaths
+from motionbox.store.reuse.sibling_units import StoredUnit
+from motionbox.store.reuse.stored_blocks import StoredBlocks
 from motionbox.store.units import Unit
 from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.durable import make_directory
@@ -48,6 +50,7 @@ class Task:
         backend: Flow backend.
         token: Names this attempt's sign of life.
         skip: Quarantined videos with reason and message.
+        stored: The unit as a run has it that differs by the training clips alone; None where none has.
     """
 
     run_root: Path
@@ -57,6 +60,7 @@ class Task:
     backend: str
     token: str
     skip: Mapping[str, tuple[Reason, str]]
+    stored: StoredUnit | None = None
 
     @property
     def paths(self) -> RunPaths:
@@ -116,6 +120,7 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
     unit_id, config = task.unit.unit_id, task.config
     try:
         source, estimator = _tools(config, task.backend)
+        stored = None if task.stored is None else StoredBlocks(task.stored, config)
         with spent.on(OTHER), Attempt(task.paths, unit_id, config.store) as attempt:
             for rows in process_unit(
                 task.unit,
@@ -124,6 +129,7 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
                 source,
                 estimator,
                 skip=task.skip,
+                stored=stored,
                 on_video=lambda video_id: sign.give(video_id, attempt.rows.num_frames),
                 spent=spent,
             ):
@@ -132,7 +138,7 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
                 sign.give(rows.video_id, attempt.rows.num_frames)
             seconds = time.perf_counter() - started
             with spent.on("store"):
-                attempt.commit(seconds=round(seconds, 3), backend=estimator.name)
+                attempt.commit(seconds=round(seconds, 3), backend=estimator.name, **_taken_over(task.stored, stored))
         failpoint("unit.acknowledge")
         return Acknowledgement(
             unit_id, attempt.rows.num_frames, attempt.rows.failed_videos, seconds, seconds_by_step=dict(spent.seconds)
@@ -154,6 +160,13 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
         return Acknowledgement(task.unit.unit_id, fault=Fault(Reason.INTERNAL, what, sign.video_id))
     finally:
         sign.remove()
+
+
+def _taken_over(unit: StoredUnit | None, stored: StoredBlocks | None) -> dict[str, Any]:
+    """Return what the commit record says of rows that are another run's."""
+    if unit is None or stored is None or stored.num_read == 0:
+        return {}
+    return {"rows_of": unit.run_id, "num_blocks_taken": stored.num_read}
 
 
 @lru_cache(maxsize=1)

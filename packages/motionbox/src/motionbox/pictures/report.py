@@ -279,7 +279,8 @@ def _throughput(store: Store) -> float | None:
     """Return frames per second of one worker, over all committed units; None where the commits do not say."""
     runs = [paths for paths in run_paths(store.path) if paths.root.name == store.run_id]
     records = [read_json(run.commit(unit)) for run in runs for unit, _ in store.info["units"]]
-    known = [(record["num_frames"], record["seconds"]) for record in records if record.get("seconds")]
+    own = [record for record in records if record.get("seconds") and "rows_of" not in record]
+    known = [(record["num_frames"], record["seconds"]) for record in own]
     seconds = sum(spent for _, spent in known)
     return sum(frames for frames, _ in known) / seconds if seconds else None
 
@@ -338,6 +339,8 @@ def _facts(store: Store) -> str:
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.info["created_unix"]))
     rows = [("data set", str(info["dataset"])), ("data root", str(info["data_root"])), ("preset", config.preset)]
     rows += [("flow", config.flow.method), ("motion maps", "kept" if store.info["motion_maps"] else "not kept")]
+    taken = store.info.get("rows_of", {}).items()
+    rows += [("rows taken over", f"{count:,} units of run {run_id}, only frames were coded") for run_id, count in taken]
     rows += [("snapshot made", made), ("content digest", str(store.info["content_digest"])[:16])]
     versions = charts.table([(name, str(version)) for name, version in info["versions"].items()])
     return f"{charts.table(rows)}<details><summary>Versions</summary>{versions}</details>"

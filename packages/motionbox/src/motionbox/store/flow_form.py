@@ -69,8 +69,11 @@ class FlowCoder:
 
     def code(self, flow: npt.NDArray[np.float32]) -> CodedFlow:
         """Code a float32 (H, W, 2) flow in pixels."""
-        stored = quantise_flow(flow, self._form, self._bound_px)
-        height, width = flow.shape[:2]
+        return self.code_stored(quantise_flow(flow, self._form, self._bound_px))
+
+    def code_stored(self, stored: npt.NDArray[Any]) -> CodedFlow:
+        """Code a flow as `quantise_flow` returns it, (2, H, W), or as an array of a store holds it."""
+        height, width = stored.shape[1:]
         array, memory = self._chunk(height, width)
         array[0] = stored
         chunk = memory.get("chunk/c/0/0/0/0")

@@ -93,9 +93,14 @@ class RunPaths:
         """Return the commit record of a unit."""
         return self.commits / f"{unit_id}.json"
 
+    @property
+    def retired_commits(self) -> Path:
+        """Commit records of units that were done again."""
+        return self.commits / "retired"
+
     def retired_commit(self, unit_id: str, attempt_id: str) -> Path:
         """Return where the commit record of an attempt goes when its unit is done again."""
-        return self.commits / "retired" / f"{unit_id}.{attempt_id}.json"
+        return self.retired_commits / f"{unit_id}.{attempt_id}.json"
 
     def snapshot(self, number: int) -> Path:
         """Return the directory of a snapshot."""

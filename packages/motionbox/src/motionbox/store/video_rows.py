@@ -27,6 +27,7 @@ class VideoPart:
         boxes: int16 (T, 4), raw frame boxes, xyxy display pixels, -1 rows where a frame has none.
         energy: float32 (T,), mean of the frame's motion map.
         confidences: float32 (T,), of the raw boxes.
+        origins: uint8 (T,), where the raw boxes come from, see `units.FLOW`.
         places: int32 (T, 2), unit number and number of the map and flow in the unit; -1 where there is none.
         blocks: The rows of its blocks, `commit.BLOCKS_SCHEMA`, and the unit's number as `unit`.
     """
@@ -35,6 +36,7 @@ class VideoPart:
     boxes: npt.NDArray[np.int16]
     energy: npt.NDArray[np.float32]
     confidences: npt.NDArray[np.float32]
+    origins: npt.NDArray[np.uint8]
     places: npt.NDArray[np.int32]
     blocks: list[dict[str, Any]]
 
@@ -44,6 +46,7 @@ _NO_ROWS = VideoPart(
     boxes=np.empty((0, 4), np.int16),
     energy=np.empty(0, np.float32),
     confidences=np.empty(0, np.float32),
+    origins=np.empty(0, np.uint8),
     places=np.empty((0, 2), np.int32),
     blocks=[],
 )
@@ -68,6 +71,7 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, VideoPart]:
     energy = frames.column("energy").to_numpy()
     boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     confidences = frames.column("confidence").to_numpy()
+    origins = frames.column("origin").to_numpy()
     index = frames.column("map_index").fill_null(-1).to_numpy()
     places = np.stack([np.where(index < 0, -1, unit_number), index], axis=1).astype(np.int32)
     rows_of: dict[str, list[dict[str, Any]]] = {}
@@ -77,7 +81,9 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, VideoPart]:
     for video_id, rows in rows_of.items():
         end = begin + sum(row["num_frames"] for row in rows)
         own = slice(begin, end)
-        parts[video_id] = VideoPart(times[own], boxes[own], energy[own], confidences[own], places[own], rows)
+        parts[video_id] = VideoPart(
+            times[own], boxes[own], energy[own], confidences[own], origins[own], places[own], rows
+        )
         begin = end
     return parts
 
@@ -90,6 +96,7 @@ def join_parts(parts: Sequence[VideoPart]) -> VideoPart:
         boxes=np.concatenate([part.boxes for part in every]),
         energy=np.concatenate([part.energy for part in every]),
         confidences=np.concatenate([part.confidences for part in every]),
+        origins=np.concatenate([part.origins for part in every]),
         places=np.concatenate([part.places for part in every]),
         blocks=[],
     )

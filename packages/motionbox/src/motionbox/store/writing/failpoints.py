@@ -16,6 +16,7 @@ from pathlib import Path
 
 POINTS: tuple[str, ...] = (
     "run.write",
+    "rows.read",
     "attempt.create",
     "attempt.write",
     "attempt.torn",

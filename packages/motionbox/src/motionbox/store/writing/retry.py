@@ -1,6 +1,7 @@
 """Trying failed videos again: their units' commits are retired, so that the run does these units once more.
 
-A retired commit record stays (`commits/retired/<unit>.<attempt>.json`), because snapshots made before show its attempt.
+A retired commit record stays (`commits/retired/<unit>.<attempt>.json`) as long as a snapshot made before shows its
+attempt; then `motionbox gc` removes it.
 """
 
 from __future__ import annotations

@@ -180,14 +180,40 @@ def find_run(store: Path, inputs: RunInputs) -> Run | None:
     return None
 
 
+def siblings(store: Path, config: ExtractConfig, dataset_digest: str) -> list[Run]:
+    """Return the runs of a store, newest first, whose rows are those of a run with these inputs and parameters.
+
+    They keep no colour frames, or keep them in another form, and are like it in everything else.
+
+    Args:
+        store: The store's directory.
+        config: Parameters of the run, which keeps colour frames; a run without any has no siblings.
+        dataset_digest: As `RunInputs.dataset_digest` returns it.
+    """
+    if config.store.clips == "none":
+        return []
+    wanted = (_without_clips(config).digest(), ALGORITHM_VERSION, dataset_digest)
+    found = []
+    for run in map(load_run, reversed(run_paths(store))):
+        parts = (_without_clips(run.config).digest(), run.info["algorithm_version"], run.info["dataset_digest"])
+        if parts == wanted and run.config.store.clips != config.store.clips:
+            found.append(run)
+    return found
+
+
+def _without_clips(config: ExtractConfig) -> ExtractConfig:
+    return config.model_copy(update={"store": config.store.model_copy(update={"clips": "none"})})
+
+
 def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], pa.Table], *, new_run: bool) -> Run:
     """Return the run of a store that these inputs and parameters belong to, creating it where the store has none.
 
     Args:
         store: A store that `prepare_store` has seen.
         inputs: Data set and config.
-        make_plan: Returns `plan.PLAN_SCHEMA`; called only for a new run.
-        new_run: Create a further run where the inputs differ from the store's last one.
+        make_plan: Returns `plan.PLAN_SCHEMA`; called only for a new run that has no siblings.
+        new_run: Create a further run where the inputs differ from the store's last one. Not needed where they differ by
+            `store.clips` alone: that run takes over the plan and the rows of its sibling.
 
     Raises:
         StoreError: They differ and `new_run` is False; says what changed.
@@ -196,18 +222,19 @@ def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], p
     if found is not None:
         return found
     runs = run_paths(store)
-    if runs and not new_run:
+    parts = inputs.parts()
+    known = siblings(store, inputs.config, parts["dataset_digest"])
+    if runs and not new_run and not known:
         changes = describe_changes(load_run(runs[-1]), inputs)
         raise StoreError(
             f"store {store} holds a run of other inputs or parameters: {'; '.join(changes)}; restore them to resume "
             "it, or add --new-run to start another run in this store"
         )
-    parts = inputs.parts()
     run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     while (store / "runs" / run_id).exists():  # a run whose failed files were replaced has kept its name
         run_id = hashlib.sha256(run_id.encode()).hexdigest()[:16]
     try:
-        return _create_run(store, run_id, inputs, make_plan(), parts)
+        return _create_run(store, run_id, inputs, known[0].plan() if known else make_plan(), parts)
     except OSError as error:
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
 

@@ -1,0 +1,103 @@
+"""Finding what siblings of a run have committed already, unit by unit, and their guidances."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from motionbox.errors import StoreError
+from motionbox.store.areas.guidance import guidance_names
+from motionbox.store.layout import SNAPSHOT_FILE, RunPaths
+from motionbox.store.writing.commit import read_commit, verify_files
+from motionbox.store.writing.durable import make_directory, publish_directory, write_file
+from motionbox.store.writing.failpoints import failpoint
+from motionbox.store.writing.runs import Run, siblings
+
+
+@dataclass(frozen=True)
+class StoredUnit:
+    """A unit as another run has committed it.
+
+    Attributes:
+        paths: That run.
+        unit_id: The unit.
+        attempt_id: The attempt that was committed.
+    """
+
+    paths: RunPaths
+    unit_id: str
+    attempt_id: str
+
+    @property
+    def run_id(self) -> str:
+        """Return the run's name in the store."""
+        return self.paths.root.name
+
+
+class SiblingUnits:
+    """The units that siblings of a run have committed; a run without siblings has none.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        store = run.paths.root.absolute().parents[1]  # workers have another working folder
+        plan = run.plan()
+        found = siblings(store, run.config, run.info["dataset_digest"])
+        self._runs = [sibling for sibling in found if sibling.plan().equals(plan)]
+
+    @cached_property
+    def _run_of(self) -> dict[str, Run]:
+        """Unit id -> the newest sibling that has committed it."""
+        return {unit_id: run for run in reversed(self._runs) for unit_id in run.paths.committed_units()}
+
+    def runs_of(self, unit_ids: Collection[str]) -> dict[str, int]:
+        """Return of which runs these units are known: run id -> how many."""
+        known = [self._run_of[unit_id].run_id for unit_id in unit_ids if unit_id in self._run_of]
+        return {run_id: known.count(run_id) for run_id in dict.fromkeys(known)}
+
+    def get(self, unit_id: str) -> StoredUnit | None:
+        """Return a unit as a sibling has committed it; None where none has, or its commit record is damaged."""
+        run = self._run_of.get(unit_id)
+        if run is None:
+            return None
+        with contextlib.suppress(StoreError, KeyError):
+            return StoredUnit(run.paths, unit_id, str(read_commit(run.paths, unit_id)["attempt"]))
+        return None
+
+    def carry_guidances(self, run: Run) -> list[str]:
+        """Copy the newest version of every guidance that a sibling has and the run has not; return their names.
+
+        Raises:
+            OSError: The disk is full or broken.
+            StoreError: One is damaged.
+        """
+        carried = []
+        for sibling in self._runs:
+            for name in guidance_names(sibling.paths):
+                if name not in guidance_names(run.paths):
+                    _copy_guidance(sibling.paths, run.paths, name)
+                    carried.append(name)
+        return carried
+
+
+def _copy_guidance(source: RunPaths, target: RunPaths, name: str) -> None:
+    number = source.guidance_numbers(name)[-1]
+    directory = source.guidance(name, number)
+    private = target.guidances / name / f".{uuid.uuid4().hex}"
+    make_directory(private.parent)
+    failpoint("guidance.write")
+    private.mkdir()
+    try:
+        files = source.guidance_info(name, number)["files"]
+        for file in (*files, SNAPSHOT_FILE):
+            write_file(private / file, (directory / file).read_bytes(), point="run")
+        verify_files(private, files)
+        publish_directory(private, point="guidance")
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
