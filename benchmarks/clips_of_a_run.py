@@ -37,7 +37,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     for video in [Path(text) for text in arguments if not text.startswith("--") and not text.isdigit()]:
         with tempfile.TemporaryDirectory() as folder:
-            print(measure(video, Path(folder), rounds), flush=True)  # noqa: T201
+            print(measure(video, Path(folder), rounds), flush=True)
 
 
 def measure(video: Path, folder: Path, rounds: int) -> str:
