@@ -94,8 +94,7 @@ def main() -> None:
     data = DataConfig(dataset="", num_workers=1)
     model = ModelConfig(name="videomae_base")
     ours, device = (
-        PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=16, on_device=on_device)
-        for on_device in (False, True)
+        PretrainClips(reader, model, data, seed=0, patch_px=16, on_device=on_device) for on_device in (False, True)
     )
     if arguments.in_process:
         rgb, planes, ratio = in_turn(ours, device, len(reader), arguments.in_process)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mofo_train.config import DataConfig, GuidanceConfig, ModelConfig
-from mofo_train.data.dataset import PretrainClips
+from mofo_train.data.dataset import MotionRead, PretrainClips
 from mofo_train.data.loader import Batch
 from mofo_train.data.reader import ClipReader
 from motionbox.store import open_store
@@ -28,12 +28,10 @@ def dataset(
     store_path: Path,
     root: Path | None = None,
     seed: int = 0,
-    with_motion: bool = True,
+    reads: MotionRead = "maps",
     guidance: GuidanceConfig | None = None,
 ) -> PretrainClips:
-    return PretrainClips(
-        reader(store_path, root, guidance), MODEL, DATA, seed=seed, with_motion=with_motion, patch_px=16
-    )
+    return PretrainClips(reader(store_path, root, guidance), MODEL, DATA, seed=seed, reads=reads, patch_px=16)
 
 
 def same(one: Batch, other: Batch) -> bool:

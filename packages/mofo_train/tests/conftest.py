@@ -37,6 +37,12 @@ def clips_store_path(store_path: Path) -> Path:
     return _extract(store_path.parent / "synthetic", store_path.parent / "store_clips", "--clips")
 
 
+@pytest.fixture(scope="session")
+def flow_store_path(store_path: Path) -> Path:
+    """Store of the same clips that keeps their flow, with the same boxes."""
+    return _extract(store_path.parent / "synthetic", store_path.parent / "store_flow", "--save", "flow")
+
+
 def _extract(data: Path, store: Path, *options: str) -> Path:
     from motionbox.cli import main
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mofo_train.errors import ConfigError
 from motionbox.wording import did_you_mean
 
-MASK_NAMES = ["tube", "random", "motion", "motion_map"]
+MASK_NAMES = ["tube", "random", "motion", "motion_map", "flow_tube"]
 """Values of `mask.kind`; what each means stands in `guidance.mask_kinds.MASKS`."""
 
 
@@ -158,8 +158,8 @@ class MaskConfig(Section):
     """What is hidden.
 
     Attributes:
-        kind: One of `MASK_NAMES`: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box) or
-            `motion_map`.
+        kind: One of `MASK_NAMES`: `tube` (VideoMAE), `random` (ST-MAE), `motion` (MOFO: by the motion box),
+            `motion_map`, or `flow_tube` (MGMAE: what is visible follows the flow; the store must keep it).
         mask_ratio: Share of the tokens hidden.
         inside_ratio: Share of the tubes inside the motion box hidden (`motion`).
         floor: Weight of a patch without motion relative to the mean (`motion_map`).

@@ -162,7 +162,7 @@ def test_a_full_frame_means_a_plain_tube_mask(store_path: Path) -> None:
     clips = ClipReader(
         open_store(store_path), store_path.parent / "synthetic", split=None, short_side_px=80, min_confidence=1.0
     )
-    sample = PretrainClips(clips, MODEL, DATA, seed=0, with_motion=False, patch_px=16)[SampleKey(0, 0, 0)]
+    sample = PretrainClips(clips, MODEL, DATA, seed=0, patch_px=16)[SampleKey(0, 0, 0)]
     shape = ClipShape(4, 64)
     inside = inside_tubes(shape, sample.boxes)
     masks = [

@@ -58,7 +58,7 @@ def test_where_nothing_is_resized_they_are_equal() -> None:
 
 
 WHO = ("worker", "auto", "device")
-PRETRAIN: dict[str, Any] = {"seed": 0, "with_motion": True, "patch_px": 16}
+PRETRAIN: dict[str, Any] = {"seed": 0, "reads": "maps", "patch_px": 16}
 FINETUNE = FinetuneConfig.model_validate(
     {
         "stage": "finetune",

@@ -20,7 +20,7 @@ CONFIG = PretrainConfig(stage="pretrain", model=MODEL, data=DATA, mask=MaskConfi
 
 def test_samples_without_frames_are_those_of_training(store_path: Path) -> None:
     for guidance in (GuidanceConfig(), AREA):
-        clips = dataset(store_path, guidance=guidance, with_motion=False)
+        clips = dataset(store_path, guidance=guidance, reads="nothing")
         for place, quick in enumerate(samples_of(CONFIG, reader(store_path, guidance=guidance), 14)):
             whole = clips[SampleKey(0, place, place % 12)]
             assert quick.frames.numel() == 0
@@ -64,6 +64,20 @@ def test_the_command_writes_a_table_and_a_sheet(store_path: Path, tmp_path: Path
     assert "validation" not in one.output
     bad = CliRunner().invoke(command, [*arguments[:-1], "--split", "nosuch"], standalone_mode=False)
     assert "split must be one of" in str(bad.exception)
+
+
+def test_masks_along_the_flow_are_measured(flow_store_path: Path, tmp_path: Path) -> None:
+    arguments = ["--recipe", "synthetic_pretrain_mini_mgmae", "--store", str(flow_store_path), "--samples", "8"]
+    options = ["--set", "model.image_px=96", "--split", "train", "-o", str(tmp_path)]
+    done = CliRunner().invoke(command, [*arguments, *options], standalone_mode=False)
+    assert done.exception is None, done.output
+    (row,) = json.loads((tmp_path / "inspect.json").read_text())["along_flow"]
+    assert (row["split"], row["samples"], row["without_flow"]) == ("train", 16, 0)
+    assert row["hidden"] == pytest.approx(32 / 36), "round(0.9 * 36) in every slot"
+    assert 0.05 < row["followed"] < 0.9
+    assert "masks along the flow, train: 88.9% hidden in every slot" in done.output
+    with Image.open(tmp_path / "samples.png") as image:
+        assert image.width > 1100, "three panels more"
 
 
 def test_a_store_without_maps_is_measured_by_its_boxes(

@@ -69,6 +69,15 @@ def test_area_recipes_differ_in_their_guidance_alone(base: str) -> None:
     assert guided.guidance == area.guidance, "the same tokens are inside in both stages"
 
 
+def test_the_rows_of_masks_alone_differ_in_their_mask_alone() -> None:
+    plain, flow, boxes = (
+        load_recipe(PretrainConfig, f"synthetic_pretrain_mini_{name}") for name in ("videomae", "mgmae", "mofo")
+    )
+    assert [config.mask.kind for config in (plain, flow, boxes)] == ["tube", "flow_tube", "motion"]
+    assert flow.model_copy(update={"mask": plain.mask}) == plain
+    assert boxes.model_copy(update={"mask": plain.mask}) == plain
+
+
 def test_rows_share_their_pretraining() -> None:
     stages = plan_stages(load_recipe(TableConfig, "synthetic_table1"))
     pretrained = [stage for stage in stages if stage.kind == "pretrain"]

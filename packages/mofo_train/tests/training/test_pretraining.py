@@ -24,6 +24,8 @@ from mofo_train.runtime.run_log import read_log
 from mofo_train.training import pretraining as loop
 from mofo_train.training.pretraining import pretrain
 from mofo_train.training.safeguards import DivergedError
+from motionbox.errors import StoreError
+from motionbox.store import Store
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 LOSSES = ("loss", "loss_inside", "loss_outside", "grad_norm", "lr")
@@ -118,6 +120,27 @@ def test_loss_falls_and_parts_add_up(train: Trainer, tmp_path: Path) -> None:
 def test_every_kind_of_mask_trains(train: Trainer, tmp_path: Path, change: dict[str, Any]) -> None:
     train(recipe(mask=change, optim={"epochs": 1, "batch_size": 12, "grad_accum_steps": 2}), tmp_path)
     assert len(losses(tmp_path)) == 1
+
+
+def test_masks_along_the_flow_train_on_a_store_that_keeps_it(
+    train: Trainer, flow_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the twelve clips lose their flow: counted, said once, and trained on all the same."""
+    config = recipe(mask={"kind": "flow_tube"}, optim={"epochs": 1, "batch_size": 12}, data={"cache_gib": 0.1})
+    with pytest.raises(StoreError, match=r"keeps no flow.*--save flow"):
+        train(config, tmp_path / "none")
+    real = Store.flow
+
+    def lost(store: Store, clip_id: str, frames: Any = None) -> Any:
+        return real(store, clip_id, frames) * (clip_id not in ("videos/00001", "videos/00003"))
+
+    monkeypatch.setattr(Store, "flow", lost)
+    trainer = Trainer(flow_store_path)
+    trainer(config, tmp_path / "flow")
+    (row,) = read_log(tmp_path / "flow" / "log.jsonl")
+    assert row["without_flow"] == pytest.approx(2 / 12)
+    (said,) = [line for line in trainer.lines if "no flow" in line]
+    assert said.startswith("17% of the samples have no flow")
 
 
 def test_areas_keep_the_rule_that_boxes_break(train: Trainer, tmp_path: Path) -> None:

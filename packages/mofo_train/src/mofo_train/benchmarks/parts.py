@@ -238,7 +238,7 @@ def bench_loader(
 
 def _reading(reader: ClipReader, model: ModelConfig, crops: int, *, on_device: bool) -> Callable[[], None]:
     data = DataConfig(dataset="", crops_per_clip=crops, num_workers=0)
-    clips = PretrainClips(reader, model, data, seed=0, with_motion=False, patch_px=16, on_device=on_device)
+    clips = PretrainClips(reader, model, data, seed=0, patch_px=16, on_device=on_device)
     memory = torch.zeros(clips.room_bytes, dtype=torch.uint8) if on_device else None
 
     def run() -> None:

@@ -73,9 +73,7 @@ def bench_both(
     steps = max(steps, _LEAST_TURN * read_ahead)
     data = DataConfig(dataset="", num_workers=num_workers)
     on_device = reader.leaves_views_to(device.type, data.convert_on)
-    clips = PretrainClips(
-        reader, model, data, seed=0, with_motion=False, patch_px=network.clip.patch_px, on_device=on_device
-    )
+    clips = PretrainClips(reader, model, data, seed=0, patch_px=network.clip.patch_px, on_device=on_device)
     epochs = math.ceil((1 + 2 * rounds * (read_ahead + steps)) / max(1, len(reader) // batch_size))
     sampler = ResumableSampler(len(reader), batch_size, seed=0, epochs=epochs)
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))

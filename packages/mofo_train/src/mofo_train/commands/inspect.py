@@ -14,7 +14,7 @@ from mofo_train.commands.pretrain import DEFAULT_RECIPE
 if TYPE_CHECKING:
     from mofo_train.config import PretrainConfig
     from mofo_train.data.reader import ClipReader
-    from mofo_train.guidance.inspection import GuidanceFigures
+    from mofo_train.guidance.inspection import FlowFigures, GuidanceFigures
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,10 +45,12 @@ def command(
     """Measure how much of a training sample is inside, and whether the paper's rule can hold there.
 
     The rule: of all tubes 90 % are hidden, of those inside 75 % (the recipe's ratios). It needs so few tubes inside
-    that enough others are left. Measured for boxes and areas of every guidance that the store holds.
+    that enough others are left. Measured for boxes and areas of every guidance that the store holds. For masks that
+    follow the flow (mask.kind = "flow_tube"): how far they do.
     """
     from mofo_train.config import PretrainConfig, load_recipe
     from mofo_train.data.sources import open_boxes
+    from mofo_train.guidance.inspection import inspect_flow, reads_flow
 
     config = load_recipe(PretrainConfig, recipe, overrides)
     held, root = open_boxes(config.data.dataset, store, data_root)
@@ -57,14 +59,24 @@ def command(
     listed = sorted({name for name in table.filter(usable).column("split").to_pylist() if name})
     names = splits or tuple(listed) or (None,)
     rows: list[GuidanceFigures] = []
+    along: list[FlowFigures] = []
     shown: dict[str, ClipReader] = {}
     for split in names:
         readers = _readers(config, split, store, root, held.guidance_sources())
         shown = shown or readers
         rows += [_measure(config, reader, split or "", samples) for reader in readers.values()]
+        if reads_flow(config):
+            reader = next(iter(readers.values()))
+            along.append(inspect_flow(config, reader, split=split or "", num_samples=samples))
     _print_table(rows, config)
+    for flow in along:
+        click.echo(
+            f"masks along the flow, {flow.split or 'all'}: {flow.hidden:.1%} hidden in every slot; {flow.followed:.1%} "
+            f"of what is visible lies elsewhere than in the middle slot; {flow.without_flow:.1%} of {flow.samples:,} "
+            "samples have no flow, a plain tube mask"
+        )
     if out is not None:
-        _write(out, recipe, overrides, store, rows)
+        _write(out, recipe, overrides, store, rows, along)
         from mofo_train.pictures.mask_sheet import draw_mask_sheet
 
         draw_mask_sheet(config, shown, out / "samples.png")
@@ -122,7 +134,14 @@ def _print_table(rows: list[GuidanceFigures], config: PretrainConfig) -> None:
     )
 
 
-def _write(out: Path, recipe: str, overrides: tuple[str, ...], store: Path | None, rows: list[GuidanceFigures]) -> None:
+def _write(
+    out: Path,
+    recipe: str,
+    overrides: tuple[str, ...],
+    store: Path | None,
+    rows: list[GuidanceFigures],
+    along: list[FlowFigures],
+) -> None:
     import csv
     import json
 
@@ -133,6 +152,7 @@ def _write(out: Path, recipe: str, overrides: tuple[str, ...], store: Path | Non
         "overrides": list(overrides),
         "store": str(store or ""),
         "rows": figures,
+        "along_flow": [flow.as_row() for flow in along],
     }
     (out / "inspect.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     with (out / "inspect.csv").open("w", newline="", encoding="utf-8") as file:

@@ -1,7 +1,8 @@
-"""Motion areas on their way to the model: from the grid of the stored maps to one number per tubelet.
+"""Motion areas and flow on their way to the model: from the grid of the whole frame to that of a view.
 
 Areas travel with a batch as small uint8 grids, (slots, side, side) for each crop, computed in the worker that reads the
 clip: a slot is the time of one tubelet. They follow crops, mirrors and turns by the same map of pixels as the frames.
+Flow travels as float16, a few points for each patch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,8 +21,9 @@ TUBELET_FRAMES = 2
 """Frames of a tubelet, of every model here."""
 PATCH_PX = 16
 """Side of a tubelet."""
-_POINTS = 4  # a side of each patch, where the strength is read
-_SPACING_PX = PATCH_PX / _POINTS
+POINTS = 4
+"""Points on a side of each patch, where strength or flow is read."""
+_SPACING_PX = PATCH_PX / POINTS
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,58 @@ class FrameAreas:
         to_cells = to_frame * scale
         straight = to_frame[0, 1] == to_frame[1, 0] == 0  # all but turns and shears
         summed = (_sum_straight if straight else _sum_slanted)(slots, self.cells_wh, to_cells, spots)
-        return torch.from_numpy(np.ceil(summed / (_POINTS**2 * TUBELET_FRAMES)).astype(np.uint8))
+        return torch.from_numpy(np.ceil(summed / (POINTS**2 * TUBELET_FRAMES)).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class FrameFlow:
+    """Flow along some frames of a clip.
+
+    Attributes:
+        steps: float16 (N, 2, h, w), dx and dy in cells, to the next frame, of every frame from the first chosen one to
+            the one before the last.
+        frames: int64 (T,), the chosen frames, counted from the first of them; not decreasing.
+        cells_wh: As of `FrameAreas`.
+    """
+
+    steps: NDArray[np.float16]
+    frames: NDArray[np.int64]
+    cells_wh: tuple[float, float]
+
+    def on_points(
+        self, frame_wh: tuple[int, int], to_frame: NDArray[np.float64], out_px: int, patch_px: int = PATCH_PX
+    ) -> Tensor:
+        """Follow the points of a view from each chosen frame to the next, through the frames between.
+
+        Args:
+            frame_wh: As of `FrameAreas.on_tubelets`.
+            to_frame: Likewise, of a view that is neither turned nor sheared.
+            out_px: Side of the view.
+            patch_px: Side of a tubelet.
+
+        Returns:
+            float16 (T - 1, 2, g, g), dx and dy in patches of the view, at `POINTS` points on each side of each of its
+            patches, g = POINTS * out_px / patch_px.
+        """
+        spots = np.arange(0.5, POINTS * out_px // patch_px) * patch_px / POINTS
+        scale = np.array([self.cells_wh[0] / frame_wh[0], self.cells_wh[1] / frame_wh[1]])
+        across, down = (scale[axis] * (to_frame[axis, axis] * spots + to_frame[axis, 2]) for axis in (0, 1))
+        begin = torch.from_numpy(np.stack(np.meshgrid(across, down))).float().expand(len(self.frames) - 1, -1, -1, -1)
+        place = begin
+        first, last = self.frames[:-1], self.frames[1:]
+        for further in range(int((last - first).max())):
+            on_its_way = torch.from_numpy(first + further < last)[:, None, None, None]
+            field = torch.from_numpy(self.steps[(first + further).clip(max=len(self.steps) - 1)]).float()
+            place = torch.where(on_its_way, place + _read_cells(field, place), place)
+        cells_of_patch = torch.from_numpy(scale * (to_frame[0, 0], to_frame[1, 1]) * patch_px).float()
+        return ((place - begin) / cells_of_patch[:, None, None]).half()
+
+
+def _read_cells(field: Tensor, place: Tensor) -> Tensor:
+    """Read (n, 2, h, w) at places (n, 2, g, g) in cells, bilinear; beyond the border the border's values."""
+    size = torch.tensor([field.shape[3], field.shape[2]])
+    grid = place.movedim(1, -1) * (2 / size) - 1
+    return F.grid_sample(field, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def crop_map(crop: Crop, out_px: int) -> NDArray[np.float64]:
@@ -84,7 +138,7 @@ def _points_in_cells(place: NDArray[np.float64], extent: float, num_cells: int) 
     """Count, for each row or column of patches, its points in each row or column of cells, float32 (side, cells)."""
     cell = np.where(place < extent, np.floor(place), -1)  # -1: in none
     found = cell[:, None] == np.arange(num_cells)
-    counts: NDArray[np.float32] = found.reshape(-1, _POINTS, num_cells).sum(1, dtype=np.float32)
+    counts: NDArray[np.float32] = found.reshape(-1, POINTS, num_cells).sum(1, dtype=np.float32)
     return counts
 
 
@@ -96,6 +150,6 @@ def _sum_slanted(
     there = (x >= 0) & (x < cells_wh[0]) & (y >= 0) & (y < cells_wh[1])
     flat = np.where(there, y.astype(np.intp) * slots.shape[2] + x.astype(np.intp), 0)
     read = slots.reshape(len(slots), -1).take(flat, axis=1) * there
-    side = len(spots) // _POINTS
-    summed: NDArray[np.float32] = read.reshape(-1, side, _POINTS, side, _POINTS).sum((2, 4), dtype=np.float32)
+    side = len(spots) // POINTS
+    summed: NDArray[np.float32] = read.reshape(-1, side, POINTS, side, POINTS).sum((2, 4), dtype=np.float32)
     return summed

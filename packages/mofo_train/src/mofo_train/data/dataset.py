@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ from mofo_train.data.transforms import (
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig
 
+MotionRead = Literal["nothing", "maps", "flow"]
+"""What of a clip's motion the kind of mask reads."""
 _MAX_SUBSTITUTES = 8
 
 
@@ -46,7 +49,8 @@ class Sample:
         frames: uint8 (R, 3, T, S, S), R crops; see `transforms.join_views` for their order in memory.
         boxes: float32 (R, T, 4) xyxy in the crops' pixels; all zero where the crop misses the box.
         areas: uint8 (R, slots, side, side) strength of the motion area in each tubelet, or empty where boxes guide.
-        motion: float32 (R, P) mean motion of each patch, or an empty tensor where the mask does not need it.
+        motion: What the mask reads: float32 (R, P), mean motion of each patch; float16 (R, T - 1, 2, g, g), flow, see
+            `areas.FrameFlow.on_points`; or an empty tensor.
         clip: Index of the clip that was read.
         bad: Clips tried before it and why they failed.
         uncut: The views that the device is to make of a clip; `frames` is uint8 (room_bytes,) then and holds it.
@@ -145,14 +149,16 @@ class PretrainClips(TrainingClips):
         data: DataConfig,
         *,
         seed: int,
-        with_motion: bool,
+        reads: MotionRead = "nothing",
         patch_px: int,
         on_device: bool = False,
     ) -> None:
         super().__init__(reader, seed=seed)
         self._model = model
         self._data = data
-        self._with_motion = with_motion
+        self._reads = reads
+        if reads == "flow":
+            reader.flow(0, np.zeros(2, np.int64))  # a store without flow says so here
         self._patch_px = patch_px
         self.room_bytes = reader.most_plane_bytes() * model.num_frames if on_device else 0
 
@@ -198,11 +204,21 @@ class PretrainClips(TrainingClips):
         """Return a sample with everything but its frames."""
         side = self._model.image_px
         areas = self._reader.areas(clip, chosen)
-        motion = torch.from_numpy(self._reader.motion(clip, chosen)) if self._with_motion else None
         moved = [torch.from_numpy(crop_boxes(boxes, crop, side)) for crop in crops]
         strength = [areas.on_tubelets(frame_wh, crop_map(crop, side), side) for crop in crops] if areas else []
-        weights = [self._patch_motion(motion, crop, frame_wh) for crop in crops] if motion is not None else []
-        return Sample(torch.empty(0), torch.stack(moved), _stack(strength), _stack(weights), clip)
+        return Sample(
+            torch.empty(0), torch.stack(moved), _stack(strength), self._motion(clip, chosen, crops, frame_wh), clip
+        )
+
+    def _motion(self, clip: int, chosen: NDArray[np.int64], crops: list[Crop], frame_wh: tuple[int, int]) -> Tensor:
+        """Return what the mask reads of a clip's motion, see `Sample.motion`."""
+        if self._reads == "maps":
+            motion = torch.from_numpy(self._reader.motion(clip, chosen))
+            return _stack([self._patch_motion(motion, crop, frame_wh) for crop in crops])
+        if self._reads == "flow":
+            flow, side = self._reader.flow(clip, chosen), self._model.image_px
+            return _stack([flow.on_points(frame_wh, crop_map(crop, side), side, self._patch_px) for crop in crops])
+        return torch.empty(0)
 
     def _patch_motion(self, motion: Tensor, crop: Crop, frame_wh: tuple[int, int]) -> Tensor:
         """Average the motion map of the whole frame over the patches of a crop."""

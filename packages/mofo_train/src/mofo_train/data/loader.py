@@ -35,7 +35,7 @@ class Batch:
         frames: uint8 (B, 3, T, S, S), colours innermost in memory.
         boxes: float32 (B, T, 4).
         areas: uint8 (B, slots, side, side), or empty where boxes guide.
-        motion: float32 (B, P) or empty.
+        motion: As of `Sample`, or empty.
         clips: Index of each clip in the reader, one per B.
         bad: Clips that could not be read, and why.
         in_use: uint8 (1,), not 0 while `frames` may not be written over; it stands in the memory of `frames`.

@@ -6,16 +6,18 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
 from mofo_train.config import GuidanceConfig, usual_split
-from mofo_train.data.areas import TUBELET_FRAMES, FrameAreas
+from mofo_train.data.areas import TUBELET_FRAMES, FrameAreas, FrameFlow
 from mofo_train.data.labels import splits_of
 from mofo_train.errors import DataError
 from motionbox.errors import ClipError, Reason
@@ -27,6 +29,7 @@ BoxUse = Literal["stored", "full_frame", "random"]
 
 
 _STRONGEST = 255  # of motion areas
+_FLOW_SCALE = 4  # pixels of the working size on a side of a cell of flow
 Pixels = NDArray[np.uint8]
 
 
@@ -110,7 +113,7 @@ class ClipReader:
             min_confidence: Clips whose stored box is less certain take the full frame, or no area, so that masks are
                 plain tube masks there and multi-cross attention attends to itself.
             guidance: Whose boxes or areas; None = the store's motion boxes.
-            cache_gib: Memory for decoded clips; 0 = decode every time.
+            cache_gib: Memory for decoded clips, and as much for flow where masks read it; 0 = decode every time.
 
         Raises:
             DataError: The store has no clip of that split with boxes, or no such guidance.
@@ -151,6 +154,8 @@ class ClipReader:
         self._min_confidence = min_confidence
         self._short_side_px = short_side_px
         self._cache = ClipCache(cache_gib)
+        self._kept_steps: dict[str, NDArray[np.float16]] = {}
+        self._room_for_steps = int(cache_gib * 2**30)
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
         self._confidences: list[float] = self.labels.column("confidence").to_pylist()
         rates = "frame_fps" in self.labels.column_names
@@ -374,6 +379,50 @@ class ClipReader:
             shift = self._chance(index).integers(0, strength.shape[1:])
             strength = np.roll(strength, shift, axis=(1, 2))
         return FrameAreas(strength, cells_wh)
+
+    def flow(self, index: int, frames: NDArray[np.int64]) -> FrameFlow:
+        """Return the flow from each of some frames of a clip to the next, reduced to cells of 4 x 4 pixels.
+
+        Zeros where the clip has no flow; from a frame to one that repeats it nothing moves.
+
+        Args:
+            index: Place of the clip in `clip_ids`.
+            frames: (T,) positions among the clip's frames, not decreasing.
+
+        Raises:
+            StoreError: The store keeps no flow.
+        """
+        clip_id = self.clip_ids[index]
+        first, count = int(frames[0]), self.num_frames(index)
+        passed = slice(first, min(int(frames[-1]) + 1, count))
+        kept = self._kept_steps.get(clip_id)
+        if kept is None and self._room_for_steps > 0:
+            kept = self._steps(clip_id, slice(0, count))
+            self._room_for_steps -= kept.nbytes
+            if self._room_for_steps >= 0:
+                self._kept_steps[clip_id] = kept
+        steps = self._steps(clip_id, passed) if kept is None else kept[passed]
+        width, height = working_size(*self._store.frame_size(clip_id), self._flow_settings[0])
+        return FrameFlow(steps, frames - first, (width / _FLOW_SCALE, height / _FLOW_SCALE))
+
+    @cached_property
+    def _flow_settings(self) -> tuple[int, float | None]:
+        """Return the short side of the stored flow, and `flow.step_seconds`."""
+        config = self._store.config()
+        return config.frames.short_side_px, config.flow.step_seconds
+
+    def _steps(self, clip_id: str, passed: slice) -> NDArray[np.float16]:
+        """Read the flow of frames side by side to the next of each, float16 (T, 2, h, w), in cells."""
+        frames = np.arange(passed.start, passed.stop)
+        flow = torch.from_numpy(self._store.flow(clip_id, frames)).movedim(3, 1)
+        cells = F.avg_pool2d(flow, _FLOW_SCALE, ceil_mode=True).numpy() / _FLOW_SCALE
+        times, step_seconds = self._store.frame_times(clip_id), self._flow_settings[1]
+        if step_seconds is not None:  # the flow spans another time than that to the next frame
+            gaps = np.diff(times, append=times[-1])[frames] / step_seconds
+            cells = cells * gaps[:, None, None, None]
+        repeats = (cells[:-1] == cells[1:]).all((1, 2, 3))  # the flow of both leads to the next frame that differs
+        cells[:-1][repeats & (frames[1:] < len(times) - 1)] = 0
+        return cells.astype(np.float16)
 
     def _chance(self, index: int) -> np.random.Generator:
         """Return random numbers that are always the same for a clip."""

@@ -190,9 +190,9 @@ def measure_errors(
         ranks: This process among all.
     """
     model.to(ranks.device).eval()
-    with_motion = MASKS[config.mask.kind].reads_motion
+    reads = MASKS[config.mask.kind].reads
     clips = PretrainClips(
-        reader, config.model, config.data, seed=config.seed, with_motion=with_motion, patch_px=model.clip.patch_px
+        reader, config.model, config.data, seed=config.seed, reads=reads, patch_px=model.clip.patch_px
     )
     batches = _KeyBatches(len(reader), ranks)
     found = ReconstructionErrors(torch.zeros(2, dtype=torch.float64))

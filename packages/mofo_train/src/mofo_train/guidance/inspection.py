@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mofo_train.config import GuidanceConfig, PretrainConfig
-from mofo_train.data.dataset import PretrainClips, Sample
+from mofo_train.data.dataset import MotionRead, PretrainClips, Sample
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey
 from mofo_train.guidance.inside import inside_tubes
+from mofo_train.guidance.mask_kinds import MASKS, draw_mask
 from mofo_train.guidance.masks import motion_tube_mask
 from mofo_train.guidance.rule import RuleFigures, rule_figures
 from mofo_train.guidance.tubelets import ClipShape
@@ -99,6 +100,76 @@ def inspect_guidance(
     )
 
 
+@dataclass(frozen=True)
+class FlowFigures:
+    """What masks that follow the flow (`mask.kind = "flow_tube"`) do on the samples of a split.
+
+    Attributes:
+        split: The split; empty: all clips.
+        samples: Crops looked at.
+        without_flow: Share of them in which nothing moves: a plain tube mask.
+        hidden: Share of all tubelets hidden; the same in every slot of every sample.
+        followed: Share of the visible tubelets, the middle slot's left out, that lie elsewhere than in the middle slot,
+            where a straight tube would be.
+    """
+
+    split: str
+    samples: int
+    without_flow: float
+    hidden: float
+    followed: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        return asdict(self)
+
+
+def inspect_flow(config: PretrainConfig, reader: ClipReader, *, split: str, num_samples: int) -> FlowFigures:
+    """Draw the masks of the first samples of a pretraining along their flow, and measure them.
+
+    Args:
+        config: The recipe, with a kind of mask that reads flow.
+        reader: The clips.
+        split: What to call the clips.
+        num_samples: How many clips to sample; each gives `data.crops_per_clip` crops.
+
+    Raises:
+        StoreError: The store keeps no flow.
+    """
+    clip = shape_of(config)
+    generator = torch.Generator().manual_seed(config.seed)
+    still, hidden, followed = [], [], []
+    for samples in _batches(samples_of(config, reader, num_samples)):
+        mask, flow = flow_masks_of(config, clip, samples, generator)
+        by_slot = mask.view(len(mask), clip.num_tubelets, -1)
+        straight = by_slot[:, clip.num_frames // 2 // clip.tubelet_frames, None]
+        others = clip.num_tubelets - 1
+        still.append((flow == 0).flatten(1).all(1))
+        hidden.append(mask.float().mean(1))
+        followed.append((~by_slot & straight).sum((1, 2)) / ((~straight).sum((1, 2)) * max(others, 1)))
+    return FlowFigures(
+        split=split,
+        samples=sum(map(len, still)),
+        without_flow=float(torch.cat(still).float().mean()),
+        hidden=float(torch.cat(hidden).mean()),
+        followed=float(torch.cat(followed).mean()),
+    )
+
+
+def reads_flow(config: PretrainConfig) -> bool:
+    """Say whether a recipe's masks follow the flow."""
+    return MASKS[config.mask.kind].reads == "flow"
+
+
+def flow_masks_of(
+    config: PretrainConfig, clip: ClipShape, samples: Sequence[Sample], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the masks of samples along their flow, bool (B, num_tokens), and that flow, `Sample.motion`."""
+    flow = torch.cat([sample.motion for sample in samples])
+    inside = torch.zeros(len(flow), clip.num_patches, dtype=torch.bool)
+    return draw_mask(config.mask, clip, inside, flow, generator), flow
+
+
 def shape_of(config: PretrainConfig) -> ClipShape:
     """Return the shape of a recipe's clips."""
     return ClipShape(config.model.num_frames, config.model.image_px)
@@ -107,7 +178,8 @@ def shape_of(config: PretrainConfig) -> ClipShape:
 def samples_of(config: PretrainConfig, reader: ClipReader, num_samples: int) -> Iterator[Sample]:
     """Yield samples without frames, clip after clip, every clip equally often."""
     patch_px = shape_of(config).patch_px
-    clips = PretrainClips(reader, config.model, config.data, seed=config.seed, with_motion=False, patch_px=patch_px)
+    reads: MotionRead = "flow" if reads_flow(config) else "nothing"
+    clips = PretrainClips(reader, config.model, config.data, seed=config.seed, reads=reads, patch_px=patch_px)
     for place in range(num_samples):
         yield clips.without_frames(SampleKey(0, place, place % len(reader)))
 

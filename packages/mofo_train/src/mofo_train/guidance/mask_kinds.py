@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from mofo_train.config import MaskConfig
+from mofo_train.data.dataset import MotionRead
 from mofo_train.errors import ConfigError
 from mofo_train.guidance import masks
+from mofo_train.guidance.flow_tubes import flow_tube_mask
 from mofo_train.guidance.tubelets import ClipShape
 
 
@@ -23,7 +25,7 @@ def draw_mask(
         config: Kind and ratios.
         clip: The shape of a clip.
         inside: bool (B, P), which tubes are inside, see `inside.inside_tubes`.
-        motion: (B, P) mean motion of the patches, for `motion_map`.
+        motion: What the kind reads: (B, P) mean motion of the patches, or the flow of `flow_tube_mask`.
         generator: Source of randomness, on the device of `inside`.
 
     Returns:
@@ -59,14 +61,14 @@ class MaskKind:
 
     Attributes:
         draw: Draws the mask of a micro-batch.
-        tubes: Whole tubes are hidden, `round(mask_ratio * num_patches)` of them; else `round(mask_ratio * num_tokens)`
-            single tubelets.
-        reads_motion: It needs the stored motion maps.
+        tubes: In every slot `round(mask_ratio * num_patches)` patches are hidden, as with whole tubes; else
+            `round(mask_ratio * num_tokens)` single tubelets.
+        reads: What it needs of the stored motion: the `maps`, the `flow`, or `nothing`.
     """
 
     draw: Draw
     tubes: bool = True
-    reads_motion: bool = False
+    reads: MotionRead = "nothing"
 
 
 def _draw_tube(config: MaskConfig, clip: ClipShape, inside: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,10 +98,15 @@ def _draw_motion_map(
     )
 
 
+def _draw_flow(config: MaskConfig, clip: ClipShape, _: Tensor, motion: Tensor, generator: torch.Generator) -> Tensor:
+    return flow_tube_mask(motion, tubelet_frames=clip.tubelet_frames, mask_ratio=config.mask_ratio, generator=generator)
+
+
 MASKS: dict[str, MaskKind] = {
     "tube": MaskKind(_draw_tube),
     "random": MaskKind(_draw_random, tubes=False),
     "motion": MaskKind(_draw_motion),
-    "motion_map": MaskKind(_draw_motion_map, reads_motion=True),
+    "motion_map": MaskKind(_draw_motion_map, reads="maps"),
+    "flow_tube": MaskKind(_draw_flow, reads="flow"),
 }
 """`mask.kind` -> what it means."""

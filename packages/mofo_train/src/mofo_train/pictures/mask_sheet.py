@@ -15,7 +15,7 @@ from mofo_train.config import PretrainConfig
 from mofo_train.data.dataset import PretrainClips, Sample
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey
-from mofo_train.guidance.inspection import masks_of, shape_of
+from mofo_train.guidance.inspection import flow_masks_of, masks_of, reads_flow, shape_of
 from mofo_train.guidance.rule import rule_figures
 from mofo_train.guidance.tubelets import ClipShape
 
@@ -33,7 +33,8 @@ def draw_mask_sheet(
 ) -> None:
     """Draw samples of a recipe: the middle frame of a crop, then for each guidance its areas and its mask.
 
-    The tubes inside are outlined; the hidden ones are dark. Every guidance sees the same crops.
+    The tubes inside are outlined; the hidden ones are dark. Every guidance sees the same crops. Where the recipe's
+    masks follow the flow, the first, a middle and the last slot of such a mask come behind.
 
     Args:
         config: The recipe.
@@ -50,6 +51,8 @@ def draw_mask_sheet(
     number = len(next(iter(readers.values())))
     chosen = np.unique(np.linspace(0, number - 1, min(num_samples, number)).round().astype(int))
     panels = 1 + sum(1 + (reader.guidance.kind == "area") for reader in readers.values())
+    slots = (0, clip.num_tubelets // 2, clip.num_tubelets - 1) if reads_flow(config) else ()
+    panels += len(slots)
     size = (_PANEL_INCHES * panels, (_PANEL_INCHES + 0.35) * len(chosen))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(chosen), panels, squeeze=False)
@@ -61,15 +64,27 @@ def draw_mask_sheet(
             if title == next(iter(readers)):
                 _show(next(axes), image, reader.clip_ids[sample.clip])
             _draw_guidance(axes, title, image, sample, config, reader, clip)
+        if slots:
+            mask, _ = flow_masks_of(config, clip, [sample], torch.Generator().manual_seed(config.seed))
+            for slot in slots:
+                panel = next(axes)
+                frame = sample.frames[0, :, slot * clip.tubelet_frames].permute(1, 2, 0).numpy()
+                _show(panel, frame, f"along the flow: slot {slot + 1}")
+                _darken(panel, mask.view(clip.num_tubelets, -1)[slot], clip)
     figure.savefig(path, dpi=100)
 
 
 def _first_crop(config: PretrainConfig, reader: ClipReader, clip: ClipShape, place: int) -> Sample:
     clips = PretrainClips(
-        reader, config.model, config.data, seed=config.seed, with_motion=False, patch_px=clip.patch_px
+        reader,
+        config.model,
+        config.data,
+        seed=config.seed,
+        reads="flow" if reads_flow(config) else "nothing",
+        patch_px=clip.patch_px,
     )
     whole = clips[SampleKey(0, place, place)]
-    return Sample(whole.frames[:1], whole.boxes[:1], whole.areas[:1], whole.motion, whole.clip)
+    return Sample(whole.frames[:1], whole.boxes[:1], whole.areas[:1], whole.motion[:1], whole.clip)
 
 
 def _draw_guidance(
@@ -91,15 +106,20 @@ def _draw_guidance(
         _show(heat, image, f"{title}: strength")
         strength = sample.areas[0].float().mean(0).numpy()
         heat.imshow(strength, cmap="inferno", alpha=0.6, extent=_extent(clip), interpolation="nearest")
-    hidden = mask[0, : clip.num_patches].view(side, side)
     panel = next(axes)
     shares = [float(value) for value in (figures.share_inside, figures.hidden_inside, figures.hidden_outside)]
     within, hidden_in, hidden_out = (f"{share:.0%}" if share == share else "none" for share in shares)
     _show(panel, image, f"{title}: inside {within}\nhidden in {hidden_in}, out {hidden_out}")
-    cover = np.zeros((side, side, 4))
-    cover[..., :3], cover[..., 3] = _HIDDEN_COLOUR, hidden.numpy() * _HIDDEN_OPACITY
-    panel.imshow(cover, extent=_extent(clip), interpolation="nearest")
+    _darken(panel, mask[0, : clip.num_patches], clip)
     _outline(panel, inside[0].view(side, side), clip)
+
+
+def _darken(panel: Axes, hidden: Tensor, clip: ClipShape) -> None:
+    """Cover the hidden patches of a slot, bool (P,)."""
+    side = clip.image_px // clip.patch_px
+    cover = np.zeros((side, side, 4))
+    cover[..., :3], cover[..., 3] = _HIDDEN_COLOUR, hidden.view(side, side).numpy() * _HIDDEN_OPACITY
+    panel.imshow(cover, extent=_extent(clip), interpolation="nearest")
 
 
 def _show(panel: Axes, image: NDArray[np.uint8], title: str) -> None:

@@ -66,12 +66,13 @@ class _Pretraining(Objective):
                 self.model, load_checkpoint(config.model.init, config.model.init_weights), source=str(config.model.init)
             )
         self.model.to(run.ranks.device)
+        self.reads = MASKS[config.mask.kind].reads
         self.clips = PretrainClips(
             run.reader,
             config.model,
             config.data,
             seed=config.seed,
-            with_motion=MASKS[config.mask.kind].reads_motion,
+            reads=self.reads,
             patch_px=self.model.clip.patch_px,
             on_device=run.reader.leaves_views_to(run.ranks.device.type, config.data.convert_on),
         )
@@ -83,8 +84,8 @@ class _Pretraining(Objective):
         return create_optimizer(self.model, self.config.optim)
 
     def new_sums(self) -> Tensor:
-        """Return zeros for `error_sums` and `rule_sums`."""
-        return torch.zeros(_NUM_ERROR_SUMS + NUM_RULE_SUMS, device=self.ranks.device)
+        """Return zeros for `error_sums`, `rule_sums` and the number of samples without flow."""
+        return torch.zeros(_NUM_ERROR_SUMS + NUM_RULE_SUMS + 1, device=self.ranks.device)
 
     def loss(self, network: nn.Module, batch: Batch, seed: int, sums: Tensor) -> Tensor:
         """Compute the mean squared error of the hidden tubelets."""
@@ -102,22 +103,41 @@ class _Pretraining(Objective):
         errors: Tensor = (prediction.float() - targets).square().mean(2)
         positions = split_tokens(mask, self.num_hidden)[1]
         ratio = self.config.mask.inside_ratio
-        sums += torch.cat([error_sums(errors.detach(), positions, inside), rule_sums(inside, mask, ratio)])
+        found = [error_sums(errors.detach(), positions, inside), rule_sums(inside, mask, ratio)]
+        sums += torch.cat([*found, self._num_without_flow(batch)])
         self.shown = frames, mask, batch.boxes, prediction.detach()
         return errors.mean()
 
     def figures(self, sums: Tensor, clips_per_second: float) -> dict[str, float | None]:
         """Return the errors inside and outside, what the masks did, and the share of the device's rate that is used."""
         _, inside, num_inside, outside, num_outside = sums[:_NUM_ERROR_SUMS].tolist()
-        rule = rule_shares(sums[_NUM_ERROR_SUMS:].tolist())
+        num_samples, *_, without_flow = sums[_NUM_ERROR_SUMS:].tolist()
+        rule = rule_shares(sums[_NUM_ERROR_SUMS:-1].tolist())
         self._warn_of_rule(rule)
+        without_flow_share = self._share_without_flow(without_flow, num_samples)
         self._measure_peak()
         return {
             "loss_inside": inside / num_inside if num_inside else None,
             "loss_outside": outside / num_outside if num_outside else None,
             **rule,
+            "without_flow": without_flow_share,
             "mfu": clips_per_second * self.flops_per_clip / (self.peak_flops * self.ranks.world_size),
         }
+
+    def _num_without_flow(self, batch: Batch) -> Tensor:
+        """Count the samples in which nothing moves, whose visible tubes are straight, float32 (1,)."""
+        if self.reads != "flow":
+            return batch.boxes.new_zeros(1)
+        return (batch.motion == 0).flatten(1).all(1).sum(dtype=torch.float32).view(1)
+
+    def _share_without_flow(self, number: float, num_samples: float) -> float | None:
+        """Return the share of samples without flow, and say it once where there are any; None where none is read."""
+        if self.reads != "flow":
+            return None
+        if number and not self.said:
+            self.said = True
+            self.say(f"{number / num_samples:.0%} of the samples have no flow: their masks are plain tube masks")
+        return number / num_samples
 
     def _warn_of_rule(self, rule: dict[str, float | None]) -> None:
         """Say once if most masks are plain tube masks in truth."""
