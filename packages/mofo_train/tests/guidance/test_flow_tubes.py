@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from clips_support import reader
 from mofo_train.config import MaskConfig
 from mofo_train.data.areas import POINTS, FrameFlow, crop_map
 from mofo_train.data.transforms import Crop
 from mofo_train.guidance.flow_tubes import bumps, carried, flow_tube_mask
 from mofo_train.guidance.mask_kinds import draw_mask, num_hidden_tokens
 from mofo_train.guidance.tubelets import ClipShape
+from motionbox.store import open_store
 
 Grid = NDArray[np.float64]
 
@@ -186,6 +190,20 @@ def test_a_path_bends_with_the_flow_it_meets() -> None:
     assert found[0, :, 3, 6].tolist() == [1, 1]
     assert found[0, :, 3, 2].tolist() == [2, 0]
     assert found[0, :, 3, 12].tolist() == [0, 2]
+
+
+def test_a_crop_gets_the_stored_flow_of_its_pixels(flow_store_path: Path) -> None:
+    """Averages over the crop, in pixels of the whole frame; the reader's frames are smaller than the flow."""
+    clips = reader(flow_store_path)
+    for index in (0, 5):
+        width, height = clips.frame_wh(index)
+        half = Crop(width // 4, height // 4, width // 2, height // 2)
+        found = clips.flow(index, np.array([4, 5])).on_points((width, height), crop_map(half, 64), 64).float()
+        stored = open_store(flow_store_path).flow(clips.clip_ids[index], [4])[0]
+        rows, columns = (slice(length // 4, length * 3 // 4) for length in stored.shape[:2])
+        in_patches = stored[rows, columns].mean((0, 1)) / (np.array(stored.shape[1::-1]) / 2 / 4)
+        assert np.allclose(found[0].mean((1, 2)).numpy(), in_patches, atol=0.01)
+        assert np.abs(in_patches).max() > 0.03, "something moves"
 
 
 def test_the_kind_hides_what_the_recipe_says() -> None:
