@@ -82,12 +82,34 @@ class ModelConfig(NetworkConfig):
     decoder_depth: int | None = Field(None, ge=1)
 
 
+class FoldsConfig(Section):
+    """Cross-validation: all labelled clips are dealt to folds, of which one stands for `validation`.
+
+    Whole groups are dealt, so that every fold has about its share of each label. A group is what the column `group` of
+    the clip list says, where it has one (takes of one recording, clips of one person), else a video.
+
+    Attributes:
+        number: Folds.
+        held_out: The fold that is `validation`, from 0; the others are `train`.
+    """
+
+    number: int = Field(ge=2)
+    held_out: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _held_out_is_a_fold(self) -> FoldsConfig:
+        if self.held_out >= self.number:
+            raise ValueError(f"held_out must be below number = {self.number}, got {self.held_out}")
+        return self
+
+
 class ClipsConfig(Section):
     """Which clips.
 
     Attributes:
         dataset: The data set that the store must be of.
         split: Only clips of this split; None (`--set data.split=none`) = all.
+        folds: Splits of our own in place of the store's; None = the store's.
         short_side_px: Larger videos are reduced to this short side while decoding.
         max_clips: Only so many clips, spread evenly over the split, for a pilot; None = all.
         crops_per_clip: Crops taken of every decoded clip (repeated augmentation); divides the batch.
@@ -106,6 +128,7 @@ class ClipsConfig(Section):
 
     dataset: str
     split: str | None = None
+    folds: FoldsConfig | None = None
     boxes: Literal["stored", "full_frame", "random"] = "stored"
     min_confidence: float = Field(0.0, ge=0, le=1)
     short_side_px: int = Field(256, ge=16)

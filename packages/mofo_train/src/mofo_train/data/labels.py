@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mofo_train.config import usual_split
+from mofo_train.config import FoldsConfig, usual_split
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import TaskConfig
 
@@ -214,7 +215,74 @@ def hold_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_
     return chosen[places]
 
 
-def splits_of(table: pa.Table, *, as_listed: bool = True) -> tuple[list[str | None], bool]:
+def deal_folds(groups: Sequence[str], strata: Sequence[str | None], number: int) -> NDArray[np.int64]:
+    """Deal clips to folds, whole groups at a time, so that every fold has about its share of each stratum.
+
+    The largest groups come first, equal ones in the order of a hash of their names. Each goes where its strata are
+    fewest so far, then where the fewest clips are.
+
+    Args:
+        groups: The group of each of the N clips.
+        strata: Its label, or labels in one; None = it takes no part.
+        number: Folds.
+
+    Returns:
+        int64 (N,), from 0; -1 for a clip that takes no part.
+
+    Raises:
+        DataError: There are fewer groups than folds.
+    """
+    names = sorted({name for name in strata if name is not None})
+    counts: dict[str, NDArray[np.int64]] = {}
+    for group, stratum in zip(groups, strata, strict=True):
+        if stratum is not None:
+            counts.setdefault(group, np.zeros(len(names), np.int64))[names.index(stratum)] += 1
+    if len(counts) < number:
+        raise DataError(
+            f"folds must be at most the labelled videos (or groups, where the clip list has a column group), got "
+            f"{number} folds and {len(counts)}"
+        )
+    totals = np.maximum(sum(counts.values(), np.zeros(len(names), np.int64)), 1)
+    dealt = np.zeros((number, len(names)), np.int64)
+    home = {}
+    for group in sorted(counts, key=lambda name: (-counts[name].sum(), hashlib.sha256(name.encode()).digest())):
+        crowding = ((2 * dealt + counts[group]) * counts[group] / totals).sum(1)  # by how much squares grow
+        home[group] = min(range(number), key=lambda fold: (crowding[fold].round(9), dealt[fold].sum(), fold))
+        dealt[home[group]] += counts[group]
+    found = [-1 if own is None else home[group] for group, own in zip(groups, strata, strict=True)]
+    return np.array(found, np.int64)
+
+
+def _groups_of(table: pa.Table) -> list[str]:
+    """Return what is never torn apart by folds: the clip list's `group` where it says one, else the video."""
+    videos = [f"video {name}" for name in table.column("video_id").to_pylist()]
+    if "group" not in table.column_names:
+        return videos
+    given = map(_name_of, table.column("group").to_pylist())
+    return [video if own is None else f"group {own}" for own, video in zip(given, videos, strict=True)]
+
+
+def _strata_of(table: pa.Table) -> list[str | None]:
+    """Return all labels of each clip in one; None where one is missing, or the clip cannot be used."""
+    columns = [table.column(name).to_pylist() for name in HEADS if _is_labelled(table, name)]
+    if not columns:
+        raise DataError(f"clips must be labelled to be dealt to folds, got no column of {', '.join(HEADS)}")
+    usable = [status != "failed" and bool(count) for status, count in _rows(table, "status", "num_frames")]
+    labels = [[_name_of(value) for value in row] for row in zip(*columns, strict=True)]
+    return [None if None in own or not ok else json.dumps(own) for own, ok in zip(labels, usable, strict=True)]
+
+
+def _is_labelled(table: pa.Table, column: str) -> bool:
+    return column in table.column_names and any(_name_of(value) is not None for value in table[column].to_pylist())
+
+
+def _rows(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
+
+
+def splits_of(
+    table: pa.Table, *, as_listed: bool = True, folds: FoldsConfig | None = None
+) -> tuple[list[str | None], bool]:
     """Say which split each clip is of, under its usual name.
 
     `val`, `valid` and `dev` are `validation`, `training` is `train`, `testing` is `test`. Where the store names no
@@ -224,13 +292,18 @@ def splits_of(table: pa.Table, *, as_listed: bool = True) -> tuple[list[str | No
     Args:
         table: `Store.clips()`.
         as_listed: Take the store's names where there are any.
+        folds: Deal the clips to folds instead, whatever the store says; those without a label, or that failed, are of
+            no split.
 
     Returns:
         The split of each clip, None = of none; and whether these are the store's own.
 
     Raises:
-        DataError: Splits have to be made, and all clips are of one video.
+        DataError: Splits have to be made, and all clips are of one video, or of fewer groups than folds.
     """
+    if folds is not None:
+        fold = deal_folds(_groups_of(table), _strata_of(table), folds.number)
+        return [None if own < 0 else "validation" if own == folds.held_out else "train" for own in fold.tolist()], False
     listed = [usual_split(name) if name else None for name in table.column("split").to_pylist()]
     if as_listed and any(listed):
         return listed, True

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
-from mofo_train.config import GuidanceConfig, usual_split
+from mofo_train.config import FoldsConfig, GuidanceConfig, usual_split
 from mofo_train.data.areas import TUBELET_FRAMES, FrameAreas, FrameFlow
 from mofo_train.data.labels import splits_of
 from mofo_train.errors import DataError
@@ -94,6 +94,7 @@ class ClipReader:
         split: str | None,
         short_side_px: int,
         as_listed: bool = True,
+        folds: FoldsConfig | None = None,
         from_source: bool = False,
         boxes: BoxUse = "stored",
         min_confidence: float = 0.0,
@@ -108,6 +109,7 @@ class ClipReader:
             split: Only clips of this split, under whatever of its usual names the store has it; None = all.
             short_side_px: Larger videos are reduced to this short side.
             as_listed: False: make splits although the store names some, see `labels.splits_of`.
+            folds: Deal the clips to these folds, see `labels.splits_of`.
             from_source: Read the source media even where the store keeps the frames, to compare the two.
             boxes: Which boxes to give, see `ClipsConfig`.
             min_confidence: Clips whose stored box is less certain take the full frame, or no area, so that masks are
@@ -129,8 +131,8 @@ class ClipReader:
         table = store.clips()
         self.has_made_splits = False
         if split is not None:
-            splits, are_listed = splits_of(table, as_listed=as_listed)
-            self.has_made_splits = not are_listed
+            splits, are_listed = splits_of(table, as_listed=as_listed, folds=folds)
+            self.has_made_splits = not are_listed and folds is None
             if usual_split(split) not in splits:
                 known = ", ".join(sorted({name for name in splits if name is not None}))
                 raise DataError(

@@ -44,6 +44,7 @@ def open_clips(
         root,
         split=split,
         as_listed=not makes_splits,
+        folds=data.folds,
         short_side_px=data.short_side_px,
         boxes=data.boxes,
         min_confidence=data.min_confidence,
