@@ -134,9 +134,10 @@ class _Pretraining(Objective):
         """Return the share of samples without flow, and say it once where there are any; None where none is read."""
         if self.reads != "flow":
             return None
-        if number and not self.said:
-            self.said = True
-            self.say(f"{number / num_samples:.0%} of the samples have no flow: their masks are plain tube masks")
+        if number and not self.warned:
+            self.warned = True
+            share = number / num_samples
+            _LOG.warning(f"{share:.0%} of the samples have no flow: their masks are plain tube masks")
         return number / num_samples
 
     def _warn_of_rule(self, rule: dict[str, float | None]) -> None:
