@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from odd_containers import Part, join_parts, set_clusters_back, set_fragments_back
+
 FPS = 20
 NUM_FRAMES = 60
 SIZE_WH = (96, 64)
@@ -177,6 +179,38 @@ def turned(path: Path, degrees: int) -> None:
     path.write_bytes(bytes(data))
 
 
+def two_descriptions(path: Path, *, then: tuple[int, int] = SIZE_WH) -> None:
+    """Change the codec's settings, or the size too, half way: the header of the MP4 describes its samples twice."""
+    half = NUM_FRAMES // 2
+    halves = [
+        (SIZE_WH, pictures()[:half], {}),
+        (then, pictures(seed=0 if then == SIZE_WH else 4)[half:], OTHER_SETTINGS),
+    ]
+    parts = []
+    for size_wh, images, options in halves:
+        part = path.with_name(f"part_{path.name}")
+        with av.open(str(part), "w") as container:
+            stream = add_video(container, "libx264", size_wh=size_wh, options={"g": "8", "bf": "0", **options})
+            for packet in encode(stream, [image[: size_wh[1], : size_wh[0]] for image in images]):
+                container.mux(packet)
+        parts.append(Part.of(part))
+        part.unlink()
+    path.write_bytes(join_parts(parts, SIZE_WH, FPS))
+
+
+def jumping_back(path: Path, back_frames: int, *, b_frames: int, from_frame: int = 30) -> None:
+    """Let the times jump back, as where a recorder began again."""
+    options = {"g": "8", "bf": str(b_frames)}
+    matroska = {"cluster_time_limit": "400", "write_crc32": "0"}
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    plain(path, "libx264", options=options, mux_options=matroska if path.suffix == ".mkv" else fragments)
+    with av.open(str(path)) as container:
+        ticks = [round(frames / FPS / container.streams.video[0].time_base) for frames in (from_frame, back_frames)]
+    change = set_clusters_back if path.suffix == ".mkv" else set_fragments_back
+    path.write_bytes(change(path.read_bytes(), *ticks))
+
+
+OTHER_SETTINGS = {"profile": "baseline", "x264-params": "cabac=0:ref=1"}
 OPEN_GOP = {"g": "12", "bf": "3", "x264-params": "open-gop=1"}
 VP9 = {"g": "10", "cpu-used": "8", "deadline": "realtime"}
 UNEVEN = [index * 3 + index % 3 for index in range(NUM_FRAMES)]
@@ -223,6 +257,12 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "shrinks.ts": lambda path: changing_size(path, "libx264", {"g": "8"}, first=(96, 64), then=(64, 48)),
     "grows.mkv": lambda path: changing_size(path, "mpeg4", {"g": "8"}, first=(64, 48), then=(96, 64)),
     "shrinks.webm": lambda path: changing_size(path, "libvpx-vp9", VP9, first=(96, 64), then=(64, 48)),
+    "two_descriptions.mp4": two_descriptions,
+    "two_descriptions_shrinks.mp4": lambda path: two_descriptions(path, then=(64, 48)),
+    "jumps_to_zero.mkv": lambda path: jumping_back(path, 30, b_frames=2),
+    "jumps_back_a_second.mkv": lambda path: jumping_back(path, 20, b_frames=0),
+    "jumps_back_four.mkv": lambda path: jumping_back(path, 4, b_frames=0),
+    "jumps_back_two.mkv": lambda path: jumping_back(path, 2, b_frames=2),
     "turned_90.mp4": lambda path: turned(path, 90),
     "turned_180.mp4": lambda path: turned(path, 180),
     "turned_270.mov": lambda path: turned(path, 270),

@@ -20,13 +20,13 @@ from motionbox.errors import ClipError
 from motionbox.store import Store, open_store
 from motionbox.video import read_colour_frames, read_frames, read_frames_at
 from motionbox.video.sources import ChildSource
-from odd_videos import FPS, NUM_FRAMES, WRITERS, pictures, plain
+from odd_videos import FPS, NUM_FRAMES, WRITERS, jumping_back, pictures, plain
 from video_support import read_all, write_frames
 
 HIDDEN = {"edit_list.mp4": 13, "edit_list.mov": 13, "begins_between_keyframes.ts": 8}  # first frames not to be shown
 SEEDS = {"two_streams.mkv": 2, "two_streams.mp4": 2}
 TURNS = {"turned_90.mp4": 3, "turned_180.mp4": 2, "turned_270.mov": 1}  # counter-clockwise, to undo a turn clockwise
-CHANGING = {"shrinks.ts", "grows.mkv", "shrinks.webm"}
+CHANGING = {"shrinks.ts", "grows.mkv", "shrinks.webm", "two_descriptions_shrinks.mp4"}
 FOLDERS = ("frames", "frames.tar")
 
 
@@ -162,6 +162,22 @@ def test_frames_before_a_fault_are_the_same_from_everywhere(tmp_path: Path) -> N
         assert np.array_equal(read_frames_at(path, np.array([frames[place].time_seconds]))[0], frames[place].rgb)
     with pytest.raises(ClipError, match="decoding broke"):
         read_frames_at(path, np.array([frames[-1].time_seconds + 2 / FPS]))
+
+
+@pytest.mark.parametrize(("back_frames", "b_frames"), [(20, 0), (4, 2), (28, 2)])
+def test_fragments_whose_times_jump_back_are_read_alike_from_everywhere(
+    tmp_path: Path, back_frames: int, b_frames: int
+) -> None:
+    """FFmpeg passes over some of their frames, and the same ones whoever reads."""
+    path = tmp_path / "fragments.mp4"
+    jumping_back(path, back_frames, b_frames=b_frames)
+    read = whole(path)
+    assert len(read.times) > NUM_FRAMES // 2
+    for place in range(0, len(read.times), 5):
+        assert np.array_equal(read_frames_at(path, read.times[place : place + 1])[0], read.rgb[place])
+        start = float(read.times[place])
+        (frame,) = read_colour_frames(path, start_seconds=start, stop_seconds=start + 0.02)
+        assert np.array_equal(frame.rgb, read.rgb[place])
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,7 +6,7 @@ Extraction and training read by these rules alone, which are the same for every 
 * Order and time: frames come in presentation order with strictly increasing times, counted from the start of the
   file, see `_clock`. Frame files are timed by position or by their number.
 * Spans are half-open, [start, stop), by time. MP4 and Matroska/WebM are entered at the keyframe before the start;
-  where no seek leads to one, and in other containers, decoding begins at the beginning.
+  where no seek leads to one, where times jump back, and in other containers, decoding begins at the beginning.
 * Pixels: `width` and `height` are the decoded picture after the rotation of the metadata; the pixel aspect ratio is not
   applied. Where the size changes within a file, pictures are brought to the size of the file's first one.
 * Faults: what was decoded before a fault is yielded, then `ClipError` says what broke.

@@ -25,6 +25,7 @@ from motionbox.video._opening import (
     check_size,
     open_container,
     stream_duration,
+    times_rise,
     video_stream,
 )
 from motionbox.video.frames import DEFAULT_FRAME_FPS, DecodeLimits, VideoInfo
@@ -75,8 +76,9 @@ class _First:
         return cls(frame.size_wh, None if frame.picture.pts is None else frame.time_seconds)
 
 
+# By device, inode, time of change and bytes: training reads the same files again and again.
 _firsts: dict[tuple[int, ...], _First] = {}
-"""By device, inode, time of change and bytes: training reads the same files again and again."""
+_rising: dict[tuple[int, ...], bool] = {}
 
 
 class VideoFile:
@@ -170,7 +172,7 @@ class VideoFile:
         for frame in _from(start_seconds, self._enter(start_seconds)):
             empty = False
             yield frame
-        if empty and not self._from_start:  # times jump back somewhere
+        if empty and not self._from_start:  # beyond the last time that the index knows
             yield from _from(start_seconds, self._from_beginning())
 
     def read_at(self, times_seconds: NDArray[np.float64]) -> Iterator[RawFrame]:
@@ -198,7 +200,7 @@ class VideoFile:
 
     def _enter(self, start_seconds: float) -> Iterator[RawFrame]:
         """Decode from a keyframe at or before the start, from the beginning where no seek leads to one."""
-        if self.container_name in _SEEKABLE and start_seconds > _NEAR_SECONDS:
+        if self.container_name in _SEEKABLE and start_seconds > _NEAR_SECONDS and self._times_rise():
             first = self._first_picture().time_seconds
             for margin in _MARGINS_SECONDS:
                 if first is None or start_seconds - margin <= first:
@@ -243,14 +245,28 @@ class VideoFile:
     def _first_picture(self) -> _First:
         if self._first is not None:
             return self._first
-        status = self.path.stat()
-        key = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        key = self._key()
         if key not in _firsts:
             if len(_firsts) >= _KEPT_FIRSTS:
                 _firsts.clear()
             _firsts[key] = _First.of(next(self._from_beginning()))
         self._first = _firsts[key]
         return self._first
+
+    def _times_rise(self) -> bool:
+        """Tell whether the file's times lead to one place each; an MP4 with one index is made so."""
+        if self.container_name == "mov" and self._stream.frames:
+            return True
+        key = self._key()
+        if key not in _rising:
+            if len(_rising) >= _KEPT_FIRSTS:
+                _rising.clear()
+            _rising[key] = times_rise(self.path)
+        return _rising[key]
+
+    def _key(self) -> tuple[int, ...]:
+        status = self.path.stat()
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
     def _origin_seconds(self) -> float:
         start = self._container.start_time

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +88,28 @@ def check_duration(path: Path, seconds: float, limits: DecodeLimits) -> None:
             f"{path}: duration must be at most {limits.max_duration_seconds:.0f} s, got {seconds:.0f}; "
             "raise max_duration_seconds",
         )
+
+
+def times_rise(path: Path) -> bool:
+    """Tell whether the times of a video rise from picture to picture: only then does a time lead to one place in it.
+
+    Reads the packets to the end or the first fault, and decodes none. Where pictures are stored in another order than
+    they are shown in, FFmpeg's time of decoding rises, and what is stored before a keyframe is shown before it.
+
+    Raises:
+        ClipError: As `open_container`.
+    """
+    latest, last_stored = -math.inf, -math.inf
+    with open_container(path) as container, contextlib.suppress(*ERRORS):
+        for packet in container.demux(video_stream(container, path)):
+            shown, stored = packet.pts, packet.dts
+            if (stored is not None and stored <= last_stored) or (
+                packet.is_keyframe and shown is not None and shown < latest
+            ):
+                return False
+            last_stored = last_stored if stored is None else stored
+            latest = latest if shown is None else max(latest, shown)
+    return True
 
 
 def stream_duration(stream: VideoStream) -> float | None:
