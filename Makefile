@@ -23,7 +23,7 @@ $(VENV)/motionbox.stamp: $(VENV)/pip.stamp packages/motionbox/pyproject.toml
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/motionbox.stamp packages/mofo_train/pyproject.toml pyproject.toml
-	$(BIN)/pip install --quiet -c constraints.txt -e "packages/motionbox[extract]" -e packages/mofo_train --group dev
+	$(BIN)/pip install --quiet -c constraints.txt -e "packages/motionbox[extract,cloud]" -e packages/mofo_train --group dev
 	@touch $@
 
 setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development tools (pinned by constraints.txt)

@@ -25,6 +25,7 @@ from motionbox.config import load_config
 from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.inputs.schema import build_table
+from motionbox.storage.posix import make_directory
 from motionbox.store.units import BLOCK_SECONDS, InputFile, Unit, units_of
 from motionbox.store.writing.commit import (
     BLOCKS_SCHEMA,
@@ -34,7 +35,6 @@ from motionbox.store.writing.commit import (
     verify_files,
     write_tables,
 )
-from motionbox.store.writing.durable import make_directory
 from motionbox.store.writing.runs import RunInputs, open_or_create_run, prepare_store
 from motionbox.video.frames import VideoHint
 

@@ -35,12 +35,12 @@ from motionbox.extraction.progress import PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.scoring.guidance.controls import write_random
 from motionbox.signals import interrupted_by_signals
+from motionbox.storage import failpoints
 from motionbox.store import open_store
 from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import run_paths
 from motionbox.store.reuse.sibling_units import SiblingUnits
-from motionbox.store.writing import failpoints
 from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.guidance_writer import GuidanceWriter

@@ -107,9 +107,9 @@ def test_the_shell_completes_options_and_presets() -> None:
 
 
 URLS = [
-    ("motionbox", "extract", "--store", "s3://bucket/x"),
+    ("motionbox", "export", "s3://bucket/x", "--format", "csv", "-o", "s3://bucket/boxes.csv"),
     ("motionbox", "extract", "--data-root=gs://bucket/x"),
-    ("motionbox", "status", "az://account/container"),
+    ("motionbox", "status", "ftp://host/container"),
     ("motionbox", "show", "hdfs://node:9000/x", "clip", "-o", "a.mp4"),
     ("motionbox", "import-list", "https://host/train.csv", "--data-root", "."),
     ("motionbox", "flow", "file:///data/a.mp4", "-o", "out"),
@@ -128,13 +128,15 @@ def test_a_url_where_a_path_belongs_is_one_line(words: tuple[str, ...], capsys: 
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{words[0]}: error: a path must be local, got '")
-    assert line.endswith("object storage is not supported yet: mount it or copy it here")
+    assert line.endswith("only stores can lie in object storage: mount it or copy it here")
 
 
 def test_urls_are_refused_wherever_a_path_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in ("s3://bucket/x", Path("s3://bucket/x")):  # a Path has lost a slash
-        with pytest.raises(InputError, match="a path must be local, got 's3:/"):
-            motionbox.open_store(path)
+    with pytest.raises(InputError, match="a path must be local, got 's3:/"):
+        motionbox.open_store(Path("s3://bucket/x"))  # a Path has lost a slash
+    with pytest.raises(InputError, match=r"a store must be a local path or one of s3://.*, got 'ftp://host/x'"):
+        motionbox.open_store("ftp://host/x")
+    for path in ("s3://bucket/x", Path("s3://bucket/x")):
         with pytest.raises(InputError, match="a path must be local, got 's3:/"):
             motionbox.load_manifest("folder", path)
     monkeypatch.setenv("MOTIONBOX_DATA", "s3://bucket")
@@ -146,8 +148,9 @@ def test_urls_are_refused_wherever_a_path_comes_from(monkeypatch: pytest.MonkeyP
 def test_addresses_of_clusters_and_names_with_colons_are_no_urls() -> None:
     refuse_urls(["extract", "--ray-address", "ray://head:10001", "--ray-address=ray://head:10001"])
     refuse_urls(["C:\\videos\\a.mp4", "C:/videos/a.mp4", "a:b", "take 2: a//b.mp4", "--set", "x=1", "//host/share"])
+    refuse_urls(["gc", "--delete", "s3://bucket/x"])
     with pytest.raises(InputError, match="'ray://head'"):
-        refuse_urls(["--store", "ray://head"])
+        refuse_urls(["--data-root", "ray://head"])
 
 
 @pytest.mark.parametrize("program", GROUPS)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fault_harness import Fault, Outcome, reference, run_trial
-from motionbox.store.writing.failpoints import KINDS, POINTS
+from motionbox.storage.failpoints import KINDS, POINTS
 
 _GUIDANCE_POINTS = ("guidance.write", "guidance.before_publish", "guidance.after_publish")
 # How often an uninterrupted session passes each point: once or twice, once per unit, or once per file.

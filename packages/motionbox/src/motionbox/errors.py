@@ -17,6 +17,13 @@ from pathlib import PurePath
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(s3|gs|gcs|az|abfss?|wasbs?|hdfs|https?|ftp|file):/", re.IGNORECASE)
 
 
+_BUCKET = re.compile(r"(s3|gs|az)://", re.IGNORECASE)
+# Options whose value may be a URL, and commands with an argument that may be one: they say themselves which they take.
+_TAKE_A_URL = ("--ray-address", "--store")
+_WRITE_A_FILE = ("-o", "--out")
+_TAKE_A_STORE = ("status", "verify", "gc", "show", "report", "export", "import-boxes", "evaluate")
+
+
 class ExitCode(IntEnum):
     """Exit codes of every command."""
 
@@ -44,20 +51,22 @@ def refuse_url(path: str | PurePath) -> None:
     """
     if _URL.match(str(path)):
         raise InputError(
-            f"a path must be local, got {str(path)!r}; object storage is not supported yet: mount it or copy it here"
+            f"a path must be local, got {str(path)!r}; only stores can lie in object storage: mount it or copy it here"
         )
 
 
 def refuse_urls(arguments: Sequence[str]) -> None:
-    """Refuse a command line with a URL where a path belongs: anywhere but as the address of a Ray cluster.
+    """Refuse a command line with a URL where a path belongs: where neither a store nor a Ray cluster is asked for.
 
     Raises:
         InputError: It has one, as an argument or as an option's value.
     """
     before = ""
+    takes_store = bool(arguments) and arguments[0] in _TAKE_A_STORE
     for argument in arguments:
         option, _, value = argument.partition("=")
-        if "--ray-address" not in (option, before):
+        is_store = takes_store and before not in _WRITE_A_FILE and _BUCKET.match(argument)
+        if not is_store and {option, before}.isdisjoint(_TAKE_A_URL):
             refuse_url(argument)
             refuse_url(value)
         before = argument

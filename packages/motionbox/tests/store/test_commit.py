@@ -9,9 +9,10 @@ import pytest
 
 from motionbox.errors import StoreError
 from motionbox.extraction.work_unit import process_unit
+from motionbox.storage import posix
 from motionbox.store.layout import RunPaths, read_json
 from motionbox.store.units import BlockRows, Piece, Unit, VideoError
-from motionbox.store.writing import attempt, commit, durable
+from motionbox.store.writing import attempt, commit
 from motionbox.store.writing.attempt import Attempt, UnitRows
 from motionbox.store.writing.commit import read_commit, verify_files
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
@@ -104,7 +105,7 @@ def test_every_damage_is_found(paths: RunPaths, result, name: str, damage: str) 
 
 
 def test_a_torn_write_is_not_published(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = durable.write_file
+    real = posix.write_file
 
     def tearing(path: Path, data: bytes, *, point: str = "attempt") -> None:
         real(path, data[: len(data) // 2] if path.name == "frames.parquet" else data, point=point)
@@ -120,7 +121,7 @@ def test_a_full_disk_publishes_nothing(paths: RunPaths, result, monkeypatch: pyt
     def full(descriptor: int, data: memoryview) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable, "_write_all", full)
+    monkeypatch.setattr(posix, "_write_all", full)
     with pytest.raises(OSError, match="No space left"):
         commit_unit(paths, "u000000", result)
     assert files_below(paths.root) == []
@@ -135,10 +136,10 @@ def test_the_name_appears_with_its_whole_content(tmp_path: Path, monkeypatch: py
         real(source, target)
 
     monkeypatch.setattr(os, "link", watching)
-    assert durable.publish_file(tmp_path / "record.json", b'{"a": 1}', point="commit")
+    assert posix.publish_file(tmp_path / "record.json", b'{"a": 1}', point="commit")
     assert seen == [(b'{"a": 1}', False)]
     assert json.loads((tmp_path / "record.json").read_bytes()) == {"a": 1}
-    assert not durable.publish_file(tmp_path / "record.json", b"other", point="commit")
+    assert not posix.publish_file(tmp_path / "record.json", b"other", point="commit")
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
@@ -170,7 +171,7 @@ def test_a_record_that_appeared_keeps_its_files(paths: RunPaths, result, monkeyp
     def broken(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(durable, "fsync_directory", broken)
+    monkeypatch.setattr(posix, "fsync_directory", broken)
     monkeypatch.setattr(attempt, "make_directory", lambda path: path.mkdir(parents=True))
     with pytest.raises(OSError, match="Input/output error"):
         commit_unit(paths, "u000000", result)
@@ -213,17 +214,17 @@ def test_one_of_many_writers_gets_a_name_without_hard_links(tmp_path: Path) -> N
         path = tmp_path / f"{number}.json"
         with ThreadPoolExecutor(8) as pool:
             contents = [b'{"by": %d}' % writer for writer in range(8)]
-            won = list(pool.map(lambda data, path=path: durable.publish_file(path, data, point="run"), contents))
+            won = list(pool.map(lambda data, path=path: posix.publish_file(path, data, point="run"), contents))
         assert won.count(True) == 1
         assert read_json(path) == {"by": won.index(True)}
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
 def test_names_taken_with_and_without_links_exclude_each_other(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    assert durable.publish_file(tmp_path / "linked.json", b"{}", point="run")
+    assert posix.publish_file(tmp_path / "linked.json", b"{}", point="run")
     link = os.link
     request.getfixturevalue("no_links")
-    assert not durable.publish_file(tmp_path / "linked.json", b"{}", point="run")
-    assert durable.publish_file(tmp_path / "wrapped.json", b"{}", point="run")
+    assert not posix.publish_file(tmp_path / "linked.json", b"{}", point="run")
+    assert posix.publish_file(tmp_path / "wrapped.json", b"{}", point="run")
     with pytest.raises(FileExistsError):
         link(tmp_path / "linked.json", tmp_path / "wrapped.json")

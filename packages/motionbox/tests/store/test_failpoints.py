@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from motionbox.store.writing import failpoints
-from motionbox.store.writing.failpoints import arm, failpoint
+from motionbox.storage import failpoints
+from motionbox.storage.failpoints import arm, failpoint
 
 
 @pytest.fixture(autouse=True)
@@ -52,5 +52,5 @@ def test_unset_it_does_nothing() -> None:
 
 def test_kill_kills(tmp_path: Path) -> None:
     environment = {**os.environ, "MOTIONBOX_FAULT": "run.write:1:kill", "PYTHONPATH": ":".join(sys.path)}
-    code = "from motionbox.store.writing.failpoints import failpoint; failpoint('run.write')"
+    code = "from motionbox.storage.failpoints import failpoint; failpoint('run.write')"
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -9

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from motionbox.commands import FiniteRange
+from motionbox.commands import FiniteRange, StorePlace
 from motionbox.errors import ExitCode, InputError
+from motionbox.storage.paths import StorePath
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ Example:
 @click.command(
     help="Score the boxes and areas of a store against annotated boxes or masks of hands and objects.", epilog=EPILOG
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.option(
     "--boxes",
     "boxes_file",
@@ -45,7 +46,7 @@ Example:
     "--plot", type=click.Path(path_type=Path), help="Also draw the IoU of frames and clips into this .png.  [none]"
 )
 def evaluate(
-    store: Path,
+    store: StorePath,
     boxes_file: Path,
     fps: float | None,
     frame_mapping: Path | None,

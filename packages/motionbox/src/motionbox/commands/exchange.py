@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from motionbox.commands import FiniteRange
+from motionbox.commands import FiniteRange, StorePlace
 from motionbox.errors import ExitCode, InputError
+from motionbox.storage.paths import StorePath
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ Example:
     "annotations (--boxes), areas at random places (--like) or those of another clip (--shuffle).",
     epilog=_IMPORT_BOXES_EPILOG,
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.option("--name", required=True, help="What the guidance is called; a new version replaces an older one.")
 @click.option(
     "--boxes",
@@ -55,7 +56,7 @@ Example:
 @click.option("--frame-mapping", type=click.Path(path_type=Path), help="VISOR's frame_mapping.json.  [VISOR's own]")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 def import_boxes(
-    store: Path,
+    store: StorePath,
     name: str,
     boxes_file: Path | None,
     like: str | None,
@@ -149,12 +150,12 @@ def import_list(
 
 
 @click.command(help="Write a store's boxes as the MOFO authors' JSON, as CSV or as COCO JSON.", epilog=_EXPORT_EPILOG)
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.option("--format", "file_format", type=click.Choice(["mofo-json", "csv", "coco"]), required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write.")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--split", help="Only this split of the data set.  [all]")
-def export(store: Path, file_format: Any, out: Path, run: str | None, split: str | None) -> int:
+def export(store: StorePath, file_format: Any, out: Path, run: str | None, split: str | None) -> int:
     """Run the command; see the options."""
     from motionbox.store import open_store
     from motionbox.store.export import export_store

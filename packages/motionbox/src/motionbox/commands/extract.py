@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands import FiniteRange
+from motionbox.commands import FiniteRange, StorePlace
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS
@@ -17,6 +17,8 @@ from motionbox.wording import format_seconds
 
 if TYPE_CHECKING:
     from motionbox.extraction.executors import Executor
+    from motionbox.storage import StorePath
+    from motionbox.storage.lease import Lease
     from motionbox.store.writing.runs import Run, RunInputs
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ Examples:
 )
 @click.option("--dataset", type=click.Choice(tuple(DATASETS)), default="folder", help="Kind of data set.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
-@click.option("--store", type=click.Path(path_type=Path), help="The store.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="The store, or its URL, e.g. s3://b/x.  [stores/<dataset>]")
 @click.option(
     "--spans", type=click.Choice(["annotated", "all"]), help="Process annotated segments or whole videos.  [annotated]"
 )
@@ -91,7 +93,7 @@ def run_extraction(
     *,
     dataset: str,
     data_root: Path | None,
-    store: Path | None,
+    store: StorePath | None,
     split: str | None,
     limit: int | None,
     spans: str | None,
@@ -136,10 +138,15 @@ def run_extraction(
     store = store or Path("stores") / dataset
     prepare_store(store)
     config = _settle_spans(config, manifest)
-    with store_lock(store, force=force):
-        run = _run(store, dataset, root, manifest, config, new_run=new_run, retry=retry_failed)
-        num_workers = 0 if executor == "serial" else _num_workers(workers, ray_address)
-        return _drive(store, run, _executor(num_workers, ray_address, gpus), backend)
+    try:
+        with store_lock(store, force=force) as lease:
+            run = _run(store, dataset, root, manifest, config, new_run=new_run, retry=retry_failed)
+            num_workers = 0 if executor == "serial" else _num_workers(workers, ray_address)
+            return _drive(store, run, _executor(num_workers, ray_address, gpus), backend, lease)
+    except OSError as error:
+        if isinstance(store, Path):
+            raise
+        raise _bucket_failed(store, error) from None
 
 
 def parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -208,7 +215,7 @@ def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
 
 
 def _run(
-    store: Path, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool, retry: bool
+    store: StorePath, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool, retry: bool
 ) -> Run:
     from motionbox.extraction.plan import plan_units, scan_inputs
     from motionbox.store.writing.runs import RunInputs, open_or_create_run
@@ -228,7 +235,7 @@ def _run(
         )
 
 
-def _retry(store: Path, inputs: RunInputs) -> None:
+def _retry(store: StorePath, inputs: RunInputs) -> None:
     from motionbox.store.writing.retry import retry_failed
 
     retry = retry_failed(store, inputs)
@@ -240,7 +247,13 @@ def _retry(store: Path, inputs: RunInputs) -> None:
     _LOG.info(f"{len(retry.videos):,} videos in {retry.num_units:,} units are done again{replaced}: {named}")
 
 
-def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
+def _bucket_failed(store: StorePath, error: OSError) -> Interrupted:
+    """Return the end of a run whose bucket cannot be reached any more, or not with these rights."""
+    what = error if error.filename is None else f"{error.filename}: {error.strerror}"
+    return Interrupted(f"store {store} cannot be read or written: {what}; the same command goes on from here")
+
+
+def _drive(store: StorePath, run: Run, executor: Executor, backend: str, lease: Lease | None) -> int:
     from motionbox.extraction.drive import EngineOptions, drive
     from motionbox.extraction.progress import create_reporter
     from motionbox.extraction.snapshot import make_snapshot
@@ -248,7 +261,8 @@ def _drive(store: Path, run: Run, executor: Executor, backend: str) -> int:
     from motionbox.store.reuse.sibling_units import SiblingUnits
 
     try:
-        counts = drive(run, executor, EngineOptions(backend=backend), create_reporter())
+        lost = None if lease is None else lease.lost
+        counts = drive(run, executor, EngineOptions(backend=backend, lost=lost), create_reporter())
     finally:
         executor.close()
     try:
@@ -277,7 +291,7 @@ def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
     return executor
 
 
-def _summarise(store: Path, run: Run) -> int:
+def _summarise(store: StorePath, run: Run) -> int:
     """Print what the run gave, failures by name; return the exit code."""
     from motionbox.store import open_store
 

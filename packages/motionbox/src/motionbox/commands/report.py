@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from motionbox.commands import progress_bar
+from motionbox.commands import StorePlace, progress_bar
 from motionbox.errors import InputError
+from motionbox.storage.paths import StorePath
 
 EPILOG = """\b
 Example:
@@ -18,14 +19,14 @@ Example:
 @click.command(
     help="Write one self-contained HTML page about a store: totals, failures, distributions, gallery.", epilog=EPILOG
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The .html file.")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--previews", default=48, type=click.IntRange(0, 2000), help="Clips with a preview.")
 @click.option(
     "--data-root", type=click.Path(exists=True, path_type=Path), help="Where the videos are now.  [as at extraction]"
 )
-def report(store: Path, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
+def report(store: StorePath, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
     """Run the command; see the options."""
     from motionbox.pictures.report import ReportOptions, build_report
     from motionbox.store import open_store

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands import FiniteRange
+from motionbox.commands import FiniteRange, StorePlace
 from motionbox.errors import InputError
 
 if TYPE_CHECKING:
     from motionbox.pictures.footage import View
     from motionbox.scoring.box_metrics import AnnotatedClip
+    from motionbox.storage import StorePath
     from motionbox.store import Store
 
 _PANELS = ("boxes", "areas", "flow", "map")
@@ -29,7 +30,7 @@ Examples:
     help="Draw clips with boxes, motion areas, flow and motion map; the output's suffix decides what is made.",
     epilog=EPILOG,
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.argument("clip_ids", nargs=-1, metavar="[CLIP]...")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A .mp4, .gif or .png file.")
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
@@ -60,7 +61,7 @@ Examples:
 @click.option(
     "--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.  [0]"
 )
-def show(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
+def show(store: StorePath, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
     from motionbox.pictures.show import contact_sheet, play, still
     from motionbox.video.encode import SUFFIXES, write_file
@@ -79,7 +80,7 @@ def show(store: Path, clip_ids: Sequence[str], out: Path, **options: Any) -> Non
 
 
 def _views(
-    store: Path,
+    store: StorePath,
     clip_ids: Sequence[str],
     *,
     run: str | None,
@@ -123,7 +124,7 @@ def _views(
     ]
 
 
-def _open_other(store: Path, other: str) -> Store:
+def _open_other(store: StorePath, other: str) -> Store:
     """Open what `--against` names: a store, or a run or preset of the first one."""
     from motionbox.store import open_store
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from motionbox.commands import StorePlace
 from motionbox.errors import ExitCode
 from motionbox.wording import format_seconds
 
 if TYPE_CHECKING:
+    from motionbox.storage import StorePath
     from motionbox.store.layout import RunPaths
 
 _FRESH_SECONDS = 30.0
@@ -28,9 +30,9 @@ Example:
     help="Show what a store holds: units, clips, failures by reason, and progress while a run is under way.",
     epilog=EPILOG,
 )
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.option("--failed", is_flag=True, help="List every failed and partial clip.")
-def status(store: Path, failed: bool) -> int:
+def status(store: StorePath, failed: bool) -> int:
     """Run the command; see the options."""
     from motionbox.store.layout import check_store, run_paths
     from motionbox.store.writing.lock import lock_holder
@@ -46,7 +48,7 @@ def status(store: Path, failed: bool) -> int:
     return ExitCode.OK
 
 
-def _show_run(store: Path, paths: RunPaths, holder: str | None, *, list_failed: bool) -> None:
+def _show_run(store: StorePath, paths: RunPaths, holder: str | None, *, list_failed: bool) -> None:
     from motionbox.store.writing.runs import load_run
 
     run = load_run(paths)
@@ -105,17 +107,16 @@ def _is_driven(progress: dict[str, Any], holder: str | None) -> bool:
 
 
 def _show_faults(paths: RunPaths) -> None:
+    from motionbox.storage.paths import children
     from motionbox.store.writing.failures import recorded_faults
 
-    if not paths.failures.is_dir():
-        return
-    faults = [fault for unit in sorted(paths.failures.iterdir()) for fault in recorded_faults(paths, unit.name)]
+    faults = [fault for unit in children(paths.failures) for fault in recorded_faults(paths, unit.name)]
     if faults:
         counts = Counter(str(fault.reason) for fault in faults)
         click.echo("  faults  " + ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common()))
 
 
-def _show_snapshot(store: Path, run_id: str, *, list_failed: bool) -> None:
+def _show_snapshot(store: StorePath, run_id: str, *, list_failed: bool) -> None:
     from motionbox.store import open_store
 
     with open_store(store, run=run_id) as opened:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from motionbox.commands import StorePlace
 from motionbox.errors import ExitCode
+from motionbox.storage.paths import StorePath
 
 _NUM_LISTED = 20
 
@@ -24,8 +24,8 @@ Examples:
     help="Read everything in a store again and compare it with the digests recorded when it was written.",
     epilog=_VERIFY_EPILOG,
 )
-@click.argument("store", type=click.Path(path_type=Path))
-def verify(store: Path) -> int:
+@click.argument("store", type=StorePlace())
+def verify(store: StorePath) -> int:
     """Run the command; exit code 3 where something is damaged."""
     from motionbox.store.care.verify import verify_store
 
@@ -47,12 +47,12 @@ def verify(store: Path) -> int:
 
 
 @click.command(help="List what nothing in a store refers to; with --delete, remove it.", epilog=_GC_EPILOG)
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=StorePlace())
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
 @click.option("--keep-snapshots", type=click.IntRange(min=1), default=1, help="Newest ones that stay.")
 @click.option("--guidance", "guidances", multiple=True, help="A guidance that is not needed any more.  [all stay]")
 @click.option("--run", "runs", multiple=True, help="A run that is not needed any more, by its id.  [all stay]")
-def gc(store: Path, delete: bool, keep_snapshots: int, guidances: tuple[str, ...], runs: tuple[str, ...]) -> int:
+def gc(store: StorePath, delete: bool, keep_snapshots: int, guidances: tuple[str, ...], runs: tuple[str, ...]) -> int:
     """Run the command; see the options."""
     from motionbox.store.care.garbage import find_garbage, remove
     from motionbox.store.layout import check_store
@@ -62,7 +62,8 @@ def gc(store: Path, delete: bool, keep_snapshots: int, guidances: tuple[str, ...
     with store_lock(store):
         garbage = find_garbage(store, keep_snapshots=keep_snapshots, drop_guidances=guidances, drop_runs=runs)
         for entry in garbage[:_NUM_LISTED]:
-            click.echo(f"  {entry.num_bytes / 1e6:10,.2f} MB  {entry.path.relative_to(store)}  ({entry.why})")
+            name = str(entry.path).removeprefix(f"{store}/")
+            click.echo(f"  {entry.num_bytes / 1e6:10,.2f} MB  {name}  ({entry.why})")
         if len(garbage) > _NUM_LISTED:
             click.echo(f"  ... and {len(garbage) - _NUM_LISTED:,} more")
         if delete:

@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from motionbox.extraction.progress import Counts, Reporter
 from motionbox.extraction.worker import Acknowledgement, Task, last_heard
 from motionbox.inputs.schema import num_assumed_rates, refused_videos
 from motionbox.signals import handling
+from motionbox.storage import storage_of
 from motionbox.store.reuse.sibling_units import SiblingUnits
 from motionbox.store.units import Unit, units_of
 from motionbox.store.writing.failures import Fault, quarantined, record_fault
@@ -40,11 +41,13 @@ class EngineOptions:
         backend: Flow backend of the CPU workers.
         drain_seconds: How long work under way may go on after a signal.
         stall_seconds: A worker that shows no sign of life for this long is killed.
+        lost: Returns why the store is no longer this process's to write to, None while it is.
     """
 
     backend: str = "auto"
     drain_seconds: float = 30.0
     stall_seconds: float = 900.0
+    lost: Callable[[], str | None] | None = None
 
 
 @dataclass
@@ -147,6 +150,7 @@ def _loop(
 ) -> None:
     by_id = {unit.unit_id: unit for unit in state.pending}
     written = 0.0
+    watch = _Watch(run, options)
     while state.in_flight or (state.pending and stop.reason is None):
         while state.pending and stop.reason is None and len(state.in_flight) < executor.num_slots:
             task = _task(run, state.pending.popleft(), options, state)
@@ -160,10 +164,10 @@ def _loop(
                 executor.cancel(entry.task)
                 state.pending.append(entry.task.unit)
             state.in_flight.clear()
-        _cancel_stalled(executor, state, options)
-        if time.monotonic() - written > _PROGRESS_EVERY_SECONDS:
+        watch.look(executor, state, stop)
+        if time.monotonic() - written > max(_PROGRESS_EVERY_SECONDS, watch.every_seconds):
             written = time.monotonic()
-            counts.num_frames_under_way = sum(last_heard(entry.task)[1] for entry in state.in_flight.values())
+            counts.num_frames_under_way = watch.num_frames(state)
             counts.look()
             _write_progress(run, counts, state)
         reporter.update(counts)
@@ -231,6 +235,33 @@ def _count_fault(run: Run, unit: Unit, fault: Fault, options: EngineOptions, sto
         stop.request(f"the store cannot be written: {error}", options.drain_seconds)
 
 
+class _Watch:
+    """Looks after the tasks under way: as often as it is asked on a file system, now and then in a bucket."""
+
+    def __init__(self, run: Run, options: EngineOptions) -> None:
+        self._options = options
+        self.every_seconds = storage_of(run.paths.root).poll_seconds
+        self._heard_at = self._looked_at = -self.every_seconds
+        self._num_frames = 0
+
+    def look(self, executor: Executor, state: _State, stop: Stop) -> None:
+        """Kill workers that show no sign of life; ask for a stop where another process has the store."""
+        reason = self._options.lost() if self._options.lost is not None and stop.reason is None else None
+        if reason is not None:
+            stop.request(reason, self._options.drain_seconds)
+        if time.monotonic() - self._looked_at < self.every_seconds:
+            return
+        self._looked_at = time.monotonic()
+        _cancel_stalled(executor, state, self._options)
+
+    def num_frames(self, state: _State) -> int:
+        """Return the frames done of the units under way, when last looked."""
+        if time.monotonic() - self._heard_at >= self.every_seconds:
+            self._heard_at = time.monotonic()
+            self._num_frames = sum(last_heard(entry.task)[1] for entry in state.in_flight.values())
+        return self._num_frames
+
+
 def _cancel_stalled(executor: Executor, state: _State, options: EngineOptions) -> None:
     now = time.time()
     for entry in state.in_flight.values():
@@ -250,7 +281,5 @@ def _write_progress(run: Run, counts: Counts, state: _State) -> None:
         "units_in_flight": sorted(state.in_flight),
         **counts.summary(),
     }
-    temporary = run.paths.progress.with_name(f".progress-{os.getpid()}")
     with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(content))
-        temporary.replace(run.paths.progress)
+        storage_of(run.paths.root).note(run.paths.progress, json.dumps(content).encode())

@@ -9,9 +9,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import math
-import shutil
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,14 +24,16 @@ from motionbox.errors import Reason
 from motionbox.inputs.schema import REFUSED
 from motionbox.motion.area_parts import areas_in_parts, joined_boxes
 from motionbox.motion.boxes import StabilisedBoxes, clip_box, has_box, is_static, stabilise
+from motionbox.storage import storage_of
+from motionbox.storage.failpoints import failpoint
+from motionbox.storage.file_bytes import parquet_bytes, sha256_file
+from motionbox.storage.posix import write_file
 from motionbox.store.areas.blocks import frame_cells_wh
-from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE
+from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION
 from motionbox.store.unit_arrays import UnitArrays, read_maps
 from motionbox.store.units import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.store.video_rows import VideoPart, join_parts, read_parts
 from motionbox.store.writing.commit import read_commit
-from motionbox.store.writing.durable import parquet_bytes, publish_directory, sha256_file, to_json, write_file
-from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.runs import Run
 from motionbox.store.writing.snapshot_files import AreaFile, ArrayFile, FrameRows
 
@@ -98,15 +98,9 @@ def make_snapshot(run: Run) -> int:
         has_areas = "areas" in newest or not run.config.store.motion_maps  # one of before may lack them
         if sorted(newest["units"]) == committed and has_areas:
             return numbers[-1]
-    private = run.paths.snapshots / f".{uuid.uuid4().hex}"
     failpoint("snapshot.write")
-    private.mkdir(parents=True)
-    try:
-        info = _SnapshotWriter(run, private).write()
-        write_file(private / SNAPSHOT_FILE, to_json(info), point="run")
-        return publish_directory(private, point="snapshot")
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+    with storage_of(run.paths.root).new_number(run.paths.snapshots) as version:
+        return version.publish(_SnapshotWriter(run, version.directory).write(), point="snapshot")
 
 
 class _SnapshotWriter:

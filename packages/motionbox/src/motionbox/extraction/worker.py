@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from motionbox.config import ExtractConfig
 from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
 from motionbox.extraction.time_spent import TimeSpent
+from motionbox.storage import StorePath, storage_of
+from motionbox.storage.failpoints import failpoint
 from motionbox.store.layout import RunPaths
 from motionbox.store.reuse.sibling_units import StoredUnit
 from motionbox.store.reuse.stored_blocks import StoredBlocks
 from motionbox.store.units import Unit
 from motionbox.store.writing.attempt import Attempt
-from motionbox.store.writing.durable import make_directory
-from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.failures import Fault
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from motionbox.flow import FlowEstimator
 
 OTHER = "other"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # EACCES: rights or credentials of a bucket ended
 # What mallopt calls the settings of `keep_freed_memory`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 256 << 20
@@ -53,7 +54,7 @@ class Task:
         stored: The unit as a run has it that differs by the training clips alone; None where none has.
     """
 
-    run_root: Path
+    run_root: StorePath
     data_root: Path
     unit: Unit
     config: ExtractConfig
@@ -68,7 +69,7 @@ class Task:
         return RunPaths(self.run_root)
 
     @property
-    def sign_of_life(self) -> Path:
+    def sign_of_life(self) -> StorePath:
         """Return the file that names the video being processed and is touched with every block."""
         return self.paths.attempts / self.unit.unit_id / f"working-{self.token}"
 
@@ -202,25 +203,37 @@ def keep_freed_memory() -> bool:
 
 
 class _SignOfLife:
-    """Says on disk which video is being processed, so that a crash or hang is laid at the right door."""
+    """Says in the store which video is being processed, so that a crash or hang is laid at the right door.
 
-    def __init__(self, path: Path, check: Callable[[], None] | None) -> None:
+    In a bucket it is told at once when a video begins, and otherwise now and then: each note is a request.
+    """
+
+    def __init__(self, path: StorePath, check: Callable[[], None] | None) -> None:
         self._path = path
         self._check = check
+        self._every = storage_of(path).poll_seconds
+        self._given_at = 0.0
         self.video_id: str | None = None
 
     def give(self, video_id: str, num_frames: int) -> None:
         """Note the video, and how many frames of the unit are done."""
         if self._check is not None:
             self._check()
+        if video_id == self.video_id and time.monotonic() - self._given_at < self._every:
+            return
         if self.video_id is None:
-            make_directory(self._path.parent)
+            storage_of(self._path).make_directory(self._path.parent)
         self.video_id = video_id
-        self._path.write_text(json.dumps([video_id, num_frames, socket.gethostname(), os.getpid()]))
+        self._given_at = time.monotonic()
+        storage_of(self._path).scribble(
+            self._path, json.dumps([video_id, num_frames, socket.gethostname(), os.getpid()]).encode()
+        )
 
     def remove(self) -> None:
         """Remove the note."""
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError) if self._every else contextlib.nullcontext():
+            if self.video_id is not None or not self._every:
+                self._path.unlink(missing_ok=True)
 
 
 def last_heard(task: Task) -> tuple[str | None, int]:

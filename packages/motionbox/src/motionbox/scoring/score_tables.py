@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from motionbox.scoring.box_metrics import (
     trivial_boxes,
 )
 from motionbox.scoring.marks import Truth, clips_of_truths, cover_of_boxes, grid_of, marks_of
+from motionbox.storage import StorePath
 from motionbox.store import Store, open_store
 
 _TITLES = {
@@ -69,7 +69,7 @@ class ScoreRow:
 
 
 def score_store(
-    path: Path,
+    path: StorePath,
     truths: Iterable[Truth],
     *,
     fps: float | None = None,
@@ -140,7 +140,7 @@ def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:
 
 
 def score_areas(
-    path: Path, truths: Iterable[Truth], *, fps: float | None = None, run: str | None = None
+    path: StorePath, truths: Iterable[Truth], *, fps: float | None = None, run: str | None = None
 ) -> list[AreaRow]:
     """Score a store's areas: those of motion, of every other guidance, and the frame boxes taken as areas.
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.errors import ClipError, Reason
+from motionbox.storage import StorePath, storage_of
 from motionbox.store.clip_blocks import read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
@@ -97,12 +98,14 @@ class ClipFrameReader:
 class _File:
     """A unit's clip blocks. Reads by position: safe after a fork, and a file that shrinks is an error, not a crash."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StorePath) -> None:
         self._path = path
+        self._descriptor = -1
+        if not isinstance(path, Path):
+            return
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            self._descriptor = -1
             raise ClipError(Reason.UNREADABLE, f"{path} cannot be read: {error.strerror}; {_REMEDY}") from None
 
     def __del__(self) -> None:
@@ -111,7 +114,10 @@ class _File:
 
     def read(self, offset: int, num_bytes: int) -> bytes:
         try:
-            data = os.pread(self._descriptor, num_bytes, offset)
+            if isinstance(self._path, Path):
+                data = os.pread(self._descriptor, num_bytes, offset)
+            else:
+                (data,) = storage_of(self._path).read_ranges(self._path, [(offset, num_bytes)])
         except OSError as error:
             raise ClipError(Reason.UNREADABLE, f"{self._path} cannot be read: {error.strerror}; {_REMEDY}") from None
         if len(data) < num_bytes:

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from motionbox.errors import StoreError, refuse_url
+from motionbox.storage import StorePath, storage_of
+from motionbox.storage.paths import matching
+from motionbox.storage.posix import MANIFEST_FILE, RECORD_FILE
 
 FORMAT_NAME = "motionbox-store"
 FORMAT_VERSION = 1
@@ -20,9 +23,7 @@ FLOW_DIRECTORY = "flow.zarr"
 CLIPS_FILE = "clips.bin"
 AREAS_FILE = "areas.bin"
 AREA_BLOCKS_FILE = "area_blocks.npy"
-SNAPSHOT_FILE = "MANIFEST.json"
-RECORD_FILE = "record.json"
-"""What a record, such as `commits/u000000.json`, holds where it is a directory: on file systems without hard links."""
+SNAPSHOT_FILE = MANIFEST_FILE
 
 
 @dataclass(frozen=True)
@@ -33,78 +34,86 @@ class RunPaths:
         root: The run's directory.
     """
 
-    root: Path
+    root: StorePath
 
     @property
-    def run_json(self) -> Path:
+    def run_json(self) -> StorePath:
         """Config, data set and versions; written last when a run is created: a run exists once it is there."""
         return self.root / "run.json"
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> StorePath:
         """The data set's clips with their label columns."""
         return self.root / "manifest.parquet"
 
     @property
-    def inputs(self) -> Path:
+    def inputs(self) -> StorePath:
         """The input files with size and modification time."""
         return self.root / "inputs.parquet"
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> StorePath:
         """Pieces of videos grouped to work units."""
         return self.root / "plan.parquet"
 
     @property
-    def attempts(self) -> Path:
+    def attempts(self) -> StorePath:
         """Private directories of attempts, `<unit>/<uuid>/`."""
         return self.root / "attempts"
 
     @property
-    def commits(self) -> Path:
+    def commits(self) -> StorePath:
         """Commit records, `<unit>.json`."""
         return self.root / "commits"
 
     @property
-    def failures(self) -> Path:
+    def failures(self) -> StorePath:
         """Failure records, `<unit>/<attempt>.json`."""
         return self.root / "failures"
 
     @property
-    def snapshots(self) -> Path:
+    def snapshots(self) -> StorePath:
         """What readers read, `<n>/`."""
         return self.root / "snapshots"
 
     @property
-    def guidances(self) -> Path:
+    def guidances(self) -> StorePath:
         """Boxes and areas that came from elsewhere, `<name>/<n>/`."""
         return self.root / "guidance"
 
     @property
-    def progress(self) -> Path:
+    def progress(self) -> StorePath:
         """What the driving process last said of its progress."""
         return self.root / "progress.json"
 
-    def attempt(self, unit_id: str, attempt_id: str) -> Path:
+    def attempt(self, unit_id: str, attempt_id: str) -> StorePath:
         """Return the directory of one attempt at a unit."""
         return self.attempts / unit_id / attempt_id
 
-    def commit(self, unit_id: str) -> Path:
-        """Return the commit record of a unit."""
-        return self.commits / f"{unit_id}.json"
+    def commit(self, unit_id: str) -> StorePath:
+        """Return the commit record of a unit, or where its next one will be."""
+        return storage_of(self.root).record(self.commits, unit_id)
 
     @property
-    def retired_commits(self) -> Path:
+    def retired_commits(self) -> StorePath:
         """Commit records of units that were done again."""
         return self.commits / "retired"
 
-    def retired_commit(self, unit_id: str, attempt_id: str) -> Path:
+    def retired_commit(self, unit_id: str, attempt_id: str) -> StorePath:
         """Return where the commit record of an attempt goes when its unit is done again."""
         return self.retired_commits / f"{unit_id}.{attempt_id}.json"
 
-    def snapshot(self, number: int) -> Path:
+    def snapshot(self, number: int) -> StorePath:
         """Return the directory of a snapshot."""
         return self.snapshots / str(number)
+
+    def snapshot_files(self, number: int) -> StorePath:
+        """Return where the files of a snapshot are.
+
+        Raises:
+            StoreError: Its MANIFEST.json is missing or unreadable.
+        """
+        return self._files_of(self.snapshot(number))
 
     def snapshot_info(self, number: int) -> dict[str, Any]:
         """Read what a snapshot says about itself.
@@ -114,9 +123,17 @@ class RunPaths:
         """
         return read_json(self.snapshot(number) / SNAPSHOT_FILE)
 
-    def guidance(self, name: str, number: int) -> Path:
+    def guidance(self, name: str, number: int) -> StorePath:
         """Return the directory of a version of a guidance."""
         return self.guidances / name / str(number)
+
+    def guidance_files(self, name: str, number: int) -> StorePath:
+        """Return where the files of a version of a guidance are.
+
+        Raises:
+            StoreError: Its MANIFEST.json is missing or unreadable.
+        """
+        return self._files_of(self.guidance(name, number))
 
     def guidance_info(self, name: str, number: int) -> dict[str, Any]:
         """Read what a version of a guidance says about itself.
@@ -126,9 +143,12 @@ class RunPaths:
         """
         return read_json(self.guidance(name, number) / SNAPSHOT_FILE)
 
+    def _files_of(self, version: StorePath) -> StorePath:
+        return storage_of(version).files_of(version, read_json(version / SNAPSHOT_FILE))
+
     def committed_units(self) -> list[str]:
         """Return the ids of the units that are committed, sorted."""
-        return sorted(entry.stem for entry in _files(self.commits, "*.json"))
+        return storage_of(self.root).records(self.commits)
 
     def snapshot_numbers(self) -> list[int]:
         """Return the numbers of the published snapshots, oldest first."""
@@ -139,24 +159,25 @@ class RunPaths:
         return _numbers(self.guidances / name)
 
 
-def _numbers(directory: Path) -> list[int]:
+def _numbers(directory: StorePath) -> list[int]:
     """Return the numbers that finished directories below this one bear, sorted."""
     return sorted(int(entry.parent.name) for entry in _files(directory, f"[0-9]*/{SNAPSHOT_FILE}"))
 
 
-def _files(directory: Path, pattern: str) -> list[Path]:
+def _files(directory: StorePath, pattern: str) -> list[StorePath]:
     """Return what a pattern finds below a directory; names that begin with a dot are private to their writers."""
-    found = directory.glob(pattern) if directory.is_dir() else ()
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(directory).parts)]
+    depth = pattern.count("/") + 1
+    found = matching(directory, pattern)
+    return [path for path in found if not any(part.startswith(".") for part in str(path).split("/")[-depth:])]
 
 
-def run_paths(store: Path) -> list[RunPaths]:
+def run_paths(store: StorePath) -> list[RunPaths]:
     """Return the runs of a store, in the order of their creation."""
     runs = [RunPaths(path.parent) for path in _files(store / "runs", "*/run.json")]
     return sorted(runs, key=lambda run: (read_json(run.run_json).get("created_unix", 0), run.root.name))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: StorePath) -> dict[str, Any]:
     """Read one of the store's JSON files, or the one in the directory that stands in its place (`RECORD_FILE`).
 
     Raises:
@@ -177,7 +198,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_store(store: Path) -> dict[str, Any]:
+def check_store(store: StorePath) -> dict[str, Any]:
     """Read `store.json` and refuse what this version cannot read.
 
     Args:
@@ -190,10 +211,17 @@ def check_store(store: Path) -> dict[str, Any]:
         StoreError: Not a store, a store of another program, or of a newer version.
         InputError: It is a URL.
     """
-    refuse_url(store)
+    if isinstance(store, Path):
+        refuse_url(store)  # a `Path` made of a URL has lost a slash
     marker = store / "store.json"
-    if not marker.is_file():
-        what = "is not a motionbox store (no store.json)" if store.exists() else "does not exist"
+    try:
+        found = marker.is_file()
+        what = "is not a motionbox store (no store.json)" if not found and store.exists() else "does not exist"
+    except OSError as error:
+        if isinstance(store, Path):
+            raise
+        raise StoreError(f"store {store} cannot be read: {error.strerror or error}") from None
+    if not found:
         raise StoreError(f"store {store} {what}; `motionbox extract --store {store}` makes one")
     content = read_json(marker)
     if content.get("format") != FORMAT_NAME:

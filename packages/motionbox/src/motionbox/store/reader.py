@@ -10,17 +10,17 @@ import contextlib
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
 from motionbox.motion.boxes import BoxSource, is_static
+from motionbox.storage import StorePath, parse_place
+from motionbox.storage.file_bytes import read_table
 from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.areas.files import Pin, open_array
 from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
@@ -41,18 +41,18 @@ _PRIVATE_COLUMNS = (
 )
 
 
-def open_store(path: str | Path, *, run: str | None = None, snapshot: int | None = None) -> Store:
+def open_store(path: str | StorePath, *, run: str | None = None, snapshot: int | None = None) -> Store:
     """Open a store for reading; only what is committed is seen.
 
     Args:
-        path: The store's directory.
+        path: The store's directory, or its URL (`s3://`, `gs://`, `az://`).
         run: Run id or the beginning of one, or the preset of one run; None: the run whose snapshot is the newest.
         snapshot: Number of a snapshot of that run; None: its newest.
 
     Raises:
         StoreError: Not a store, a store of another program or a newer version, no such run, or nothing to read yet.
     """
-    root = Path(path)
+    root = parse_place(path)
     check_store(root)
     presets = {paths: read_json(paths.run_json).get("config", {}).get("preset") for paths in run_paths(root)}
     candidates = [
@@ -78,21 +78,21 @@ class Store:
     """One snapshot of one run, read-only. Safe to pickle and to use after a fork; not to share between threads.
 
     Attributes:
-        path: The store's directory.
+        path: The store's directory or prefix.
         run_id: The run.
         snapshot: Number of the snapshot.
         info: The snapshot's MANIFEST.json.
     """
 
-    def __init__(self, path: Path, paths: RunPaths, snapshot: int) -> None:
+    def __init__(self, path: StorePath, paths: RunPaths, snapshot: int) -> None:
         self.path = path
         self.run_id = paths.root.name
         self.snapshot = snapshot
         self._paths = paths
-        self._directory = paths.snapshot(snapshot)
-        self._pin = Pin(self._directory / SNAPSHOT_FILE)
+        self._pin = Pin(paths.snapshot(snapshot) / SNAPSHOT_FILE)
         self.info: dict[str, Any] = paths.snapshot_info(snapshot)
-        self._table = pq.read_table(self._directory / "clips.parquet")
+        self._directory = paths.snapshot_files(snapshot)
+        self._table = read_table(self._directory / "clips.parquet")
         self._rows: dict[str, int] | None = None
         self._first = self._table.column("first_row").to_numpy()
         self._count = self._table.column("num_frames").to_numpy()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.storage import StorePath
 from motionbox.store.flow_form import FlowForm, dequantise_flow
 from motionbox.store.layout import FLOW_DIRECTORY, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths
 
@@ -38,12 +40,22 @@ class UnitArrays:
             import zarr
 
             unit_id, attempt_id = self._units[number]
-            group = zarr.open_group(self._paths.attempt(unit_id, attempt_id) / directory, mode="r")
+            group = zarr.open_group(_zarr_store(self._paths.attempt(unit_id, attempt_id) / directory), mode="r")
             self._arrays[key] = cast("zarr.Array[Any]", group[name])
             while len(self._arrays) > _OPEN_ARRAYS:
                 self._arrays.popitem(last=False)
         self._arrays.move_to_end(key)
         return self._arrays[key]
+
+
+def _zarr_store(place: StorePath) -> Any:
+    """Return what Zarr reads a place through."""
+    if isinstance(place, Path):
+        return place
+    from zarr.storage import ObjectStore
+    from zarr.storage import StorePath as ZarrPath
+
+    return ZarrPath(ObjectStore(place.client.store, read_only=True), place.key)
 
 
 def read_maps(arrays: UnitArrays, places: npt.NDArray[np.int32], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:

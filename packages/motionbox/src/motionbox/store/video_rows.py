@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath
+from motionbox.storage.file_bytes import read_table
 from motionbox.store.layout import BLOCKS_FILE, FRAMES_FILE, RunPaths
 
 COLUMNS = ("time_seconds", "x1", "y1", "x2", "y2", "energy", "confidence", "origin")
@@ -52,7 +52,7 @@ _NO_ROWS = VideoPart(
 )
 
 
-def read_parts(directory: Path, unit_number: int) -> dict[str, VideoPart]:
+def read_parts(directory: StorePath, unit_number: int) -> dict[str, VideoPart]:
     """Read a committed attempt's rows, video by video.
 
     Args:
@@ -63,8 +63,8 @@ def read_parts(directory: Path, unit_number: int) -> dict[str, VideoPart]:
         StoreError: A file is missing or damaged.
     """
     try:
-        frames = pq.read_table(directory / FRAMES_FILE).combine_chunks()
-        blocks = pq.read_table(directory / BLOCKS_FILE).to_pylist()
+        frames = read_table(directory / FRAMES_FILE).combine_chunks()
+        blocks = read_table(directory / BLOCKS_FILE).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
     times = frames.column("time_seconds").to_numpy()
@@ -120,11 +120,11 @@ def read_video_rows(paths: RunPaths, units: Sequence[Sequence[str]], video_id: s
 
     tables = []
     try:
-        plan = pq.read_table(paths.plan, columns=["unit_id", "video_id"])
+        plan = read_table(paths.plan, columns=["unit_id", "video_id"])
         planned = set(plan.filter(pc.equal(plan["video_id"], video_id))["unit_id"].to_pylist())
         for unit_id, attempt_id in units:
             if unit_id in planned:
-                rows = pq.read_table(paths.attempt(unit_id, attempt_id) / FRAMES_FILE, columns=["video_id", *COLUMNS])
+                rows = read_table(paths.attempt(unit_id, attempt_id) / FRAMES_FILE, columns=["video_id", *COLUMNS])
                 tables.append(rows.filter(pc.equal(rows["video_id"].cast(pa.string()), video_id)).select(COLUMNS))
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{paths.root} is damaged: {error}; run `motionbox verify` on the store") from None

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
+from motionbox.storage.file_bytes import read_table
+from motionbox.storage.paths import children
 from motionbox.store.areas.blocks import Areas
 from motionbox.store.areas.files import Pin, open_array
 from motionbox.store.areas.reader import AreaReader
@@ -36,10 +37,10 @@ class Guidance:
         if not numbers:
             raise StoreError(f"run {paths.root} has no guidance {name!r}")
         self.name = name
-        self._directory = paths.guidance(name, numbers[-1])
+        self._pin = Pin(paths.guidance(name, numbers[-1]) / SNAPSHOT_FILE)
         self.info: dict[str, Any] = paths.guidance_info(name, numbers[-1])
-        self._pin = Pin(self._directory / SNAPSHOT_FILE)
-        clips = pq.read_table(self._directory / "clips.parquet")
+        self._directory = paths.guidance_files(name, numbers[-1])
+        clips = read_table(self._directory / "clips.parquet")
         self._rows = {clip_id: row for row, clip_id in enumerate(clips.column("clip_id").to_pylist())}
         names = ("first_row", "num_frames", "map_height", "map_width")
         self._first, self._count, self._height, self._width = (clips.column(column).to_numpy() for column in names)
@@ -104,7 +105,5 @@ class Guidance:
 
 def guidance_names(paths: RunPaths) -> list[str]:
     """Return the names of a run's guidances, sorted; `MOTION` is not one of them."""
-    if not paths.guidances.is_dir():
-        return []
-    names = (entry.name for entry in paths.guidances.iterdir() if not entry.name.startswith("."))
+    names = (entry.name for entry in children(paths.guidances) if not entry.name.startswith("."))
     return sorted(name for name in names if paths.guidance_numbers(name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath
 from motionbox.store.areas.blocks import BLOCK_FRAMES, Areas, decode_block, stored_areas
 from motionbox.store.areas.files import damaged_file, open_array, open_bytes
 from motionbox.store.layout import AREA_BLOCKS_FILE, AREAS_FILE
@@ -24,7 +24,7 @@ class AreaReader:
     Safe to use after a fork; opens its files when it is made.
     """
 
-    def __init__(self, directory: Path, clips: pa.Table) -> None:
+    def __init__(self, directory: StorePath, clips: pa.Table) -> None:
         """Open the files of a directory.
 
         Args:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath
 from motionbox.store.areas.guidance import guidance_names
 from motionbox.store.layout import RunPaths, check_store, run_paths
 from motionbox.store.units import units_of
@@ -29,7 +29,7 @@ class Check:
     problem: str | None
 
 
-def verify_store(store: Path) -> Iterator[Check]:
+def verify_store(store: StorePath) -> Iterator[Check]:
     """Check every committed unit, every snapshot and every guidance of a store.
 
     Args:
@@ -86,7 +86,7 @@ def _verify_snapshot(paths: RunPaths, number: int) -> Check:
     name = f"snapshot {number}"
     try:
         info = paths.snapshot_info(number)
-        verify_files(paths.snapshot(number), info["files"])
+        verify_files(paths.snapshot_files(number), info["files"])
         for unit_id, attempt_id in info["units"]:
             if not _was_committed(paths, unit_id, attempt_id):
                 return Check(name, 0, f"it refers to attempt {attempt_id} of {unit_id}, which is not committed")
@@ -99,7 +99,7 @@ def _verify_guidance(paths: RunPaths, guidance: str, number: int) -> Check:
     name = f"guidance {guidance} {number}"
     try:
         info = paths.guidance_info(guidance, number)
-        verify_files(paths.guidance(guidance, number), info["files"])
+        verify_files(paths.guidance_files(guidance, number), info["files"])
     except (StoreError, KeyError, TypeError) as error:
         return Check(name, 0, str(error))
     return Check(name, sum(entry["bytes"] for entry in info["files"].values()), None)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 from motionbox.errors import StoreError
+from motionbox.storage import storage_of
+from motionbox.storage.failpoints import failpoint
+from motionbox.storage.posix import write_file
 from motionbox.store.areas.guidance import guidance_names
-from motionbox.store.layout import SNAPSHOT_FILE, RunPaths
+from motionbox.store.layout import RunPaths
 from motionbox.store.writing.commit import read_commit, verify_files
-from motionbox.store.writing.durable import make_directory, publish_directory, write_file
-from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.runs import Run, siblings
 
 
@@ -46,7 +45,7 @@ class SiblingUnits:
     """
 
     def __init__(self, run: Run) -> None:
-        store = run.paths.root.absolute().parents[1]  # workers have another working folder
+        store = run.paths.root.absolute().parent.parent  # workers have another working folder
         plan = run.plan()
         found = siblings(store, run.config, run.info["dataset_digest"])
         self._runs = [sibling for sibling in found if sibling.plan().equals(plan)]
@@ -88,16 +87,10 @@ class SiblingUnits:
 
 def _copy_guidance(source: RunPaths, target: RunPaths, name: str) -> None:
     number = source.guidance_numbers(name)[-1]
-    directory = source.guidance(name, number)
-    private = target.guidances / name / f".{uuid.uuid4().hex}"
-    make_directory(private.parent)
+    directory, info = source.guidance_files(name, number), source.guidance_info(name, number)
     failpoint("guidance.write")
-    private.mkdir()
-    try:
-        files = source.guidance_info(name, number)["files"]
-        for file in (*files, SNAPSHOT_FILE):
-            write_file(private / file, (directory / file).read_bytes(), point="run")
-        verify_files(private, files)
-        publish_directory(private, point="guidance")
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+    with storage_of(target.root).new_number(target.guidances / name) as version:
+        for file in info["files"]:
+            write_file(version.directory / file, (directory / file).read_bytes(), point="run")
+        verify_files(version.directory, info["files"])
+        version.publish(info, point="guidance")

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from motionbox.config import ExtractConfig
 from motionbox.errors import StoreError
+from motionbox.storage import storage_of
+from motionbox.storage.failpoints import failpoint
 from motionbox.store.flow_form import CodedFlow, FlowCoder
 from motionbox.store.layout import CLIPS_FILE, FLOW_DIRECTORY, MAPS_ARRAY, MAPS_DIRECTORY
 from motionbox.store.reuse.sibling_units import StoredUnit
 from motionbox.store.unit_arrays import UnitArrays
 from motionbox.store.units import BlockResult, BlockRows, Piece
 from motionbox.store.video_rows import VideoPart, read_parts
-from motionbox.store.writing.failpoints import failpoint
 from motionbox.video.frames import VideoInfo, working_size
 
 
@@ -112,6 +113,5 @@ class StoredBlocks:
         """Return the block's colour frames as the other run keeps them: its digest speaks of them, too."""
         if not row.get("clip_bytes"):
             return b""
-        with (self._directory / CLIPS_FILE).open("rb") as file:
-            file.seek(row["clip_offset"])
-            return file.read(row["clip_bytes"])
+        path = self._directory / CLIPS_FILE
+        return storage_of(path).read_ranges(path, [(row["clip_offset"], row["clip_bytes"])])[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
 import uuid
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.config import StoreConfig
+from motionbox.storage import storage_of
+from motionbox.storage.failpoints import failpoint
+from motionbox.storage.posix import make_directory
 from motionbox.store.layout import RunPaths
 from motionbox.store.units import BlockResult, BlockRows, VideoError
 from motionbox.store.writing.commit import (
@@ -24,8 +27,6 @@ from motionbox.store.writing.commit import (
     verify_files,
     write_tables,
 )
-from motionbox.store.writing.durable import make_directory
-from motionbox.store.writing.failpoints import failpoint
 from motionbox.store.writing.flow_writer import FlowWriter
 from motionbox.wording import one_line
 
@@ -45,7 +46,11 @@ class Attempt:
         self._run = run
         self._unit_id = unit_id
         self.attempt_id = uuid.uuid4().hex
-        self._directory = run.attempt(unit_id, self.attempt_id)
+        self._place = run.attempt(unit_id, self.attempt_id)
+        self._storage = storage_of(self._place)
+        self._life = self._storage.life(run.commits, unit_id)
+        self._directory = self._storage.staging(self._place)
+        self._outcome_unknown = False
         self.rows = UnitRows(config)
         self._flow = None if config.flow == "none" else FlowWriter(self._directory, config.flow)
 
@@ -55,8 +60,10 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not is_committed(self._run, self._unit_id, self.attempt_id):
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._storage.clear(self._directory)
+        if not self._outcome_unknown and not is_committed(self._run, self._unit_id, self.attempt_id):
+            with contextlib.suppress(OSError):
+                self._storage.remove(self._place)
 
     def add(self, rows: BlockRows | VideoError) -> None:
         """Take the next rows.
@@ -86,9 +93,15 @@ class Attempt:
         tables = self.rows.tables()
         flows = {} if self._flow is None else self._flow.finish()
         digests = write_tables(self._directory, tables) | flows
-        verify_files(self._directory, digests)
+        self._storage.settle(self._directory, self._place)
+        verify_files(self._place, digests)
         counts = {"num_frames": self.rows.num_frames, "num_failed_videos": len(self.rows.failed_videos)}
-        return publish_commit(self._run, self._unit_id, self.attempt_id, digests, **counts, **facts)
+        self._outcome_unknown = self._storage.answers_late
+        published = publish_commit(
+            self._run, self._unit_id, self.attempt_id, digests, life=self._life, **counts, **facts
+        )
+        self._outcome_unknown = self._outcome_unknown and published  # nothing to remove, or surely lost
+        return published
 
 
 class UnitRows:

@@ -18,17 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath, storage_of
+from motionbox.storage.failpoints import failpoint
+from motionbox.storage.file_bytes import parquet_bytes, sha256_hex, to_json
+from motionbox.storage.posix import fsync_directory, write_file
 from motionbox.store.layout import BLOCKS_FILE, CLIPS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
-from motionbox.store.writing.durable import (
-    fsync_directory,
-    parquet_bytes,
-    publish_file,
-    sha256_file,
-    sha256_hex,
-    to_json,
-    write_file,
-)
-from motionbox.store.writing.failpoints import failpoint
 
 FRAMES_SCHEMA = pa.schema(
     [
@@ -88,7 +82,9 @@ class UnitTables:
     clips: bytes | None = None
 
 
-def publish_commit(run: RunPaths, unit_id: str, attempt_id: str, digests: Digests, **facts: Any) -> bool:
+def publish_commit(
+    run: RunPaths, unit_id: str, attempt_id: str, digests: Digests, *, life: int = 0, **facts: Any
+) -> bool:
     """Publish the commit record of an attempt whose files are on disk and verified.
 
     Args:
@@ -96,6 +92,7 @@ def publish_commit(run: RunPaths, unit_id: str, attempt_id: str, digests: Digest
         unit_id: The unit.
         attempt_id: The attempt.
         digests: As `write_tables` returns them.
+        life: What `Storage.life` said of the unit before the attempt began.
         **facts: Further JSON values of the record, `num_frames` and `num_failed_videos` among them.
 
     Returns:
@@ -113,7 +110,7 @@ def publish_commit(run: RunPaths, unit_id: str, attempt_id: str, digests: Digest
         **facts,
         "files": digests,
     }
-    return publish_file(run.commit(unit_id), to_json(record), point="commit")
+    return storage_of(run.root).publish_record(run.commits, unit_id, life, to_json(record), point="commit")
 
 
 def is_committed(run: RunPaths, unit_id: str, attempt_id: str) -> bool:
@@ -166,19 +163,19 @@ def _maps_files(maps: npt.NDArray[np.uint8]) -> dict[str, bytes]:
     return {f"{MAPS_DIRECTORY}/{key}": buffer.to_bytes() for key, buffer in sorted(memory.items())}
 
 
-def verify_files(directory: Path, digests: Digests) -> None:
+def verify_files(directory: StorePath, digests: Digests) -> None:
     """Read files again and compare them with their digests.
 
     Raises:
         StoreError: One is missing or differs; the first is named.
     """
     failpoint("attempt.verify")
-    for name, expected in digests.items():
-        path = directory / name
-        if not path.is_file():
-            raise StoreError(f"{path} is missing")
-        if path.stat().st_size != expected["bytes"] or sha256_file(path) != expected["sha256"]:
-            raise StoreError(f"{path} is damaged: its digest is not the one recorded when it was written")
+    found = storage_of(directory).digests([directory / name for name in digests])
+    for (name, expected), now in zip(digests.items(), found, strict=True):
+        if now is None:
+            raise StoreError(f"{directory / name} is missing")
+        if now != (expected["bytes"], expected["sha256"]):
+            raise StoreError(f"{directory / name} is damaged: its digest is not the one recorded when it was written")
 
 
 def read_commit(run: RunPaths, unit_id: str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from motionbox.errors import Reason, StoreError
+from motionbox.storage import storage_of
+from motionbox.storage.file_bytes import to_json
+from motionbox.storage.paths import matching
 from motionbox.store.layout import RunPaths, read_json
-from motionbox.store.writing.durable import make_directory, publish_file, to_json
 
 MAX_FAULTS = 3
 
@@ -40,8 +42,8 @@ def record_fault(run: RunPaths, unit_id: str, fault: Fault) -> None:
     Raises:
         OSError: The disk is full or broken.
     """
-    directory = run.failures / unit_id
-    make_directory(directory)
+    directory, storage = run.failures / unit_id, storage_of(run.root)
+    storage.make_directory(directory)
     content = {
         "unit_id": unit_id,
         "video_id": fault.video_id,
@@ -51,18 +53,16 @@ def record_fault(run: RunPaths, unit_id: str, fault: Fault) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    number = len(list(directory.glob("*.json"))) + 1
-    while not publish_file(directory / f"{number}.json", to_json(content), point="run"):
+    number = len(matching(directory, "*.json")) + 1
+    while not storage.publish(directory / f"{number}.json", to_json(content), point="run"):
         number += 1
 
 
 def recorded_faults(run: RunPaths, unit_id: str) -> list[Fault]:
     """Return a unit's failure records, oldest first; an unreadable one counts as a crash."""
     directory = run.failures / unit_id
-    if not directory.is_dir():
-        return []
     faults = []
-    for path in sorted(directory.glob("[0-9]*.json"), key=lambda p: int(p.stem)):
+    for path in sorted(matching(directory, "[0-9]*.json"), key=lambda p: int(p.stem)):
         try:
             content = read_json(path)
             faults.append(Fault(Reason(content["reason"]), str(content["message"]), content["video_id"]))

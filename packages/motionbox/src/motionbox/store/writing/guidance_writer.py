@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shutil
 import time
-import uuid
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -14,18 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.errors import InputError, StoreError
+from motionbox.storage import storage_of
+from motionbox.storage.failpoints import failpoint
+from motionbox.storage.file_bytes import parquet_bytes, sha256_file
+from motionbox.storage.posix import write_file
 from motionbox.store.areas.blocks import Areas
 from motionbox.store.areas.guidance import MOTION
-from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, SNAPSHOT_FILE, RunPaths
-from motionbox.store.writing.durable import (
-    make_directory,
-    parquet_bytes,
-    publish_directory,
-    sha256_file,
-    to_json,
-    write_file,
-)
-from motionbox.store.writing.failpoints import failpoint
+from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths
 from motionbox.store.writing.snapshot_files import AreaFile, ArrayFile
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -56,13 +50,13 @@ class GuidanceWriter:
             StoreError: The store cannot be written.
         """
         self._name = check_name(name)
-        self._directory = paths.guidances / name / f".{uuid.uuid4().hex}"
+        self._made = contextlib.ExitStack()
         self._rows: list[dict[str, Any]] = []
         self._num_frames = 0
         try:
-            make_directory(self._directory.parent)
             failpoint("guidance.write")
-            self._directory.mkdir()
+            self._version = self._made.enter_context(storage_of(paths.root).new_number(paths.guidances / name))
+            self._directory = self._version.directory
             self._boxes = ArrayFile(self._directory / "boxes.npy", "<i2", 4)
             self._areas = AreaFile(self._directory)
         except OSError as error:
@@ -74,7 +68,7 @@ class GuidanceWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._made.close()
 
     def add(self, clip_id: str, boxes: npt.NDArray[Any], areas: Iterable[Areas]) -> None:
         """Add a clip.
@@ -135,8 +129,7 @@ class GuidanceWriter:
             "areas": {"digest": digest, "num_bytes": self._areas.num_bytes},
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
         }
-        write_file(self._directory / SNAPSHOT_FILE, to_json(info), point="run")
-        return publish_directory(self._directory, point="guidance")
+        return self._version.publish(info, point="guidance")
 
 
 def check_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One driving process per store: a file lock that dies with its holder, and says who holds it."""
+"""One driving process per store: a file lock that dies with its holder (in a bucket a lease), and says who holds it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath
+from motionbox.storage.lease import Lease, holder, lease
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @contextlib.contextmanager
-def store_lock(store: Path, *, force: bool = False) -> Iterator[None]:
+def store_lock(store: StorePath, *, force: bool = False) -> Iterator[Lease | None]:
     """Hold a store for writing.
 
     The lock only keeps two drivers from doing the same work twice: commits are exclusive with or without it.
 
     Args:
-        store: The store's directory.
+        store: The store; in a bucket its lock is a lease.
         force: Go on although another process holds it.
+
+    Yields:
+        The lease, which can be lost; None where the lock dies with its holder, or is not held (`force`).
 
     Raises:
         StoreError: Another process holds it; says who, where and since when.
     """
+    if not isinstance(store, Path):
+        with lease(store, force=force) as held:
+            yield held
+        return
     path = store / "lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -44,13 +53,15 @@ def store_lock(store: Path, *, force: bool = False) -> Iterator[None]:
                 f"store {store} is in use by {_holder(descriptor)}; wait for it (`motionbox status {store}`), or add "
                 "--force: both then work, the results stay right, some work is done twice"
             )
-        yield
+        yield None
     finally:
         os.close(descriptor)
 
 
-def lock_holder(store: Path) -> str | None:
+def lock_holder(store: StorePath) -> str | None:
     """Return who holds a store for writing, None when nobody does."""
+    if not isinstance(store, Path):
+        return holder(store)
     try:
         descriptor = os.open(store / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

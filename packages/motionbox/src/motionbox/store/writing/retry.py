@@ -6,18 +6,16 @@ attempt; then `motionbox gc` removes it.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath, storage_of
+from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
+from motionbox.storage.paths import children
 from motionbox.store.layout import BLOCKS_FILE, run_paths
 from motionbox.store.units import inputs_table, units_of
 from motionbox.store.writing.commit import read_commit
-from motionbox.store.writing.durable import fsync_directory, make_directory, parquet_bytes, replace_file, to_json
 from motionbox.store.writing.runs import Run, RunInputs, find_run, load_run
 
 
@@ -36,7 +34,7 @@ class Retry:
     num_replaced: int
 
 
-def retry_failed(store: Path, inputs: RunInputs) -> Retry:
+def retry_failed(store: StorePath, inputs: RunInputs) -> Retry:
     """Have the failed, quarantined and partly read videos of a run done again by the next drive.
 
     The run is the one of these inputs; else the newest, where they differ from its own by nothing but files of failed
@@ -64,11 +62,12 @@ def retry_failed(store: Path, inputs: RunInputs) -> Retry:
             unit.unit_id for unit in units_of(run.plan()) if any(piece.video_id in failed for piece in unit.pieces)
         }
         num_retired = sum(_retire(run, unit_id) for unit_id in sorted(units))
-        for directory in run.paths.failures.iterdir() if run.paths.failures.is_dir() else ():
-            shutil.rmtree(directory)
+        storage = storage_of(store)
+        for directory in children(run.paths.failures):
+            storage.remove(directory)
         if replaced:
-            replace_file(run.paths.inputs, parquet_bytes(inputs_table(inputs.inputs)))
-            replace_file(run.paths.run_json, to_json(run.info | {"dataset_digest": inputs.dataset_digest()}))
+            storage.replace(run.paths.inputs, parquet_bytes(inputs_table(inputs.inputs)))
+            storage.replace(run.paths.run_json, to_json(run.info | {"dataset_digest": inputs.dataset_digest()}))
     except OSError as error:
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
     return Retry(tuple(sorted(failed)), num_retired, len(replaced))
@@ -92,7 +91,7 @@ def _failed_videos(run: Run) -> set[str]:
         record = read_commit(run.paths, unit_id)
         if record["num_failed_videos"]:
             blocks = run.paths.attempt(unit_id, record["attempt"]) / BLOCKS_FILE
-            rows = pq.read_table(blocks, columns=["video_id", "reason"]).to_pylist()
+            rows = read_table(blocks, columns=["video_id", "reason"]).to_pylist()
             failed.update(row["video_id"] for row in rows if row["reason"])
     return failed
 
@@ -103,8 +102,5 @@ def _retire(run: Run, unit_id: str) -> bool:
     if not commit.exists():
         return False
     retired = run.paths.retired_commit(unit_id, read_commit(run.paths, unit_id)["attempt"])
-    make_directory(retired.parent)
-    commit.rename(retired)
-    fsync_directory(retired.parent)
-    fsync_directory(commit.parent)
+    storage_of(run.paths.root).retire_record(run.paths.commits, unit_id, retired)
     return True

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import platform
-import shutil
 import sys
 import time
 import uuid
@@ -18,21 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from motionbox.config import ExtractConfig, config_of_run
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath, storage_of
+from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
+from motionbox.storage.paths import children
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths, check_store, read_json, run_paths
 from motionbox.store.units import InputFile, inputs_table
-from motionbox.store.writing.durable import (
-    fsync_directory,
-    make_directory,
-    parquet_bytes,
-    publish_file,
-    replace_file,
-    to_json,
-    write_file,
-)
 
 # Raised by every change of the code that changes numbers under the same config.
 ALGORITHM_VERSION = 4
@@ -103,19 +94,19 @@ class Run:
 
     def manifest(self) -> pa.Table:
         """Read the clips of the data set, with label columns."""
-        return pq.read_table(self.paths.manifest)
+        return read_table(self.paths.manifest)
 
     def replaced_files(self, inputs: RunInputs) -> set[str] | None:
         """Return the input files that differ now, None where anything else does, too."""
         known = {"config_digest": inputs.config.digest(), "algorithm_version": ALGORITHM_VERSION}
         if any(self.info.get(name) != value for name, value in known.items()) or self.manifest() != inputs.manifest:
             return None
-        before = {row["path"]: row for row in pq.read_table(self.paths.inputs).to_pylist()}
+        before = {row["path"]: row for row in read_table(self.paths.inputs).to_pylist()}
         return {row["path"] for row in inputs_table(inputs.inputs).to_pylist() if before.get(row["path"]) != row}
 
     def plan(self) -> pa.Table:
         """Read the pieces of all units, `plan.PLAN_SCHEMA`."""
-        return pq.read_table(self.paths.plan)
+        return read_table(self.paths.plan)
 
 
 def load_run(paths: RunPaths) -> Run:
@@ -128,49 +119,29 @@ def load_run(paths: RunPaths) -> Run:
     return Run(paths, config_of_run(info["config"]), info)
 
 
-def prepare_store(store: Path) -> None:
+def prepare_store(store: StorePath) -> None:
     """Create a store, or check that an existing one is ours and can be written.
 
     Raises:
         StoreError: Another program's store, a newer version, a directory with other things in it, or no permission.
     """
+    storage = storage_of(store)
     try:
-        if (store / "store.json").exists():
+        if (store / "store.json").is_file():
             check_store(store)
-        elif store.is_dir() and any(not entry.name.startswith(".") for entry in store.iterdir()):
+        elif any(not entry.name.startswith(".") for entry in children(store)):
             raise StoreError(f"store {store} is a directory with other files in it; give --store another path")
-        make_directory(store)
+        storage.make_directory(store)
         content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
-        if not (store / "store.json").exists():
-            replace_file(store / "store.json", to_json(content))
-        make_directory(store / "runs")
-        _check_exclusive(store)
+        if not (store / "store.json").is_file():
+            storage.replace(store / "store.json", to_json(content))
+        storage.make_directory(store / "runs")
+        storage.check_exclusive(store)
     except OSError as error:
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
 
 
-def _check_exclusive(store: Path) -> None:
-    """Check that a name in the store can be got once only: what commits are made of.
-
-    Raises:
-        StoreError: It can be got twice.
-        OSError: The store cannot be written.
-    """
-    probe = store / f".probe-{uuid.uuid4().hex}"
-    try:
-        if [publish_file(probe, b"", point="probe") for _ in range(2)] != [True, False]:
-            raise StoreError(
-                f"store {store} lies on a file system that has no hard links and lets a directory be renamed onto "
-                "another: two writers could destroy each other's work; give --store a path on another one"
-            )
-    finally:
-        if probe.is_dir():
-            shutil.rmtree(probe, ignore_errors=True)
-        else:
-            probe.unlink(missing_ok=True)
-
-
-def find_run(store: Path, inputs: RunInputs) -> Run | None:
+def find_run(store: StorePath, inputs: RunInputs) -> Run | None:
     """Return the run of a store that these inputs and parameters belong to, None where it has none."""
     parts = inputs.parts()
     for paths in run_paths(store):
@@ -180,7 +151,7 @@ def find_run(store: Path, inputs: RunInputs) -> Run | None:
     return None
 
 
-def siblings(store: Path, config: ExtractConfig, dataset_digest: str) -> list[Run]:
+def siblings(store: StorePath, config: ExtractConfig, dataset_digest: str) -> list[Run]:
     """Return the runs of a store, newest first, whose rows are those of a run with these inputs and parameters.
 
     They keep no colour frames, or keep them in another form, and are like it in everything else.
@@ -205,7 +176,7 @@ def _without_clips(config: ExtractConfig) -> ExtractConfig:
     return config.model_copy(update={"store": config.store.model_copy(update={"clips": "none"})})
 
 
-def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], pa.Table], *, new_run: bool) -> Run:
+def open_or_create_run(store: StorePath, inputs: RunInputs, make_plan: Callable[[], pa.Table], *, new_run: bool) -> Run:
     """Return the run of a store that these inputs and parameters belong to, creating it where the store has none.
 
     Args:
@@ -231,7 +202,7 @@ def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], p
             "it, or add --new-run to start another run in this store"
         )
     run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    while (store / "runs" / run_id).exists():  # a run whose failed files were replaced has kept its name
+    while (store / "runs" / run_id / "run.json").exists():  # a run whose failed files were replaced has kept its name
         run_id = hashlib.sha256(run_id.encode()).hexdigest()[:16]
     try:
         return _create_run(store, run_id, inputs, known[0].plan() if known else make_plan(), parts)
@@ -239,7 +210,7 @@ def open_or_create_run(store: Path, inputs: RunInputs, make_plan: Callable[[], p
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
 
 
-def _create_run(store: Path, run_id: str, inputs: RunInputs, plan: pa.Table, parts: dict[str, Any]) -> Run:
+def _create_run(store: StorePath, run_id: str, inputs: RunInputs, plan: pa.Table, parts: dict[str, Any]) -> Run:
     info = {
         "format": FORMAT_NAME,
         "run_id": run_id,
@@ -253,36 +224,15 @@ def _create_run(store: Path, run_id: str, inputs: RunInputs, plan: pa.Table, par
         "versions": library_versions(),
         "config": inputs.config.model_dump(mode="json"),
     }
-    private = store / "runs" / f".{run_id}.{uuid.uuid4().hex}"
-    private.mkdir()
-    try:
-        paths = RunPaths(private)
-        for path, table in (
-            (paths.manifest, inputs.manifest),
-            (paths.inputs, inputs_table(inputs.inputs)),
-            (paths.plan, plan),
-        ):
-            write_file(path, parquet_bytes(table), point="run")
-        for directory in (paths.attempts, paths.commits, paths.failures, paths.snapshots):
-            directory.mkdir()
-        write_file(paths.run_json, to_json(info), point="run")
-        fsync_directory(private)
-        with contextlib.suppress(FileExistsError):
-            _rename_new(private, store / "runs" / run_id)
-        fsync_directory(store / "runs")
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+    files = {
+        "manifest.parquet": parquet_bytes(inputs.manifest),
+        "inputs.parquet": parquet_bytes(inputs_table(inputs.inputs)),
+        "plan.parquet": parquet_bytes(plan),
+        "run.json": to_json(info),
+    }
+    folders = ("attempts", "commits", "failures", "snapshots")
+    storage_of(store).create_directory(store / "runs" / run_id, files, folders)
     return load_run(RunPaths(store / "runs" / run_id))
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Rename a directory to a name that nothing has, raising FileExistsError otherwise."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise FileExistsError(str(target)) from None
-        raise
 
 
 def library_versions() -> dict[str, str]:
@@ -300,7 +250,7 @@ def describe_changes(run: Run, inputs: RunInputs) -> list[str]:
     if run.info.get("algorithm_version") != ALGORITHM_VERSION:
         lines.append(f"algorithm version: {run.info.get('algorithm_version')} -> {ALGORITHM_VERSION}")
     lines += _row_changes("clip", run.manifest(), inputs.manifest, "clip_id")
-    lines += _row_changes("input file", pq.read_table(run.paths.inputs), inputs_table(inputs.inputs), "path")
+    lines += _row_changes("input file", read_table(run.paths.inputs), inputs_table(inputs.inputs), "path")
     return lines or ["the order of the clips"]
 
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.motion.boxes import StabilisedBoxes
+from motionbox.storage.file_bytes import parquet_bytes
+from motionbox.storage.posix import write_file
 from motionbox.store.areas.blocks import Areas, encode_blocks, stored_areas
 from motionbox.store.layout import AREA_BLOCKS_FILE, AREAS_FILE
-from motionbox.store.writing.durable import parquet_bytes, write_file
 
 _ROWS_PER_FILE = 1 << 20
 _NPY_HEADER_BYTES = 128

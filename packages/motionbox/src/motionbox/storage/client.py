@@ -1,0 +1,246 @@
+"""A bucket as obstore speaks to it: requests, and their errors as `OSError` in one line.
+
+Credentials and endpoint come from where the cloud's own tools take them: the environment (`AWS_ENDPOINT_URL`,
+`AWS_PROFILE` is not read), instance and pod roles. Nothing of them is kept or shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from motionbox.errors import InputError, StoreError
+from motionbox.wording import one_line
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+MANY = 32
+"""Requests in flight where many objects or ranges are asked for."""
+
+_RETRY_SECONDS = float(os.environ.get("MOTIONBOX_CLOUD_RETRY_SECONDS", "120"))
+_TIMEOUT_SECONDS = float(os.environ.get("MOTIONBOX_CLOUD_TIMEOUT_SECONDS", "60"))
+_CODE = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Message>)?")
+_STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
+_QUERY = re.compile(r"\?\S*")
+_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken", "RequestTimeTooSkewed")
+_DENIED = (
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AuthenticationFailed",
+    "AuthorizationFailure",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object in a listing.
+
+    Attributes:
+        key: Its key.
+        st_size: Bytes.
+        st_mtime: When it was written, seconds, by the bucket's clock.
+        e_tag: What tells this content from another; None where the bucket has none.
+    """
+
+    key: str
+    st_size: int
+    st_mtime: float
+    e_tag: str | None
+
+
+class Client:
+    """Requests to one bucket. Every method raises `OSError` with one line that names the object."""
+
+    def __init__(self, url: str) -> None:
+        """Take the bucket's URL, `s3://bucket`; nothing is asked of it yet."""
+        self.url = url
+        self.store = _open(url)
+
+    def read(self, key: str) -> bytes:
+        """Return an object."""
+        with _Errors(self.url, key):
+            return bytes(self.store.get(key).bytes())
+
+    def sha256(self, key: str) -> tuple[int, str]:
+        """Return the size and the SHA-256 of an object, read piece by piece."""
+        digest, size = hashlib.sha256(), 0
+        with _Errors(self.url, key):
+            for piece in self.store.get(key).stream():
+                digest.update(piece)
+                size += len(piece)
+        return size, digest.hexdigest()
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return ranges (offset, bytes) of an object, many in flight; ranges that touch are read as one."""
+        if not ranges:
+            return []
+        starts, lengths = [offset for offset, _ in ranges], [num_bytes for _, num_bytes in ranges]
+        with _Errors(self.url, key):
+            return [bytes(part) for part in self.store.get_ranges(key, starts=starts, lengths=lengths)]
+
+    def head(self, key: str) -> Entry:
+        """Return what a listing says of an object."""
+        with _Errors(self.url, key):
+            return _entry(self.store.head(key))
+
+    def walk(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects below a prefix, in the order of their keys."""
+        with _Errors(self.url, prefix):
+            for page in self.store.list(f"{prefix}/" if prefix else None, chunk_size=1000):
+                yield from map(_entry, page)
+
+    def children(self, prefix: str) -> list[str]:
+        """Return the keys directly below a prefix, of objects and of longer prefixes, sorted."""
+        with _Errors(self.url, prefix):
+            found = self.store.list_with_delimiter(prefix or None)
+        return sorted([*(entry["path"] for entry in found["objects"]), *found["common_prefixes"]])
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return the objects directly below a prefix, sorted."""
+        with _Errors(self.url, prefix):
+            found = self.store.list_with_delimiter(prefix or None)
+        return sorted(map(_entry, found["objects"]), key=lambda entry: entry.key)
+
+    def has_children(self, prefix: str) -> bool:
+        """Return whether an object lies below a prefix."""
+        return next(self.walk(prefix), None) is not None
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        """Write an object, in place of what has its name; a file is sent in parts where it is large."""
+        with _Errors(self.url, key):
+            self.store.put(key, data)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write an object unless its name is taken; return whether it was written.
+
+        The bucket decides: of several writers one gets the name. An answer that was lost is no answer, so this is tried
+        again, and then meets its own object: content tells it, which is why it must bear an id of its writer.
+
+        Raises:
+            OSError: Also where it stays unknown whether it was written.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        for last in (False, False, True):
+            try:
+                with _Errors(self.url, key):
+                    self.store.put(key, data, mode="create")
+            except (AlreadyExistsError, PreconditionError):
+                return self.read(key) == data
+            except OSError as error:
+                if last or error.errno != errno.EIO:
+                    raise
+            else:
+                return True
+        raise AssertionError("the last attempt returns or raises")
+
+    def put_over(self, key: str, data: bytes, e_tag: str | None) -> bool:
+        """Write an object in place of one content of it; return False where it has another by now."""
+        from obstore.exceptions import PreconditionError
+
+        try:
+            with _Errors(self.url, key):
+                self.store.put(key, data, mode={"e_tag": e_tag})
+        except PreconditionError:
+            return self.read(key) == data
+        return True
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; what is not there is no error."""
+        for begin in range(0, len(keys), 1000):
+            with _Errors(self.url, keys[begin]):
+                self.store.delete(list(keys[begin : begin + 1000]))
+
+
+def _entry(found: Any) -> Entry:
+    return Entry(found["path"], int(found["size"]), found["last_modified"].timestamp(), found["e_tag"])
+
+
+def client_of(url: str) -> Client:
+    """Return this process's connection to a bucket.
+
+    Raises:
+        StoreError: obstore is not installed.
+    """
+    return _client_of(url, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _client_of(url: str, _process: int) -> Client:
+    return Client(url)
+
+
+def _open(url: str) -> ObjectStore:
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise StoreError(f"{url} needs obstore, which is not installed: pip install 'motionbox[cloud]'") from None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    options: dict[str, Any] = {"timeout": timedelta(seconds=_TIMEOUT_SECONDS), "connect_timeout": timedelta(seconds=10)}
+    if endpoint.startswith("http://"):
+        options["allow_http"] = True
+    retry: Any = {
+        "max_retries": 10,
+        "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
+    }
+    try:
+        opened: ObjectStore = from_url(url, client_options=options, retry_config=retry)  # type: ignore[call-overload]
+        return opened
+    except Exception as error:
+        raise InputError(f"{url} cannot be opened: {_cause(error)}") from None
+
+
+class _Errors:
+    """Turns what obstore raises into `OSError`; answers that a condition did not hold pass through."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._where = f"{url}/{key}" if key else url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        from obstore import exceptions as known
+
+        if isinstance(error, known.AlreadyExistsError | known.PreconditionError):
+            return
+        if isinstance(error, FileNotFoundError) and error.errno is None and "NoSuchBucket" not in str(error):
+            raise FileNotFoundError(errno.ENOENT, "no such object", self._where) from None
+        if isinstance(error, known.BaseError | FileNotFoundError):
+            raise self._translated(error) from None
+
+    def _translated(self, error: Exception) -> OSError:
+        from obstore import exceptions as known
+
+        text, cause = str(error), _cause(error)
+        if any(code in text for code in _EXPIRED):
+            return PermissionError(errno.EACCES, f"credentials have expired ({cause})", self._where)
+        denied = isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError)
+        if denied or any(code in text for code in _DENIED):
+            return PermissionError(errno.EACCES, f"no rights ({cause})", self._where)
+        if "NoSuchBucket" in text or "ContainerNotFound" in text:
+            return PermissionError(errno.EACCES, "no such bucket", self._where)
+        return OSError(errno.EIO, cause, self._where)
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong in a few words: the bucket's own code and message where it gave them; never a query."""
+    text = str(error)
+    if found := _CODE.search(text):
+        return one_line(": ".join(part for part in found.groups() if part))[:200]
+    if found := _STATUS.search(text):
+        return found[1].strip()
+    return _QUERY.sub("", one_line(text.split("\n\n")[0]))[:300]
