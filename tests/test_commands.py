@@ -108,7 +108,7 @@ def test_the_shell_completes_options_and_presets() -> None:
 
 URLS = [
     ("motionbox", "export", "s3://bucket/x", "--format", "csv", "-o", "s3://bucket/boxes.csv"),
-    ("motionbox", "extract", "--data-root=gs://bucket/x"),
+    ("motionbox", "extract", "--data-root=https://bucket/x"),
     ("motionbox", "status", "ftp://host/container"),
     ("motionbox", "show", "hdfs://node:9000/x", "clip", "-o", "a.mp4"),
     ("motionbox", "import-list", "https://host/train.csv", "--data-root", "."),
@@ -128,7 +128,7 @@ def test_a_url_where_a_path_belongs_is_one_line(words: tuple[str, ...], capsys: 
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{words[0]}: error: a path must be local, got '")
-    assert line.endswith("only stores can lie in object storage: mount it or copy it here")
+    assert line.endswith("only a store or a data root can lie in object storage: mount it or copy it here")
 
 
 def test_urls_are_refused_wherever_a_path_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,10 +136,10 @@ def test_urls_are_refused_wherever_a_path_comes_from(monkeypatch: pytest.MonkeyP
         motionbox.open_store(Path("s3://bucket/x"))  # a Path has lost a slash
     with pytest.raises(InputError, match=r"a store must be a local path or one of s3://.*, got 'ftp://host/x'"):
         motionbox.open_store("ftp://host/x")
-    for path in ("s3://bucket/x", Path("s3://bucket/x")):
-        with pytest.raises(InputError, match="a path must be local, got 's3:/"):
+    for path in ("https://bucket/x", Path("s3://bucket/x")):
+        with pytest.raises(InputError, match="a path must be local, got '"):
             motionbox.load_manifest("folder", path)
-    monkeypatch.setenv("MOTIONBOX_DATA", "s3://bucket")
+    monkeypatch.setenv("MOTIONBOX_DATA", "https://bucket")
     with pytest.raises(SystemExit) as stop:
         motionbox.cli.main(["extract", "--workers", "0"])
     assert stop.value.code == 2

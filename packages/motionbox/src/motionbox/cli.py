@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(("av", "cv2", "llvmlite", "numba", "ray", "rich", "scipy"), "extract"),
     **dict.fromkeys(("torch", "triton"), "gpu"),
+    "obstore": "cloud",
 }
 
 

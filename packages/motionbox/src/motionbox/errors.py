@@ -51,7 +51,8 @@ def refuse_url(path: str | PurePath) -> None:
     """
     if _URL.match(str(path)):
         raise InputError(
-            f"a path must be local, got {str(path)!r}; only stores can lie in object storage: mount it or copy it here"
+            f"a path must be local, got {str(path)!r}; only a store or a data root can lie in object storage: mount it "
+            "or copy it here"
         )
 
 
@@ -66,7 +67,8 @@ def refuse_urls(arguments: Sequence[str]) -> None:
     for argument in arguments:
         option, _, value = argument.partition("=")
         is_store = takes_store and before not in _WRITE_A_FILE and _BUCKET.match(argument)
-        if not is_store and {option, before}.isdisjoint(_TAKE_A_URL):
+        is_data_root = arguments[0] == "extract" and "--data-root" in (option, before)
+        if not is_store and not is_data_root and {option, before}.isdisjoint(_TAKE_A_URL):
             refuse_url(argument)
             refuse_url(value)
         before = argument
@@ -108,10 +110,15 @@ class Interrupted(MotionBoxError):  # noqa: N818  (a state, not a fault)
     exit_code = ExitCode.INTERRUPTED
 
 
+class CredentialsError(Interrupted):
+    """Credentials for object storage are missing, have expired or are not accepted: renewed, the command goes on."""
+
+
 class Reason(StrEnum):
     """Why a clip failed, is partial or has no motion; the reason code kept in the store."""
 
     MISSING = "missing"
+    CHANGED = "changed"
     UNREADABLE = "unreadable"
     EMPTY_FILE = "empty_file"
     LFS_POINTER = "lfs_pointer"

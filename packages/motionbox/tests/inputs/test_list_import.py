@@ -162,8 +162,8 @@ def test_absolute_paths_reach_the_root_through_links(tmp_path):
         ("l.txt", "C:\\data\\b.mp4 1\n", "line 1: path must lie below the data root .*--prefix"),
         (
             "l.txt",
-            "s3://bucket/b.mp4 1\n",
-            "line 1: a path must be local, got 's3://bucket/b.mp4'; only stores can lie in",
+            "https://bucket/b.mp4 1\n",
+            "line 1: a path must be local, got 'https://bucket/b.mp4'; only a store or a data root",
         ),
         ("l.txt", "two/x 1\n", "line 1: path must name one file, got 'two/x' for two/x.mp4 and two/x.mkv"),
         ("l.txt", "path,video\na.mp4,b.mp4\n", None),

@@ -27,6 +27,16 @@ class StorePlace(click.ParamType[StorePath]):
             self.fail(str(error), param, ctx)
 
 
+class Place(click.Path):
+    """A path of this machine, or the URL of a prefix of a bucket; nothing is looked at."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """Return what `open_root` makes of it."""
+        from motionbox.inputs.data_root import open_root
+
+        return open_root(value)
+
+
 class FiniteRange(click.FloatRange):
     """A range of finite numbers: click's own lets `nan` pass, which is neither below nor above anything."""
 

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands import FiniteRange, StorePlace
+from motionbox.commands import FiniteRange, Place, StorePlace
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS
+from motionbox.inputs.data_root import DataRoot, open_root
+from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB
 from motionbox.wording import format_seconds
 
 if TYPE_CHECKING:
+    from motionbox.extraction.drive import EngineOptions
     from motionbox.extraction.executors import Executor
     from motionbox.storage import StorePath
-    from motionbox.storage.lease import Lease
     from motionbox.store.writing.runs import Run, RunInputs
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ Examples:
     help="Compute the motion boxes of a data set and keep them in a store; the same command resumes.", epilog=EPILOG
 )
 @click.option("--dataset", type=click.Choice(tuple(DATASETS)), default="folder", help="Kind of data set.")
-@click.option("--data-root", type=click.Path(path_type=Path), help="Its directory, or one video.  [data/<dataset>]")
+@click.option("--data-root", type=Place(), help="Its directory or URL, or one video.  [data/<dataset>]")
 @click.option("--store", type=StorePlace(), help="The store, or its URL, e.g. s3://b/x.  [stores/<dataset>]")
 @click.option(
     "--spans", type=click.Choice(["annotated", "all"]), help="Process annotated segments or whole videos.  [annotated]"
@@ -81,6 +83,12 @@ Examples:
 @click.option("--executor", type=click.Choice(["ray", "serial"]), default="ray", help="serial: in this process.")
 @click.option("--gpus", type=click.IntRange(min=0), default=0, help="GPUs that work beside the CPU workers.")
 @click.option("--ray-address", help="Use this Ray cluster, e.g. auto or ray://head:10001.  [none: this machine]")
+@click.option(
+    "--scratch-gib",
+    type=FiniteRange(0, min_open=True),
+    default=DEFAULT_SCRATCH_GIB,
+    help="Room on each machine for videos of a bucket.",
+)
 @click.option("--retry-failed", is_flag=True, help="Do failed, quarantined and partly read videos again.")
 @click.option("--new-run", is_flag=True, help="Start another run where inputs or parameters have changed.")
 @click.option("--force", is_flag=True, help="Go on although another process works on the store.")
@@ -92,7 +100,7 @@ def extract(**options: Any) -> int:
 def run_extraction(
     *,
     dataset: str,
-    data_root: Path | None,
+    data_root: DataRoot | None,
     store: StorePath | None,
     split: str | None,
     limit: int | None,
@@ -113,12 +121,14 @@ def run_extraction(
     allow_missing: bool = False,
     frame_fps: float | None = None,
     retry_failed: bool = False,
+    scratch_gib: float = DEFAULT_SCRATCH_GIB,
 ) -> int:
     """Extract a data set; returns the exit code.
 
     Raises:
         MotionBoxError: Missing input, bad configuration, a store that cannot be used, or an interruption.
     """
+    from motionbox.extraction.drive import EngineOptions
     from motionbox.store.writing.lock import store_lock
     from motionbox.store.writing.runs import prepare_store
 
@@ -133,7 +143,7 @@ def run_extraction(
     if "flow" in save and config.store.flow == "none":
         config = load_config(preset, config_path, values | {"store.flow": "float16"})
     _check_backend(config.flow.method, backend)
-    root = data_root or Path(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
+    root = data_root or open_root(os.environ.get("MOTIONBOX_DATA", "data")) / dataset
     manifest = _manifest(dataset, root, split, limit, allow_missing=allow_missing, frame_fps=frame_fps)
     store = store or Path("stores") / dataset
     prepare_store(store)
@@ -142,7 +152,9 @@ def run_extraction(
         with store_lock(store, force=force) as lease:
             run = _run(store, dataset, root, manifest, config, new_run=new_run, retry=retry_failed)
             num_workers = 0 if executor == "serial" else _num_workers(workers, ray_address)
-            return _drive(store, run, _executor(num_workers, ray_address, gpus), backend, lease)
+            lost = None if lease is None else lease.lost
+            options = EngineOptions(backend=backend, scratch_gib=scratch_gib, lost=lost)
+            return _drive(store, run, _executor(num_workers, ray_address, gpus), options)
     except OSError as error:
         if isinstance(store, Path):
             raise
@@ -186,7 +198,7 @@ def _num_workers(wanted: int | None, ray_address: str | None) -> int:
 
 
 def _manifest(
-    dataset: str, root: Path, split: str | None, limit: int | None, *, allow_missing: bool, frame_fps: float | None
+    dataset: str, root: DataRoot, split: str | None, limit: int | None, *, allow_missing: bool, frame_fps: float | None
 ) -> Any:
     """Read the clips to work on; say first what the data on disk lacks."""
     from motionbox.inputs.data_check import check_data
@@ -215,7 +227,7 @@ def _settle_spans(config: ExtractConfig, manifest: Any) -> ExtractConfig:
 
 
 def _run(
-    store: StorePath, dataset: str, root: Path, manifest: Any, config: ExtractConfig, *, new_run: bool, retry: bool
+    store: StorePath, dataset: str, root: DataRoot, manifest: Any, config: ExtractConfig, *, new_run: bool, retry: bool
 ) -> Run:
     from motionbox.extraction.plan import plan_units, scan_inputs
     from motionbox.store.writing.runs import RunInputs, open_or_create_run
@@ -253,18 +265,19 @@ def _bucket_failed(store: StorePath, error: OSError) -> Interrupted:
     return Interrupted(f"store {store} cannot be read or written: {what}; the same command goes on from here")
 
 
-def _drive(store: StorePath, run: Run, executor: Executor, backend: str, lease: Lease | None) -> int:
-    from motionbox.extraction.drive import EngineOptions, drive
+def _drive(store: StorePath, run: Run, executor: Executor, options: EngineOptions) -> int:
+    from motionbox.extraction.drive import drive
+    from motionbox.extraction.media.fetching import scratch_cache
     from motionbox.extraction.progress import create_reporter
     from motionbox.extraction.snapshot import make_snapshot
     from motionbox.extraction.time_spent import shares
     from motionbox.store.reuse.sibling_units import SiblingUnits
 
     try:
-        lost = None if lease is None else lease.lost
-        counts = drive(run, executor, EngineOptions(backend=backend, lost=lost), create_reporter())
+        counts = drive(run, executor, options, create_reporter())
     finally:
         executor.close()
+        scratch_cache(options.scratch_gib).clear()
     try:
         make_snapshot(run)
         for name in SiblingUnits(run).carry_guidances(run):

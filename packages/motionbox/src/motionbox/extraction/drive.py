@@ -18,11 +18,13 @@ from motionbox.errors import InputError, Interrupted, Reason
 from motionbox.extraction.executors import Executor
 from motionbox.extraction.progress import Counts, Reporter
 from motionbox.extraction.worker import Acknowledgement, Task, last_heard
+from motionbox.inputs.data_root import is_object
 from motionbox.inputs.schema import num_assumed_rates, refused_videos
 from motionbox.signals import handling
 from motionbox.storage import storage_of
+from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB
 from motionbox.store.reuse.sibling_units import SiblingUnits
-from motionbox.store.units import Unit, units_of
+from motionbox.store.units import InputFile, Unit, units_of
 from motionbox.store.writing.failures import Fault, quarantined, record_fault
 from motionbox.store.writing.runs import Run
 
@@ -42,12 +44,14 @@ class EngineOptions:
         drain_seconds: How long work under way may go on after a signal.
         stall_seconds: A worker that shows no sign of life for this long is killed.
         lost: Returns why the store is no longer this process's to write to, None while it is.
+        scratch_gib: How much of a bucket's videos may lie on a worker's machine at a time.
     """
 
     backend: str = "auto"
     drain_seconds: float = 30.0
     stall_seconds: float = 900.0
     lost: Callable[[], str | None] | None = None
+    scratch_gib: float = DEFAULT_SCRATCH_GIB
 
 
 @dataclass
@@ -88,6 +92,7 @@ class _State:
     pending: deque[Unit]
     refused: Mapping[str, tuple[Reason, str]]
     known: SiblingUnits
+    objects: Mapping[str, InputFile]
     in_flight: dict[str, _InFlight] = field(default_factory=dict)
     store_errors: Counter[str] = field(default_factory=Counter)
     unstored: dict[str, str] = field(default_factory=dict)
@@ -113,7 +118,9 @@ def drive(run: Run, executor: Executor, options: EngineOptions, reporter: Report
     manifest = run.manifest()
     done = set(run.paths.committed_units())
     refused = {video_id: (Reason.UNREADABLE, reason) for video_id, reason in refused_videos(manifest).items()}
-    state = _State(deque(unit for unit in units if unit.unit_id not in done), refused, SiblingUnits(run))
+    objects = {entry.path: entry for entry in run.inputs() if is_object(run.data_root, entry.path)}
+    pending = deque(unit for unit in units if unit.unit_id not in done)
+    state = _State(pending, refused, SiblingUnits(run), objects)
     counts = Counts(
         num_units=len(units),
         num_clips=sum(unit.num_clips for unit in units),
@@ -186,6 +193,8 @@ def _task(run: Run, unit: Unit, options: EngineOptions, state: _State) -> Task:
         skip={video_id: state.refused[video_id] for video_id in videos if video_id in state.refused}
         | quarantined(run.paths, unit.unit_id, videos),
         stored=state.known.get(unit.unit_id),
+        inputs={piece.path: state.objects[piece.path] for piece in unit.pieces if piece.path in state.objects},
+        scratch_gib=options.scratch_gib,
     )
 
 
@@ -208,6 +217,9 @@ def _settle(
     elif answer.lost is not None:
         state.pending.append(unit)
         counts.num_faults += 1
+    elif answer.stop is not None:
+        stop.request(answer.stop, options.drain_seconds)
+        state.pending.append(unit)
     elif answer.store_error is not None:
         state.store_errors[unit.unit_id] += 1
         if answer.store_full:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 
+from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot, ListedPath, is_object, open_root
 from motionbox.inputs.schema import merge_spans
+from motionbox.storage.reading import is_url
 from motionbox.store.units import (
     BLOCK_SECONDS,
     PLAN_SCHEMA,
@@ -44,14 +47,20 @@ _SCAN_GROUP = 1024
 Probe = Callable[[Path], VideoHint | None]
 
 
-def scan_inputs(data_root: Path, paths: Iterable[str]) -> list[InputFile]:
-    """Look at every input once: kind, size, time of change.
+def scan_inputs(data_root: DataRoot, paths: Iterable[str]) -> list[InputFile]:
+    """Look at every input once: kind, size, time of change; of an object in a bucket kind, size and etag.
 
     Args:
-        data_root: Directory that the paths are relative to, or the one file itself.
-        paths: Relative paths; repeated ones are looked at once.
+        data_root: What the paths are relative to, or the one file itself.
+        paths: Relative paths, or URLs; repeated ones are looked at once.
+
+    Raises:
+        InputError: A folder of frames in a bucket.
     """
     unique = list(dict.fromkeys(paths))
+    if isinstance(data_root, ListedPath) or any(map(is_url, unique)):
+        folders = _Folders()
+        return [_scan_place(data_root, path, folders) for path in unique]
     groups = [unique[begin : begin + _SCAN_GROUP] for begin in range(0, len(unique), _SCAN_GROUP)]
     with ThreadPoolExecutor(8) as pool:
         found = pool.map(lambda group: [_scan(str(data_root), path) for path in group], groups)
@@ -69,6 +78,33 @@ def _scan(data_root: str, path: str) -> InputFile:
         return InputFile(path, "missing", 0, 0)
 
 
+class _Folders(dict[str, ListedPath]):
+    """The folders of objects that lie outside the data root, each listed once."""
+
+    def __missing__(self, url: str) -> ListedPath:
+        self[url] = place = cast("ListedPath", open_root(url))
+        return place
+
+
+def _scan_place(data_root: DataRoot, path: str, folders: _Folders) -> InputFile:
+    if is_url(path):
+        folder, _, name = path.rpartition("/")
+        place: DataRoot = folders[folder] / name
+    else:
+        place = data_root / path
+    if isinstance(place, Path):
+        return _scan(str(data_root), path)
+    entry = place.entry()
+    if entry is not None:
+        return InputFile(path, "file", entry.num_bytes, 0, entry.etag)
+    if place.is_dir():
+        raise InputError(
+            f"{place}: a folder of frames must be one object in a bucket; pack it (tar -cf NAME.tar -C FOLDER .), or "
+            "mount the bucket"
+        )
+    return InputFile(path, "missing", 0, 0)
+
+
 @dataclass
 class _Video:
     path: str
@@ -80,7 +116,7 @@ class _Video:
 def plan_units(
     manifest: pa.Table,
     inputs: Sequence[InputFile],
-    data_root: Path,
+    data_root: DataRoot,
     probe: Probe,
     *,
     spans: Literal["annotated", "all"] = "annotated",
@@ -93,8 +129,8 @@ def plan_units(
     Args:
         manifest: As `motionbox.inputs.manifest.load_manifest` returns it.
         inputs: From `scan_inputs`.
-        data_root: Directory that the paths are relative to.
-        probe: Reads a header; None when it cannot. Called for large files only.
+        data_root: What the paths are relative to.
+        probe: Reads a header; None when it cannot. Called for large files only, and for none in a bucket.
         spans: `annotated`: the blocks that clips touch; `all`: whole videos.
         margin_seconds: Clips are widened by this on both sides, for `annotated`.
         max_frames: Most frames (estimated) of one unit; None: `MAX_UNIT_FRAMES`, less for a small data set, so that
@@ -107,9 +143,13 @@ def plan_units(
     videos = _collect(manifest, None if spans == "all" else margin_seconds)
     by_path = {entry.path: entry for entry in inputs}
     large = [v.path for v in videos.values() if by_path[v.path].kind == "file"]
-    large = [path for path in dict.fromkeys(large) if by_path[path].num_bytes > probe_min_bytes]
+    large = [
+        path
+        for path in dict.fromkeys(large)
+        if by_path[path].num_bytes > probe_min_bytes and not is_object(data_root, path)
+    ]
     with ThreadPoolExecutor(4) as pool:
-        probed = dict(zip(large, pool.map(lambda path: probe(data_root / path), large), strict=True))
+        probed = dict(zip(large, pool.map(lambda path: probe(Path(f"{data_root}/{path}")), large), strict=True))
     rows: list[dict[str, Any]] = []
     pieces = list(_pieces(videos, by_path, probed, max_frames or MAX_UNIT_FRAMES))
     if max_frames is None:

@@ -21,6 +21,7 @@ from motionbox.errors import ClipError, Reason
 from motionbox.extraction.blocks import LOOKAHEAD_SECONDS, SPARSE_SECONDS, Block, iter_blocks
 from motionbox.extraction.time_spent import TimeSpent
 from motionbox.flow import FlowEstimator, iter_flows
+from motionbox.inputs.data_root import DataRoot, place_below
 from motionbox.motion.boxes import NO_BOX, scale_boxes
 from motionbox.motion.contours import detect_frame
 from motionbox.motion.maps import MotionAccumulator, quantise_map, shrink_map
@@ -66,6 +67,16 @@ class FrameSource(Protocol):
         ...
 
 
+class PlaceSource(Protocol):
+    """Opens videos wherever they lie, as `FrameSource` does."""
+
+    def open(
+        self, path: DataRoot, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+    ) -> tuple[VideoInfo, Generator[Frame]]:
+        """See `FrameSource.open`."""
+        ...
+
+
 class PieceFault(Exception):  # noqa: N818  (a fault of the attempt, counted against the video)
     """Processing one video crashed or hung; the unit's attempt is void.
 
@@ -88,8 +99,8 @@ class PieceFault(Exception):  # noqa: N818  (a fault of the attempt, counted aga
 def process_unit(
     unit: Unit,
     config: ExtractConfig,
-    data_root: Path,
-    source: FrameSource,
+    data_root: DataRoot,
+    source: PlaceSource,
     estimator: FlowEstimator,
     *,
     skip: Mapping[str, tuple[Reason, str]] | None = None,
@@ -102,7 +113,7 @@ def process_unit(
     Args:
         unit: What to process.
         config: Every number of the extraction.
-        data_root: Directory that the unit's paths are relative to.
+        data_root: What the unit's paths are relative to.
         source: Opens the videos.
         estimator: Computes flow.
         skip: Quarantined videos: video id -> reason and message that their rows get.
@@ -122,7 +133,7 @@ def process_unit(
         if skip and piece.video_id in skip:
             yield VideoError(piece.video_id, piece.first_block or 0, *skip[piece.video_id])
             continue
-        path, clock = data_root / piece.path, spent or TimeSpent()
+        path, clock = place_below(data_root, piece.path), spent or TimeSpent()
         rest: Piece | None = piece
         if stored is not None and (numbers := stored.numbers(piece)):
             rest = yield from _code_piece(piece, config, path, source, stored, numbers, clock)
@@ -133,8 +144,8 @@ def process_unit(
 def _process_piece(
     piece: Piece,
     config: ExtractConfig,
-    path: Path,
-    source: FrameSource,
+    path: DataRoot,
+    source: PlaceSource,
     estimator: FlowEstimator,
     spent: TimeSpent,
 ) -> Iterator[BlockRows | VideoError]:
@@ -164,8 +175,8 @@ def _process_piece(
 def _code_piece(
     piece: Piece,
     config: ExtractConfig,
-    path: Path,
-    source: FrameSource,
+    path: DataRoot,
+    source: PlaceSource,
     stored: StoredBlocks,
     numbers: Sequence[int],
     spent: TimeSpent,

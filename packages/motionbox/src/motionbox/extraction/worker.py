@@ -12,18 +12,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motionbox.config import ExtractConfig
-from motionbox.errors import Interrupted, MotionBoxError, Reason, StoreError
+from motionbox.errors import CredentialsError, Interrupted, MotionBoxError, Reason, StoreError
+from motionbox.extraction.media.fetching import FetchingSource, scratch_cache
 from motionbox.extraction.time_spent import TimeSpent
+from motionbox.inputs.data_root import DataRoot, place_below
 from motionbox.storage import StorePath, storage_of
 from motionbox.storage.failpoints import failpoint
+from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB
 from motionbox.store.layout import RunPaths
 from motionbox.store.reuse.sibling_units import StoredUnit
 from motionbox.store.reuse.stored_blocks import StoredBlocks
-from motionbox.store.units import Unit
+from motionbox.store.units import InputFile, Unit
 from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.failures import Fault
 
@@ -45,23 +47,27 @@ class Task:
 
     Attributes:
         run_root: The run's directory.
-        data_root: Directory of the inputs.
+        data_root: What the inputs are relative to.
         unit: What to process.
         config: Every number of the extraction.
         backend: Flow backend.
         token: Names this attempt's sign of life.
         skip: Quarantined videos with reason and message.
         stored: The unit as a run has it that differs by the training clips alone; None where none has.
+        inputs: Of videos in a bucket: path -> the object as the run knows it.
+        scratch_gib: How much of them may lie on a worker's machine at a time.
     """
 
     run_root: StorePath
-    data_root: Path
+    data_root: DataRoot
     unit: Unit
     config: ExtractConfig
     backend: str
     token: str
     skip: Mapping[str, tuple[Reason, str]]
     stored: StoredUnit | None = None
+    inputs: Mapping[str, InputFile] = field(default_factory=dict)
+    scratch_gib: float = DEFAULT_SCRATCH_GIB
 
     @property
     def paths(self) -> RunPaths:
@@ -89,6 +95,7 @@ class Acknowledgement:
         store_full: Whether that will not go away by trying again.
         lost: Why the attempt was lost through no fault of its videos (a node went away); None otherwise.
         fatal: Why no attempt can work here (a library or a device is missing); None otherwise.
+        stop: Why the run is to stop and be resumed later (credentials have expired); None otherwise.
     """
 
     unit_id: str
@@ -101,6 +108,7 @@ class Acknowledgement:
     store_full: bool = False
     lost: str | None = None
     fatal: str | None = None
+    stop: str | None = None
 
 
 def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowledgement:
@@ -120,9 +128,13 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
     spent = TimeSpent()
     unit_id, config = task.unit.unit_id, task.config
     try:
-        source, estimator = _tools(config, task.backend)
+        decoder, estimator = _tools(config, task.backend)
         stored = None if task.stored is None else StoredBlocks(task.stored, config)
-        with spent.on(OTHER), Attempt(task.paths, unit_id, config.store) as attempt:
+        with (
+            spent.on(OTHER),
+            contextlib.closing(_source(task, decoder, sign)) as source,
+            Attempt(task.paths, unit_id, config.store) as attempt,
+        ):
             for rows in process_unit(
                 task.unit,
                 config,
@@ -152,6 +164,8 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
     except (OSError, StoreError) as error:
         full = isinstance(error, OSError) and error.errno in _FULL
         return Acknowledgement(task.unit.unit_id, store_error=str(error), store_full=full)
+    except CredentialsError as error:
+        return Acknowledgement(task.unit.unit_id, stop=str(error))
     except Interrupted:
         raise
     except Exception as error:  # a bug, or a machine that lacks something: told apart by whether a video was begun
@@ -168,6 +182,11 @@ def _taken_over(unit: StoredUnit | None, stored: StoredBlocks | None) -> dict[st
     if unit is None or stored is None or stored.num_read == 0:
         return {}
     return {"rows_of": unit.run_id, "num_blocks_taken": stored.num_read}
+
+
+def _source(task: Task, decoder: FrameSource, sign: _SignOfLife) -> FetchingSource:
+    pieces = [(piece, place_below(task.data_root, piece.path)) for piece in task.unit.pieces]
+    return FetchingSource(decoder, scratch_cache(task.scratch_gib), pieces, task.inputs, beat=sign.repeat)
 
 
 @lru_cache(maxsize=1)
@@ -213,6 +232,7 @@ class _SignOfLife:
         self._check = check
         self._every = storage_of(path).poll_seconds
         self._given_at = 0.0
+        self._num_frames = 0
         self.video_id: str | None = None
 
     def give(self, video_id: str, num_frames: int) -> None:
@@ -223,11 +243,16 @@ class _SignOfLife:
             return
         if self.video_id is None:
             storage_of(self._path).make_directory(self._path.parent)
-        self.video_id = video_id
+        self.video_id, self._num_frames = video_id, num_frames
         self._given_at = time.monotonic()
         storage_of(self._path).scribble(
             self._path, json.dumps([video_id, num_frames, socket.gethostname(), os.getpid()]).encode()
         )
+
+    def repeat(self) -> None:
+        """Say that the worker lives while a video is on its way."""
+        if self.video_id is not None:
+            self.give(self.video_id, self._num_frames)
 
     def remove(self) -> None:
         """Remove the note."""

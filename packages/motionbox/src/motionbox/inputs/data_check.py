@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot
 from motionbox.inputs.missing_media import MissingMedia, describe_missing, find_missing_media
 from motionbox.inputs.tables import find_file
 
@@ -115,7 +116,7 @@ def load_data_manifest(dataset: str) -> DataManifest | None:
     return DataManifest.model_validate(content)
 
 
-def check_data(dataset: str, data_root: Path, table: pa.Table) -> DataReport:
+def check_data(dataset: str, data_root: DataRoot, table: pa.Table) -> DataReport:
     """Compare what is on disk with the data manifest and with the clips that will be worked on.
 
     Args:
@@ -146,7 +147,7 @@ def check_data(dataset: str, data_root: Path, table: pa.Table) -> DataReport:
     return DataReport(tuple(lines), missing, dict(kinds), remedy)
 
 
-def _file_lines(manifest: DataManifest, data_root: Path, table: pa.Table) -> list[str]:
+def _file_lines(manifest: DataManifest, data_root: DataRoot, table: pa.Table) -> list[str]:
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["split"]).to_pylist()}
     lines = []
     for file in manifest.files:

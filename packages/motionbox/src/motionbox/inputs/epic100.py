@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot
 from motionbox.inputs.media import TAR_SUFFIXES, VIDEO_SUFFIXES, Names, names_below
 from motionbox.inputs.schema import build_table
 from motionbox.inputs.tables import find_file, read_csv_text, read_optional_csv, refuse_row, require_columns
@@ -39,7 +39,7 @@ _MAX_FRAME_DISAGREEMENT = 2
 _FIFTY_FPS_IDS = "^P[0-9]+_[0-9]{3}$"
 
 
-def load_epic100(root: Path) -> pa.Table:
+def load_epic100(root: DataRoot) -> pa.Table:
     """Read every split whose annotation file is there into one manifest.
 
     Label columns: `narration`, `verb`, `verb_class` (0 to 96), `noun`, `noun_class` (0 to 299), `action_id`,
@@ -83,7 +83,7 @@ def official_rate(video_id: str) -> float:
     return 50.0 if re.fullmatch(_FIFTY_FPS_IDS, video_id) else 60.0
 
 
-def _read_split(path: Path, split: str) -> pa.Table:
+def _read_split(path: DataRoot, split: str) -> pa.Table:
     raw = read_csv_text(path)
     labelled = split != "test"
     require_columns(raw, (*_SPAN_COLUMNS, "stop_frame", *(_LABEL_COLUMNS if labelled else ())), path)
@@ -106,7 +106,7 @@ def _read_split(path: Path, split: str) -> pa.Table:
     return pa.table({**columns, "split": pa.array([split] * raw.num_rows, pa.string())})
 
 
-def _seconds(raw: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+def _seconds(raw: pa.Table, name: str, path: DataRoot) -> pa.ChunkedArray:
     """Parse `HH:MM:SS.ff`."""
     parts = pc.extract_regex(raw[name], r"^(?P<h>[0-9]{1,3}):(?P<m>[0-9]{1,2}):(?P<s>[0-9]{1,2}(?:\.[0-9]+)?)$")
     refuse_row(raw, pc.is_null(parts), name, "be a time like 00:01:02.34", path, id_column="narration_id")
@@ -114,13 +114,13 @@ def _seconds(raw: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     return pc.add(pc.add(pc.multiply(hours, 3600.0), pc.multiply(minutes, 60.0)), seconds)
 
 
-def _whole_numbers(raw: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+def _whole_numbers(raw: pa.Table, name: str, path: DataRoot) -> pa.ChunkedArray:
     bad = pc.invert(pc.match_substring_regex(raw[name], "^[0-9]{1,12}$"))
     refuse_row(raw, bad, name, "be a whole number", path, id_column="narration_id")
     return raw[name].cast(pa.int64())
 
 
-def _classes(raw: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+def _classes(raw: pa.Table, name: str, path: DataRoot) -> pa.ChunkedArray:
     num_classes = NUM_VERBS if name == "verb_class" else NUM_NOUNS
     values = _whole_numbers(raw, name, path)
     rule = f"be a known class, 0 to {num_classes - 1}"
@@ -128,7 +128,7 @@ def _classes(raw: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     return values
 
 
-def _clamp(table: pa.Table, root: Path) -> pa.Table:
+def _clamp(table: pa.Table, root: DataRoot) -> pa.Table:
     """Cut clips at the end of their video, by `EPIC_100_video_info.csv` and `EPIC_100_frame_counts.csv` if there."""
     clamped = pa.chunked_array([pa.repeat(pa.scalar(False), table.num_rows)])
     for column, name, value_column, kind in (
@@ -163,7 +163,7 @@ def _action_ids(table: pa.Table) -> tuple[pa.Array | pa.ChunkedArray, list[str]]
     return pc.index_in(pairs, value_set=known, skip_nulls=True).cast(pa.int64()), []
 
 
-def _unseen(table: pa.Table, root: Path) -> pa.Array | pa.ChunkedArray:
+def _unseen(table: pa.Table, root: DataRoot) -> pa.Array | pa.ChunkedArray:
     flags: pa.Array | pa.ChunkedArray = pa.nulls(table.num_rows, pa.bool_())
     for split in ("validation", "test"):
         name = f"EPIC_100_unseen_participant_ids_{split}.csv"
@@ -174,7 +174,7 @@ def _unseen(table: pa.Table, root: Path) -> pa.Array | pa.ChunkedArray:
     return pc.if_else(pc.equal(table["split"], "train"), False, flags)
 
 
-def _tail(table: pa.Table, root: Path, kind: str) -> pa.Array | pa.ChunkedArray:
+def _tail(table: pa.Table, root: DataRoot, kind: str) -> pa.Array | pa.ChunkedArray:
     tail = read_optional_csv(root, ANNOTATION_FOLDERS, f"EPIC_100_tail_{kind}s.csv", (kind,))
     if tail is None:
         return pa.nulls(table.num_rows, pa.bool_())
@@ -183,7 +183,7 @@ def _tail(table: pa.Table, root: Path, kind: str) -> pa.Array | pa.ChunkedArray:
     return pc.if_else(pc.is_null(classes), pa.scalar(None, pa.bool_()), flags)
 
 
-def _locate(table: pa.Table, root: Path) -> dict[str, pa.Array | pa.ChunkedArray]:
+def _locate(table: pa.Table, root: DataRoot) -> dict[str, pa.Array | pa.ChunkedArray]:
     """Find each video's media and express its clips in that medium's time."""
     videos = pc.unique(table["video_id"]).to_pylist()
     media = find_videos(root, videos)
@@ -206,7 +206,7 @@ def _locate(table: pa.Table, root: Path) -> dict[str, pa.Array | pa.ChunkedArray
     }
 
 
-def find_videos(root: Path, videos: list[str]) -> dict[str, tuple[str, bool]]:
+def find_videos(root: DataRoot, videos: list[str]) -> dict[str, tuple[str, bool]]:
     """Return for each video its path below the root, and whether that holds frames.
 
     A video file is looked for before a folder or tar of frames; each in the official folder of its participant

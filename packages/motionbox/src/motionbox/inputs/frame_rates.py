@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot, place_below
 from motionbox.inputs.media import TAR_SUFFIXES, is_frame_folder, is_video_name
 from motionbox.inputs.schema import ASSUMED_FRAME_FPS, ASSUMED_RATE
 
 
-def settle_frame_rates(table: pa.Table, root: Path, frame_fps: float | None = None) -> pa.Table:
+def settle_frame_rates(table: pa.Table, root: DataRoot, frame_fps: float | None = None) -> pa.Table:
     """Give every folder or tar of frames its rate, and clips by frame numbers alone their times.
 
     File number n has time n / rate where a rate is given. Where none is, the files are timed by position at
@@ -54,11 +53,11 @@ def _untimed(table: pa.Table, end: str) -> pa.ChunkedArray:
     return pc.and_(pc.is_valid(table[f"{end}_frame"]), pc.is_null(table[f"{end}_seconds"]))
 
 
-def _holds_frames(root: Path, path: str) -> bool:
+def _holds_frames(root: DataRoot, path: str) -> bool:
     if path.lower().endswith(TAR_SUFFIXES) or (path == "." and root.suffix.lower() in TAR_SUFFIXES):
         return True
     try:
-        return is_frame_folder(root) if path == "." else not is_video_name(path) and (root / path).is_dir()
+        return is_frame_folder(root) if path == "." else not is_video_name(path) and place_below(root, path).is_dir()
     except (OSError, ValueError):
         return False
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from motionbox.errors import InputError, refuse_url
+from motionbox.errors import InputError
 from motionbox.inputs import DATASETS
 from motionbox.inputs.data_check import load_data_manifest
+from motionbox.inputs.data_root import DataRoot, ListedPath, open_root
 from motionbox.inputs.frame_rates import settle_frame_rates
 from motionbox.inputs.missing_media import describe_missing, find_missing_media
 from motionbox.inputs.schema import NUM_CLASSES, SCHEMA, select_split, validate_manifest
@@ -21,7 +22,7 @@ from motionbox.inputs.schema import NUM_CLASSES, SCHEMA, select_split, validate_
 
 def load_manifest(
     dataset: str,
-    data_root: str | Path,
+    data_root: str | Path | ListedPath,
     split: str | None = None,
     require_media: bool = True,
     *,
@@ -31,7 +32,8 @@ def load_manifest(
 
     Args:
         dataset: One of `motionbox.inputs.DATASETS`.
-        data_root: Folder of the data set; for `folder` also one video file or one folder of frames.
+        data_root: Folder of the data set, or its URL in a bucket; for `folder` also one video file or one folder of
+            frames.
         split: Keep only the clips of this split.
         require_media: Refuse a manifest whose videos are not all on disk.
         frame_fps: Rate of the folders and tars of frames whose rate the data set does not tell; None: 30, and the
@@ -41,9 +43,8 @@ def load_manifest(
         InputError: Unknown data set, missing files, or an annotation that breaks a rule; says which and the remedy.
     """
     loader = _loader(dataset)
-    refuse_url(data_root)
-    root = Path(data_root)
-    if not os.path.exists(root):  # noqa: PTH110  (False, not an error, where it may not be looked at)
+    root = open_root(data_root)
+    if not _is_there(root):
         raise InputError(f"data root {root} does not exist; name it with --data-root{_how_to_get(dataset)}")
     table = _with_vocabulary(dataset, loader(root))
     if split is not None:
@@ -80,6 +81,12 @@ def _without_rates(dataset: str, table: pa.Table, frame_fps: float | None) -> pa
     return table.set_column(place, SCHEMA.field("frame_fps"), pa.nulls(table.num_rows, pa.float64()))
 
 
+def _is_there(root: DataRoot) -> bool:
+    if isinstance(root, ListedPath):
+        return root.exists()
+    return os.path.exists(root)  # noqa: PTH110  (False, not an error, where it may not be looked at)
+
+
 def _how_to_get(dataset: str) -> str:
     manifest = load_data_manifest(dataset)
     if manifest is None:
@@ -87,7 +94,7 @@ def _how_to_get(dataset: str) -> str:
     return f", or get {manifest.name}: annotations from {manifest.annotations_from}, videos from {manifest.media_from}"
 
 
-def _loader(dataset: str) -> Callable[[Path], pa.Table]:
+def _loader(dataset: str) -> Callable[[DataRoot], pa.Table]:
     if dataset not in DATASETS:
         raise InputError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
     return DATASETS[dataset]

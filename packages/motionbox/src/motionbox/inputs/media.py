@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+
+from motionbox.inputs.data_root import DataRoot, names_in
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".ogv"),
@@ -34,11 +35,11 @@ def is_video_name(name: str) -> bool:
     return pure.suffix.lower() in VIDEO_SUFFIXES + TAR_SUFFIXES and not pure.name.startswith(".")
 
 
-def is_frame_folder(path: Path) -> bool:
+def is_frame_folder(path: DataRoot) -> bool:
     """Tell whether a path is a folder that directly holds JPEG or PNG files and no video beside them."""
     if not path.is_dir():
         return False
-    names = [entry.name for entry in os.scandir(path)]
+    names = names_in(path)
     return any(map(is_frame_name, names)) and not any(map(is_video_name, names))
 
 
@@ -74,9 +75,9 @@ class Names:
         return self._names.get(name)
 
 
-def names_below(root: Path, folder: str) -> Names:
+def names_below(root: DataRoot, folder: str) -> Names:
     """Return the names in a folder below a root; none where it cannot be listed."""
     try:
-        return Names(os.listdir(root / folder))  # noqa: PTH208  (names only, hundreds of thousands of them)
+        return Names(names_in(root / folder))
     except OSError:
         return Names(())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from motionbox.inputs.data_root import DataRoot, names_in, place_below
 from motionbox.inputs.schema import REFUSED
 
 _NUM_NAMED = 5
@@ -29,7 +28,7 @@ class MissingMedia:
     num_clips: int
 
 
-def find_missing_media(table: pa.Table, data_root: Path) -> MissingMedia:
+def find_missing_media(table: pa.Table, data_root: DataRoot) -> MissingMedia:
     """Compare the manifest's paths with the disk, listing each folder once."""
     readable = table if REFUSED not in table.column_names else table.filter(pc.is_null(table[REFUSED]))
     paths = pc.unique(readable["path"]).to_pylist()
@@ -38,16 +37,16 @@ def find_missing_media(table: pa.Table, data_root: Path) -> MissingMedia:
     for path in paths:
         parent, _, name = path.rpartition("/")
         if parent not in names:
-            names[parent] = _list_names(data_root / parent)
-        if name not in names[parent] and not (data_root / path).exists():
+            names[parent] = _list_names(place_below(data_root, parent or "."))
+        if name not in names[parent] and not place_below(data_root, path).exists():
             missing.append(path)
     num_clips = pc.sum(pc.is_in(table["path"], pa.array(missing, pa.string()))).as_py() if missing else 0
     return MissingMedia(num_videos=len(paths), paths=sorted(missing), num_clips=num_clips)
 
 
-def _list_names(folder: Path) -> set[str]:
+def _list_names(folder: DataRoot) -> set[str]:
     try:
-        return set(os.listdir(folder))  # noqa: PTH208  (Path.iterdir makes an object per entry; this is a hot path)
+        return set(names_in(folder))
     except OSError:
         return set()
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot
 from motionbox.inputs.media import TAR_SUFFIXES, VIDEO_SUFFIXES, Names, names_below
 from motionbox.inputs.schema import build_table
 from motionbox.inputs.tables import find_file
@@ -32,7 +32,7 @@ FRAME_FPS = 12.0
 _PREFIX = "something-something-v2-"
 
 
-def load_ssv2(root: Path) -> pa.Table:
+def load_ssv2(root: DataRoot) -> pa.Table:
     """Read every split whose JSON file is there into one manifest.
 
     Label columns: `label_id` (0 to 173), `template` (the class name, without brackets) and `caption`; null for the
@@ -50,7 +50,7 @@ def load_ssv2(root: Path) -> pa.Table:
             gc.enable()
 
 
-def _load(root: Path) -> pa.Table:
+def _load(root: DataRoot) -> pa.Table:
     found = {split: _find_json(root, split) for split in SPLITS}
     if not any(found.values()):
         raise InputError(
@@ -83,18 +83,18 @@ def _load(root: Path) -> pa.Table:
     )
 
 
-def _find_json(root: Path, name: str) -> Path | None:
+def _find_json(root: DataRoot, name: str) -> DataRoot | None:
     return find_file(root, ANNOTATION_FOLDERS, f"{name}.json", f"{_PREFIX}{name}.json")
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: DataRoot) -> Any:
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: must be a JSON file in UTF-8: {error}; get the file again") from None
 
 
-def _read_labels(path: Path) -> dict[str, int]:
+def _read_labels(path: DataRoot) -> dict[str, int]:
     content = _read_json(path)
     try:
         return {str(template): int(number) for template, number in content.items()}
@@ -102,7 +102,7 @@ def _read_labels(path: Path) -> dict[str, int]:
         raise InputError(f'{path}: must be an object like {{"Closing something": "5", ...}}') from None
 
 
-def _append_split(columns: dict[str, list[Any]], path: Path, split: str, class_ids: dict[str, int]) -> None:
+def _append_split(columns: dict[str, list[Any]], path: DataRoot, split: str, class_ids: dict[str, int]) -> None:
     records = _read_json(path)
     if not isinstance(records, list):
         raise InputError(f"{path}: must be a list of records, got {type(records).__name__}")
@@ -124,7 +124,7 @@ def _append_split(columns: dict[str, list[Any]], path: Path, split: str, class_i
     columns["split"].extend([split] * len(records))
 
 
-def _find_media(root: Path, ids: Sequence[str]) -> tuple[list[str], list[float | None]]:
+def _find_media(root: DataRoot, ids: Sequence[str]) -> tuple[list[str], list[float | None]]:
     """Return each id's path, and the rate where that is a folder or tar of frames.
 
     A video is looked for before frames; where neither is there, the path is what the official archive would give.

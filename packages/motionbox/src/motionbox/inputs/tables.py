@@ -8,7 +8,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot
 
 _MAX_HEADER_BYTES = 1 << 18
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def find_file(root: Path, folders: Sequence[str], *names: str) -> Path | None:
+def find_file(root: DataRoot, folders: Sequence[str], *names: str) -> DataRoot | None:
     """Return the first of some file names in the first of some folders below a root, None where there is none.
 
     Raises:
@@ -38,7 +38,7 @@ def find_file(root: Path, folders: Sequence[str], *names: str) -> Path | None:
     return None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: DataRoot) -> str:
     """Read a text file in UTF-8, with or without byte order mark, or in UTF-16 with one.
 
     Raises:
@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: must be a text file in UTF-8, but line {line} is not; save it as UTF-8") from None
 
 
-def read_csv_text(path: Path) -> pa.Table:
+def read_csv_text(path: DataRoot) -> pa.Table:
     """Read a table with a header as strings, nothing null; columns without a name and content are left out.
 
     Commas, tabs or semicolons separate, whichever the header has most of; UTF-8 with or without byte order mark, or
@@ -110,7 +110,7 @@ def _lines_after(text: str, num_skipped: int) -> io.StringIO:
     return lines
 
 
-def _drop_nameless(table: pa.Table, path: Path) -> pa.Table:
+def _drop_nameless(table: pa.Table, path: DataRoot) -> pa.Table:
     for name in [name for name in table.column_names if name.startswith("\0")]:
         if pc.any(pc.not_equal(table[name], "")).as_py():
             raise InputError(f"{path}: column {int(name[1:]) + 1} has no name in the header; name it or remove it")
@@ -132,7 +132,7 @@ def sniff_separator(header: str) -> str:
     return max(",\t;", key=header.count)
 
 
-def line_number(path: Path, row: int) -> int:
+def line_number(path: DataRoot, row: int) -> int:
     """Return the line of a table's file that a row, from 0, starts in; quoted cells may hold line ends."""
     data = read_text(path)
     num_skipped, header = _find_header(data.encode())
@@ -147,7 +147,7 @@ def line_number(path: Path, row: int) -> int:
     return num_skipped + start + 1
 
 
-def read_optional_csv(root: Path, folders: Sequence[str], name: str, columns: Sequence[str]) -> pa.Table | None:
+def read_optional_csv(root: DataRoot, folders: Sequence[str], name: str, columns: Sequence[str]) -> pa.Table | None:
     """Read a CSV that may be absent; its columns may not.
 
     Raises:
@@ -161,7 +161,7 @@ def read_optional_csv(root: Path, folders: Sequence[str], name: str, columns: Se
     return table
 
 
-def require_columns(table: pa.Table, columns: Sequence[str], path: Path) -> None:
+def require_columns(table: pa.Table, columns: Sequence[str], path: DataRoot) -> None:
     """Check that a file has its columns, in whatever order.
 
     Raises:
@@ -175,7 +175,7 @@ def require_columns(table: pa.Table, columns: Sequence[str], path: Path) -> None
 
 
 def refuse_row(
-    table: pa.Table, bad: pa.Array | pa.ChunkedArray, name: str, rule: str, path: Path, id_column: str
+    table: pa.Table, bad: pa.Array | pa.ChunkedArray, name: str, rule: str, path: DataRoot, id_column: str
 ) -> None:
     """Refuse the file where the mask `bad` is true anywhere; nulls are not bad.
 

@@ -4,7 +4,8 @@
 and read in the same words. `interface` says what else can be asked of a place, whichever it is; `posix` answers for
 file systems, `objects` for buckets, through `client`, which is all that knows of obstore. `lease` is the lock of a
 store in a bucket, `local_copies` gives files to map into memory, `file_bytes` the forms and digests of files.
-`failpoints` are the named places where tests make writing fail.
+`reading` lists and fetches the objects of a data set, `local_cache` keeps what was fetched within a bound. `failpoints`
+are the named places where tests make writing fail.
 """
 
 from motionbox.storage.interface import Storage, storage_of

@@ -190,18 +190,23 @@ class InputFile:
         path: Relative to the data root.
         kind: `file`, `folder` or `missing`.
         num_bytes: Size of a file; number of entries of a folder.
-        modified_unix: Time of its last change, whole seconds.
+        modified_unix: Time of its last change, whole seconds; 0 for an object in a bucket.
+        etag: What a bucket's provider calls an object's content; None for files, and where it does not say.
     """
 
     path: str
     kind: str
     num_bytes: int
     modified_unix: int
+    etag: str | None = None
 
 
 def inputs_table(inputs: Sequence[InputFile]) -> pa.Table:
-    """Return the inputs as a table with `INPUTS_SCHEMA`."""
-    return pa.Table.from_pylist([vars(entry) for entry in inputs], schema=INPUTS_SCHEMA)
+    """Return the inputs as a table with `INPUTS_SCHEMA`, and a column `etag` where any has one."""
+    schema = INPUTS_SCHEMA
+    if any(entry.etag is not None for entry in inputs):
+        schema = schema.append(pa.field("etag", pa.string()))
+    return pa.Table.from_pylist([vars(entry) for entry in inputs], schema=schema)
 
 
 def units_of(plan: pa.Table) -> list[Unit]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot
 from motionbox.inputs.folder.clip_ids import clip_ids, video_ids
 from motionbox.inputs.folder.listed import ListedMedia
 from motionbox.inputs.schema import RESULT_COLUMNS, SCHEMA, build_table
@@ -31,7 +30,7 @@ _WHOLE_FLOAT = r"^-?(0|[1-9][0-9]{0,17})(\.0+)?$"  # `3.0`: programs keep whole 
 _CLASS_COLUMNS = ("label_id", "verb_class", "noun_class", "action_id")
 
 
-def read_annotations(path: Path) -> pa.Table:
+def read_annotations(path: DataRoot) -> pa.Table:
     """Read a CSV list of clips into a manifest.
 
     Columns: `path` is needed (relative to the CSV's folder); `clip_id` (default: the path without extension, numbered
@@ -70,7 +69,7 @@ def normalised(name: str) -> str:
     return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
 
 
-def _known_names(table: pa.Table, path: Path) -> pa.Table:
+def _known_names(table: pa.Table, path: DataRoot) -> pa.Table:
     """Give the columns that we know our names for them."""
     names = list(table.column_names)
     ours = (*SCHEMA.names, *LABEL_NAMES)
@@ -93,7 +92,7 @@ def _known_names(table: pa.Table, path: Path) -> pa.Table:
     return table.rename_columns(names)
 
 
-def to_label(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def to_label(path: DataRoot, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Turn a column of strings into int64 where every filled cell is a whole number, empty cells null; else leave it.
 
     Raises:
@@ -117,7 +116,7 @@ def to_label(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(empty, pa.scalar(None, pa.string()), digits).cast(pa.int64())
 
 
-def _to_number(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _to_number(path: DataRoot, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     text = pc.utf8_trim_whitespace(column)
     filled = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
     if kind == pa.int64():
@@ -140,7 +139,7 @@ def _casts(cell: str | None, kind: pa.DataType) -> bool:
     return True
 
 
-def _relative(path: Path, listed: list[str]) -> pa.Array:
+def _relative(path: DataRoot, listed: list[str]) -> pa.Array:
     """Return the paths relative to the CSV's folder, each file under one spelling."""
     media = ListedMedia(path.parent)
     known: dict[str, str] = {}

@@ -6,10 +6,16 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from motionbox.inputs.media import TAR_SUFFIXES, VIDEO_SUFFIXES
+from motionbox.storage.reading import is_url
 
 
 def stem_of(path: str) -> str:
-    """Return a path without the extension of a video or an archive: `clip.001` is a folder's whole name."""
+    """Return a path without the extension of a video or an archive: `clip.001` is a folder's whole name.
+
+    Of a URL, the path in its bucket counts.
+    """
+    if is_url(path):
+        path = path.split("/", 3)[-1]
     suffix = next((suffix for suffix in (*VIDEO_SUFFIXES, *TAR_SUFFIXES) if path.lower().endswith(suffix)), "")
     stem = path[: len(path) - len(suffix)]
     return stem if stem and not stem.endswith("/") else path

@@ -7,9 +7,11 @@ import re
 from pathlib import Path, PurePosixPath
 
 from motionbox.errors import InputError, refuse_url
+from motionbox.inputs.data_root import DataRoot, names_in, place_below
 from motionbox.inputs.folder.clip_ids import stem_of
 from motionbox.inputs.folder.scan import find_media
 from motionbox.inputs.media import TAR_SUFFIXES, VIDEO_SUFFIXES, frame_number, is_frame_name, is_video_name
+from motionbox.storage.reading import is_url
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
@@ -22,7 +24,7 @@ class ListedMedia:
         num_completed: Paths so far that were given the extension, or the folder, of the file on disk.
     """
 
-    def __init__(self, root: Path, prefix: str | None = None) -> None:
+    def __init__(self, root: DataRoot, prefix: str | None = None) -> None:
         """Take the data root and what the listed absolute paths lie below, where that is another folder."""
         self.root = root
         self.num_completed = 0
@@ -35,7 +37,7 @@ class ListedMedia:
     def names(self, folder: str) -> frozenset[str]:
         """Return the names in a folder, relative to the root; none where it cannot be listed."""
         if folder not in self._names:
-            self._names[folder] = frozenset(_list(self.root / folder))
+            self._names[folder] = frozenset(_list(place_below(self.root, folder or ".")))
         return self._names[folder]
 
     def has(self, path: str) -> bool:
@@ -57,7 +59,11 @@ class ListedMedia:
         """
         if path not in self._ranges:
             folder = path if self.has(path) and not is_video_name(path) else None
-            names = [] if folder is None else [name for name in _list(self.root / folder) if is_frame_name(name)]
+            names = (
+                []
+                if folder is None
+                else [name for name in _list(place_below(self.root, folder)) if is_frame_name(name)]
+            )
             numbers = {number for number in map(frame_number, names) if number is not None}
             whole = numbers and len(numbers) == len(names)
             self._ranges[path] = (len(numbers), min(numbers), max(numbers)) if whole else None
@@ -69,13 +75,15 @@ class ListedMedia:
         return None if found is None else found[0]
 
     def relative(self, path: str) -> str:
-        r"""Return a listed path relative to the data root, with forward slashes.
+        r"""Return a listed path relative to the data root, with forward slashes; a URL of elsewhere as it is.
 
         Backslashes are taken for slashes unless a file is named so. An absolute path may reach the root through links.
 
         Raises:
-            InputError: It is a URL, or lies outside.
+            InputError: It is a URL of a kind that is not read, or lies outside.
         """
+        if is_url(path):
+            return path.removeprefix(f"{self.root}/")
         refuse_url(path)
         if "\\" in path and not (self.root / path).exists():
             path = path.replace("\\", "/")
@@ -91,7 +99,8 @@ class ListedMedia:
     def _below_root(self, path: str) -> str:
         if self._prefix is not None and path.startswith(self._prefix + "/"):
             return path.removeprefix(self._prefix).lstrip("/")
-        root = os.path.abspath(self.root)  # noqa: PTH100  (no links resolved, unlike Path.resolve)
+        # no links resolved, unlike Path.resolve
+        root = os.path.abspath(self.root) if isinstance(self.root, Path) else str(self.root)  # noqa: PTH100
         plain = os.path.normpath(path) if ".." not in path.split("/") else path
         if plain.startswith(root.rstrip("/") + "/"):
             return plain.removeprefix(root).lstrip("/")
@@ -104,6 +113,8 @@ class ListedMedia:
         )
 
     def _leads_to_root(self, folder: str) -> bool:
+        if not isinstance(self.root, Path):
+            return False
         if folder not in self._is_root:
             try:
                 self._is_root[folder] = os.path.samefile(folder, self.root)  # noqa: PTH121  (strings)
@@ -148,8 +159,8 @@ class ListedMedia:
         return self._by_name
 
 
-def _list(folder: Path) -> list[str]:
+def _list(folder: DataRoot) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208  (names only, many thousands of them)
+        return names_in(folder)
     except (OSError, ValueError):
         return []

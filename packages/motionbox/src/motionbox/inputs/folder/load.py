@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot
 from motionbox.inputs.folder.annotations import read_annotations
 from motionbox.inputs.folder.clip_ids import video_ids
 from motionbox.inputs.folder.scan import scan_media, written
@@ -17,7 +18,7 @@ ANNOTATIONS_NAME = "annotations.csv"
 """Optional list beside the media: which clips, their spans, splits and labels."""
 
 
-def load_folder(root: Path) -> pa.Table:
+def load_folder(root: DataRoot) -> pa.Table:
     """Read a folder, one video file or one folder of frames into a manifest.
 
     Clip ids are the paths below the root, without extension for files; where that makes two the same, the files among
@@ -36,7 +37,7 @@ def load_folder(root: Path) -> pa.Table:
         raise InputError(f"data root {root} cannot be read: {error.strerror or error}") from None
     if whole:
         name = written(root.resolve().name)
-        return _whole_videos([Path(name).stem if root.is_file() else name], ["."], {})
+        return _whole_videos([PurePosixPath(name).stem if root.is_file() else name], ["."], {})
     paths, refused = scan_media(root)
     if not paths:
         raise InputError(
@@ -46,7 +47,7 @@ def load_folder(root: Path) -> pa.Table:
     return _whole_videos(list(ids.values()), list(ids), refused)
 
 
-def load_synthetic(root: Path, made_by: str = "motionbox synth") -> pa.Table:
+def load_synthetic(root: DataRoot, made_by: str = "motionbox synth") -> pa.Table:
     """Read a generated data set into a manifest.
 
     Args:

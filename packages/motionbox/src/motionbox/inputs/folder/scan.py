@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from motionbox.errors import InputError
+from motionbox.inputs.data_root import DataRoot, ListedPath
 from motionbox.inputs.folder.clip_ids import unused
 from motionbox.inputs.media import is_frame_name, is_video_name, natural_key
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def find_media(root: Path) -> list[str]:
+def find_media(root: DataRoot) -> list[str]:
     """List videos, frame tars and frame folders below a root: relative POSIX paths in natural order.
 
     Hidden files and folders are passed over; links to folders are followed, each folder once. What cannot be read, or
@@ -25,14 +27,31 @@ def find_media(root: Path) -> list[str]:
     return scan_media(root)[0]
 
 
-def scan_media(root: Path) -> tuple[list[str], dict[str, str]]:
+def scan_media(root: DataRoot) -> tuple[list[str], dict[str, str]]:
     """List the media below a root as `find_media` does, and why others are refused, by a path that can be written.
 
     Raises:
         InputError: The root itself cannot be read.
     """
-    found: list[str] = []
     faults: list[tuple[str, str]] = []
+    folders = _walk(root, faults) if isinstance(root, Path) else _folders_of(root)
+    found: list[str] = []
+    for folder, names in folders:
+        prefix = f"{folder}/" if folder else ""
+        videos = [name for name in names if is_video_name(name)]
+        found.extend(prefix + name for name in videos)
+        if not videos and folder and any(map(is_frame_name, names)):
+            found.append(folder)
+    faults += [(path, reason) for path in found if (reason := _name_fault(path)) is not None]
+    kept = sorted({*found} - {path for path, _ in faults}, key=natural_key)
+    refused: dict[str, str] = {}
+    for path, reason in sorted(faults):
+        refused[unused(written(path), {*kept, *refused})] = reason
+    return kept, refused
+
+
+def _walk(root: Path, faults: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below a root, "" for itself, with its names; note those that cannot be entered."""
     seen: set[tuple[int, int]] = set()
 
     def note(error: OSError) -> None:
@@ -48,18 +67,17 @@ def scan_media(root: Path) -> tuple[list[str], dict[str, str]]:
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         relative = os.path.relpath(folder, root)
-        prefix = "" if relative == "." else f"{relative}/"
-        videos = [name for name in names if is_video_name(name)]
-        media = [prefix + name for name in videos]
-        if not videos and prefix and any(map(is_frame_name, names)):
-            media.append(relative)
-        found.extend(media)
-    faults += [(path, reason) for path in found if (reason := _name_fault(path)) is not None]
-    kept = sorted({*found} - {path for path, _ in faults}, key=natural_key)
-    refused: dict[str, str] = {}
-    for path, reason in sorted(faults):
-        refused[unused(written(path), {*kept, *refused})] = reason
-    return kept, refused
+        yield "" if relative == "." else relative, names
+
+
+def _folders_of(root: ListedPath) -> Iterable[tuple[str, list[str]]]:
+    """Return each folder of a bucket below a root, as `_walk` does."""
+    folders: dict[str, list[str]] = {}
+    for key in root.walk():
+        folder, _, name = key.rpartition("/")
+        if not key.startswith(".") and "/." not in key:
+            folders.setdefault(folder, []).append(name)
+    return folders.items()
 
 
 def _name_fault(path: str) -> str | None:

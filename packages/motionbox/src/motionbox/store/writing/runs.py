@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from motionbox.config import ExtractConfig, config_of_run
 from motionbox.errors import StoreError
+from motionbox.inputs.data_root import DataRoot, open_root
 from motionbox.storage import StorePath, storage_of
 from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
 from motionbox.storage.paths import children
@@ -38,14 +38,14 @@ class RunInputs:
 
     Attributes:
         dataset: Name of the data set.
-        data_root: Directory of its files.
+        data_root: What its files are relative to.
         manifest: The clips, with label columns.
         inputs: The files behind them.
         config: Every number of the extraction.
     """
 
     dataset: str
-    data_root: Path
+    data_root: DataRoot
     manifest: pa.Table
     inputs: Sequence[InputFile]
     config: ExtractConfig
@@ -88,9 +88,9 @@ class Run:
         return self.paths.root.name
 
     @property
-    def data_root(self) -> Path:
-        """Return the directory that the inputs are relative to."""
-        return Path(self.info["data_root"])
+    def data_root(self) -> DataRoot:
+        """Return what the inputs are relative to."""
+        return open_root(self.info["data_root"])
 
     def manifest(self) -> pa.Table:
         """Read the clips of the data set, with label columns."""
@@ -103,6 +103,10 @@ class Run:
             return None
         before = {row["path"]: row for row in read_table(self.paths.inputs).to_pylist()}
         return {row["path"] for row in inputs_table(inputs.inputs).to_pylist() if before.get(row["path"]) != row}
+
+    def inputs(self) -> list[InputFile]:
+        """Read the input files as they were when the run was made."""
+        return [InputFile(**row) for row in read_table(self.paths.inputs).to_pylist()]
 
     def plan(self) -> pa.Table:
         """Read the pieces of all units, `plan.PLAN_SCHEMA`."""

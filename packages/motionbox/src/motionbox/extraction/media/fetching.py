@@ -1,0 +1,193 @@
+"""Videos of a bucket for a worker: each is fetched to this machine's scratch folder when its turn comes.
+
+The scratch folder is shared by the workers of a machine and holds no more than it may: a video that is being decoded
+and the one that comes after it, for each worker; a long video that several units share stays until its room is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from motionbox.errors import ClipError, Reason
+from motionbox.inputs.data_root import DataRoot, ListedPath
+from motionbox.storage.local_cache import Held, LocalCache, NoRoomError
+from motionbox.storage.reading import ChangedError, ObjectEntry
+from motionbox.store.units import InputFile, Piece
+
+if TYPE_CHECKING:
+    from motionbox.extraction.work_unit import FrameSource
+    from motionbox.video.frames import Frame, VideoInfo
+
+_BEAT_SECONDS = 1.0
+
+
+def scratch_cache(max_gib: float) -> LocalCache:
+    """Return this machine's scratch: below `MOTIONBOX_SCRATCH`, else in the system's folder for temporary files."""
+    place = os.environ.get("MOTIONBOX_SCRATCH")
+    folder = Path(place) if place else Path(tempfile.gettempdir()) / f"motionbox-scratch-{os.getuid()}"
+    return LocalCache(folder, int(max_gib * 2**30))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An object that pieces of the unit are read from."""
+
+    place: ListedPath
+    known: InputFile
+    shared: bool
+
+    @property
+    def name(self) -> str:
+        """Return its name in scratch: another content has another."""
+        text = f"{self.place}\0{self.known.num_bytes}\0{self.known.etag}"
+        return hashlib.sha256(text.encode()).hexdigest()[:40] + PurePosixPath(self.place.name).suffix.lower()
+
+    def hold(self, cache: LocalCache, waiting: Callable[[], None] | None) -> Held:
+        """Return it on this machine's disk.
+
+        Raises:
+            ClipError: The object is gone, forbidden, changed or larger than the scratch folder may be.
+            OSError: The network or the disk is at fault, or there is no room and `waiting` is None.
+        """
+        if self.known.kind == "missing":
+            raise ClipError(Reason.MISSING, f"{self.place}: does not exist")
+        beat = waiting or (lambda: None)
+        entry = ObjectEntry(self.place.key, self.known.num_bytes, self.known.etag)
+        try:
+            return cache.hold(
+                self.name,
+                entry.num_bytes,
+                lambda descriptor: self.place.objects.fetch(entry, descriptor, beat),
+                waiting=waiting,
+            )
+        except FileNotFoundError as error:
+            if error.filename is None:  # not the scratch folder's
+                raise ClipError(Reason.MISSING, str(error.strerror)) from None
+            raise
+        except PermissionError as error:
+            if error.filename is None:
+                raise ClipError(Reason.UNREADABLE, str(error.strerror)) from None
+            raise
+        except ChangedError as error:
+            remedy = "--retry-failed takes it as it is now"
+            raise ClipError(Reason.CHANGED, f"{error.strerror}; {remedy}") from None
+        except NoRoomError:
+            if waiting is None:
+                raise
+            size = f"{entry.num_bytes / 2**30:.3f} GiB"
+            most = f"--scratch-gib {cache.max_bytes / 2**30:g}"
+            raise ClipError(Reason.TOO_LARGE, f"{self.place}: {size} do not fit into scratch ({most})") from None
+
+
+class FetchingSource:
+    """Opens the videos of one unit: those of a bucket from scratch, the next one of them fetched meanwhile."""
+
+    def __init__(
+        self,
+        source: FrameSource,
+        cache: LocalCache,
+        pieces: Sequence[tuple[Piece, DataRoot]],
+        inputs: Mapping[str, InputFile],
+        *,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take what decodes, the scratch, the unit's pieces with where they lie, and what they were when planned.
+
+        Args:
+            source: Decodes files of this machine.
+            cache: See `scratch_cache`.
+            pieces: The unit's pieces, in their order.
+            inputs: Path of a piece -> its object as the run knows it.
+            beat: Called while a video is waited for; may raise.
+        """
+        self._source = source
+        self._cache = cache
+        self._beat = beat
+        self._wanted: dict[str, _Wanted] = {}
+        for piece, place in pieces:
+            if isinstance(place, ListedPath):
+                in_part = (piece.first_block, piece.stop_block) != (None, None)
+                shared = in_part or str(place) in self._wanted
+                self._wanted[str(place)] = _Wanted(place, inputs[piece.path], shared)
+        self._order = list(self._wanted)
+        self._ahead: tuple[str, Future[Held]] | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+
+    def open(
+        self, path: DataRoot, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+    ) -> tuple[VideoInfo, Generator[Frame]]:
+        """Return what the video is and its frames, see `FrameSource.open`.
+
+        Raises:
+            ClipError: It cannot be fetched or opened.
+            OSError: The network or the disk is at fault.
+        """
+        if isinstance(path, Path):
+            return self._source.open(path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps)
+        wanted = self._wanted[str(path)]
+        held = self._taken_ahead(str(path)) or wanted.hold(self._cache, self._beat)
+        self._begin_next(str(path))
+        try:
+            with _told_of(path, held.path):
+                info, frames = self._source.open(
+                    held.path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps
+                )
+        except BaseException:
+            held.release(remove=not wanted.shared)
+            raise
+        return info, self._frames(wanted, held, frames)
+
+    def close(self) -> None:
+        """Let go of what was fetched ahead."""
+        self._drop_ahead()
+        self._pool.shutdown()
+
+    def _frames(self, wanted: _Wanted, held: Held, frames: Generator[Frame]) -> Generator[Frame]:
+        try:
+            with contextlib.closing(frames), _told_of(wanted.place, held.path):
+                yield from frames
+        finally:
+            held.release(remove=not wanted.shared)
+
+    def _taken_ahead(self, url: str) -> Held | None:
+        """Return what was fetched ahead, None where that is another object or could not be fetched."""
+        if self._ahead is None or self._ahead[0] != url:
+            return None
+        future = self._ahead[1]
+        self._ahead = None
+        while not future.done():
+            self._beat()
+            wait([future], timeout=_BEAT_SECONDS)
+        return None if future.exception() is not None else future.result()  # what failed is tried again, and told then
+
+    def _begin_next(self, url: str) -> None:
+        """Begin to fetch the object after this one, if there is room for it."""
+        place = self._order.index(url) + 1
+        if place == len(self._order) or (self._ahead is not None and self._ahead[0] == self._order[place]):
+            return
+        self._drop_ahead()
+        following = self._wanted[self._order[place]]
+        self._ahead = (self._order[place], self._pool.submit(following.hold, self._cache, None))
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            future, self._ahead = self._ahead[1], None
+            if future.exception() is None:
+                future.result().release(remove=True)
+
+
+@contextlib.contextmanager
+def _told_of(place: ListedPath, path: Path) -> Iterator[None]:
+    """Have errors name the object instead of its copy in scratch."""
+    try:
+        yield
+    except ClipError as error:
+        raise ClipError(error.reason, error.message.replace(str(path), str(place))) from None
