@@ -31,6 +31,14 @@ def test_overrides_change_single_values() -> None:
     assert config_digest(config) != config_digest(load_recipe(PretrainConfig, "synthetic_pretrain_tiny"))
 
 
+def test_who_makes_the_views_is_no_part_of_a_result() -> None:
+    digests = {
+        config_digest(load_recipe(PretrainConfig, "synthetic_pretrain_tiny", [f"data.convert_on={who}"]))
+        for who in ("worker", "device")
+    }
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

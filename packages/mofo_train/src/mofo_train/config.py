@@ -294,8 +294,9 @@ class PretrainConfig(Section):
 
 
 def config_digest(config: BaseModel) -> str:
-    """Return the SHA-256 of the canonical JSON of a recipe."""
+    """Return the SHA-256 of the canonical JSON of a recipe, without who makes the views, which changes no result."""
     values = config.model_dump(mode="json")
+    values.get("data", {}).pop("convert_on", None)
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
