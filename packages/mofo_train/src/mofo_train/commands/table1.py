@@ -131,7 +131,7 @@ def _only_store(table: TableConfig, store: Path | None) -> dict[str, Path]:
     """Return the store of a table's one preset."""
     from mofo_train.errors import DataError
 
-    stores = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
+    stores: dict[str, Path] = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
     if len(stores) > 1:
         raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
     return stores

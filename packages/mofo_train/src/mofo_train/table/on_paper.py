@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mofo_train.errors import DataError
@@ -150,21 +151,22 @@ def _flops(stage: Stage) -> tuple[float, float, int]:
     net = config.model
     clip = size_of(net.name).clip_shape(net.num_frames, net.image_px)
     frames = torch.empty(1, 3, net.num_frames, net.image_px, net.image_px, device="meta")
+    model: nn.Module
     with torch.device("meta"):
         if isinstance(config, FinetuneConfig):
-            model = create_model(config.model.model_copy(update={"init": None}), num_outputs(config))
+            classifier = create_model(config.model.model_copy(update={"init": None}), num_outputs(config))
             counter = FlopCounterMode(display=False)
             with counter, torch.no_grad():
-                model.encoder(torch.empty(1, clip.num_tokens, frames.numel() // clip.num_tokens))
+                classifier.encoder(torch.empty(1, clip.num_tokens, frames.numel() // clip.num_tokens))
             # A fusion is a block at most, one more beside the encoder's.
             depth = size_of(net.name).depth
             forward = counter.get_total_flops() * (depth + (config.model.fusion != "mean")) / depth
-            training = _FORWARD_AND_BACKWARD * forward
+            model, training = classifier, _FORWARD_AND_BACKWARD * forward
         else:
-            autoencoder = create_pretrain_model(
+            forward = 0.0
+            model = create_pretrain_model(
                 net.name, num_frames=net.num_frames, image_px=net.image_px, decoder_depth=config.model.decoder_depth
             )
-            model, forward = autoencoder, 0.0
     if not isinstance(config, FinetuneConfig):
         mask = torch.arange(clip.num_tokens)[None] < num_hidden_tokens(config.mask, clip)
         training = training_flops(model, frames, mask)
