@@ -18,7 +18,7 @@ def test_a_run_that_took_a_step_keeps_its_folder(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     kept = (tmp_path / "recipe.json").read_bytes()
     claim_folder(tmp_path, CONFIG, write=True, data="boxes")
-    with pytest.raises(CheckpointError, match=r"out must hold a run of the same recipe, got .* of another"):
+    with pytest.raises(CheckpointError, match=r"out must hold a run of the same recipe, got .* with another's"):
         claim_folder(tmp_path, OTHER, write=True, data="boxes")
     with pytest.raises(CheckpointError, match=r"out must hold a run on the same store and clips, got .* on others"):
         claim_folder(tmp_path, CONFIG, write=True, data="other boxes")
