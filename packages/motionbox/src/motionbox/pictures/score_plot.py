@@ -55,7 +55,7 @@ def _distribution(axes: Axes, rows: Sequence[ScoreRow]) -> None:
         values = np.concatenate(row.frame_ious)
         mean = np.mean([score.frame_iou for score in row.scores])
         axes.hist(
-            values, _NUM_BINS, (0, 1), weights=np.full(len(values), 1 / len(values)), histtype="step", linewidth=2,
+            values, _NUM_BINS, range=(0, 1), weights=np.full(len(values), 1 / len(values)), histtype="step", linewidth=2,
             color=_COLOURS[row.name], label=f"{row.name}, mean over clips {mean:.2f}",
         )  # fmt: skip
     axes.set(
