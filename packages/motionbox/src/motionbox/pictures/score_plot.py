@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,10 +54,9 @@ def _distribution(axes: Axes, rows: Sequence[ScoreRow]) -> None:
     for row in rows:
         values = np.concatenate(row.frame_ious)
         mean = np.mean([score.frame_iou for score in row.scores])
-        axes.hist(
-            values, _NUM_BINS, range=(0, 1), weights=np.full(len(values), 1 / len(values)), histtype="step", linewidth=2,
-            color=_COLOURS[row.name], label=f"{row.name}, mean over clips {mean:.2f}",
-        )  # fmt: skip
+        shares, label = np.full(len(values), 1 / len(values)), f"{row.name}, mean over clips {mean:.2f}"
+        outline: dict[str, Any] = {"histtype": "step", "linewidth": 2, "color": _COLOURS[row.name], "label": label}
+        axes.hist(values, _NUM_BINS, range=(0, 1), weights=shares, **outline)
     axes.set(
         title=f"IoU of {len(values):,} annotated frames", xlabel="frame IoU", ylabel="share of frames", xlim=(0, 1)
     )
