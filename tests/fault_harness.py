@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import os
 import random
@@ -156,7 +155,7 @@ class Stage:
         try:
             with interrupted_by_signals():
                 run = make_run(self.store, self.root / "videos", self.manifest, config=config, max_frames=MAX_FRAMES)
-                drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
+                drive(run, SerialExecutor(), EngineOptions(), PlainReporter())
                 make_snapshot(run)
                 SiblingUnits(run).carry_guidances(run)
                 self._guide(run)

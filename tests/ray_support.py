@@ -44,7 +44,7 @@ def make_folder_run(store: Path, data: Path) -> Run:
 
 def finish(run: Run, executor: Executor, reporter: PlainReporter | None = None) -> str:
     """Drive a run to its end; returns the content digest."""
-    drive(run, executor, EngineOptions(backend="opencv"), reporter or PlainReporter(io.StringIO()))
+    drive(run, executor, EngineOptions(backend="opencv"), reporter or PlainReporter())
     make_snapshot(run)
     with open_store(run.paths.root.parent.parent) as store:
         assert store.info["statuses"] == {"ok": 6}

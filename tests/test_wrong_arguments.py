@@ -73,6 +73,7 @@ WRONG_TEXTS = {
     "recipe": ["nonsense", "{empty_folder}", "{missing}.toml", "{garbage_toml}", "{empty}", "a" * 5000],
     "preset": ["nonsense", "", "../paper", "paper.toml"],
     "run": ["nonsense", "0" * 16, "../x"],
+    "runs": ["nonsense", "0" * 16, "../x", ""],
     "split": ["nonsense", "", "\n"],
     "splits": ["nonsense", "", "\n", "train,nonsense"],
     "clip_ids": ["nonsense", "", "one/../one"],

@@ -1,6 +1,5 @@
 """`extract --clips` on a run that keeps none, or another form: the frames are coded, nothing else is computed again."""
 
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -39,14 +38,13 @@ class Extraction:
         self.root, self.store = root / "videos", root / "store"
         self.manifest = number_videos(self.root, VIDEOS)
         self.source, self.flow = NumberSource(colour=True), DifferenceFlow()
-        self.lines = io.StringIO()
         monkeypatch.setattr(worker, "_tools", lambda *_arguments: (self.source, self.flow))
 
     def run(self, store: Path | None = None, **overrides: object) -> Run:
         config = small_config(**overrides)
-        self.source, self.flow, self.lines = NumberSource(colour=True), DifferenceFlow(), io.StringIO()
+        self.source, self.flow = NumberSource(colour=True), DifferenceFlow()
         run = make_run(store or self.store, self.root, self.manifest, config=config, max_frames=MAX_FRAMES)
-        drive(run, SerialExecutor(), EngineOptions(), PlainReporter(self.lines))
+        drive(run, SerialExecutor(), EngineOptions(), PlainReporter())
         make_snapshot(run)
         return run
 
@@ -164,10 +162,13 @@ def test_a_video_that_failed_is_tried_again(extraction: Extraction, tmp_path: Pa
     assert digest(extraction.run(**{"store.clips": "jpeg"})) == digest(whole)
 
 
-def test_it_is_said_what_is_done(extraction: Extraction, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_said_what_is_done(
+    extraction: Extraction, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     first = extraction.run()
     run = extraction.run(**{"store.clips": "jpeg"})
-    assert f"5 units: rows of run {first.run_id}, only frames are coded" in extraction.lines.getvalue()
+    assert f"5 units: rows of run {first.run_id}, only frames are coded" in caplog.text
     _show_run(extraction.store, run.paths, None, list_failed=False)
     assert f"rows    of {NUM_WHOLE_UNITS} units are those of run {first.run_id}" in capsys.readouterr().out
     with open_store(extraction.store) as store:

@@ -10,7 +10,6 @@ import click
 from motionbox.commands import FiniteRange
 from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
-from motionbox.settings import parse_overrides
 
 _LOG = logging.getLogger(__name__)
 
@@ -130,6 +129,7 @@ def bench_boxes(
 
     import cv2
 
+    from motionbox.commands.extract import parse_overrides
     from motionbox.extraction.worker import keep_freed_memory
     from motionbox.scoring.box_bench import (
         ablation_configs,

@@ -14,7 +14,6 @@ from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, Frames
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS
 from motionbox.inputs.data_root import DataRoot, open_root
-from motionbox.settings import parse_overrides
 from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB
 from motionbox.wording import format_seconds
 
@@ -162,6 +161,26 @@ def run_extraction(
         raise _bucket_failed(store, error) from None
 
 
+def parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Return `KEY=VALUE` strings as dotted key -> TOML value (a bare word is a string).
+
+    Raises:
+        InputError: One has no `=`.
+    """
+    import tomllib
+
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise InputError(f"--set must be KEY=VALUE, got {text!r}")
+        try:
+            values[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = value
+    return values
+
+
 def _check_backend(method: str, backend: str) -> None:
     from motionbox.flow import resolve_backend
 
@@ -262,7 +281,7 @@ def _drive(store: StorePath, run: Run, executor: Executor, options: EngineOption
     try:
         make_snapshot(run)
         for name in SiblingUnits(run).carry_guidances(run):
-            click.echo(f"guidance {name!r} is carried over", err=True)
+            _LOG.info(f"guidance {name!r} is carried over")
     except OSError as error:
         raise Interrupted(f"store {store} cannot be written: {error}; the same command goes on from here") from None
     if counts.seconds_by_step:

@@ -328,7 +328,8 @@ class VideoFile:
     def _decode_failure(self, error: object, *, truncated: bool) -> ClipError:
         if truncated:
             return ClipError(Reason.TRUNCATED, f"{self.path}: the file ends in the middle of a frame; fetch it again")
-        return ClipError(Reason.DECODE_ERROR, f"{self.path}: decoding broke: {error}; fetch the file again")
+        what = getattr(error, "strerror", None) or error  # without FFmpeg's number and the name of its function
+        return ClipError(Reason.DECODE_ERROR, f"{self.path}: decoding broke: {what}; fetch the file again")
 
     def _check_complete(self, end_seconds: float) -> None:
         """Raise where the header promises clearly more video than came: a download that stopped at a clean boundary."""
