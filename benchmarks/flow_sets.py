@@ -17,8 +17,9 @@ import numpy as np
 
 from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import create_flow_estimator
+from motionbox.flow.opencv import one_opencv_thread
 from motionbox.scoring.box_agreement import NUM_FRAMES, FlowFunction, agreement_clips, clip_box_ious
-from motionbox.scoring.flow_bench import one_opencv_thread, timed_pairs
+from motionbox.scoring.flow_bench import timed_pairs
 from motionbox.scoring.known_flow import truth_pairs
 
 DEFAULT = "default"

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted(ROOT.glob("packages/*/README.md"))
 GROUPS: dict[str, click.Group] = {"motionbox": motionbox.cli.cli, "mofo-train": mofo_train.cli.cli}
+FOLDERS = ("packages", "tests", "benchmarks", "examples", "data_manifests", ".github")
+FILES = [path.as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 COMMANDS = {program: group.list_commands(click.Context(group)) for program, group in GROUPS.items()}
 
 
@@ -64,6 +66,13 @@ def test_commands_and_options_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_recipes_and_presets_exist(page: Path) -> None:
     assert [problem for line in typed_lines(page) for problem in unknown_names(line)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_files_exist(page: Path) -> None:
+    """A page names a file by its path from the root of the repository or of a package, or by the end of it."""
+    named = re.findall(r"`([\w./]+/[\w.]+\.(?:py|toml|yml))`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not any(path.endswith("/" + name) for path in FILES)] == []
 
 
 def unknown_names(line: str) -> list[str]:

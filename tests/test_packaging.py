@@ -86,7 +86,7 @@ def requirements(path: Path) -> dict[str, set[str]]:
 
 
 def test_the_extras_are_those_promised(built: Path) -> None:
-    extract = {"av", "numba", "opencv-contrib-python-headless", "ray", "rich", "scipy"}
+    extract = {"av", "matplotlib", "numba", "opencv-contrib-python-headless", "ray", "rich", "scipy"}
     assert requirements(wheel(built, "motionbox")) == {
         "": {"click", "numpy", "pyarrow", "pydantic", "zarr"},
         "extract": extract,
@@ -120,7 +120,7 @@ def test_the_reader_alone_opens_a_store(reader_bin: Path, store: Path) -> None:
         "import importlib.util as u, sys; from motionbox.store import open_store\n"
         "with open_store(sys.argv[1]) as s:\n"
         "    print(s.clips()['clip_id'].to_pylist(), s.frame_boxes('a').shape, s.motion_maps('b').shape)\n"
-        "print([m for m in ('av', 'cv2', 'numba', 'ray', 'rich', 'scipy', 'torch') if u.find_spec(m)])\n"
+        "print([m for m in ('av', 'cv2', 'matplotlib', 'numba', 'ray', 'rich', 'scipy', 'torch') if u.find_spec(m)])\n"
     )
     assert run(reader_bin / "python", "-c", code, store).splitlines() == ["['a', 'b'] (30, 4) (12, 12, 12)", "[]"]
 

@@ -129,4 +129,4 @@ def test_a_run_is_bound_to_its_store_and_says_how_many_clips_it_has(
     with pytest.raises(SystemExit) as stop:
         cli.main(["pretrain", *arguments])
     assert stop.value.code == 2
-    assert "out must be of the same store and clips" in capsys.readouterr().err
+    assert "out must hold a run on the same store and clips" in capsys.readouterr().err

@@ -6,17 +6,14 @@ Unknown keys are refused with the nearest valid name. The resolved recipe is wri
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mofo_train.errors import ConfigError
+from motionbox.settings import digest_of, parse_overrides, read_own_toml, read_toml, toml_names, validate
 from motionbox.wording import did_you_mean
 
 MASK_NAMES = ["tube", "random", "motion", "motion_map", "flow_tube"]
@@ -294,16 +291,15 @@ class PretrainConfig(Section):
 
 
 def config_digest(config: BaseModel) -> str:
-    """Return the SHA-256 of the canonical JSON of a recipe."""
+    """Return the SHA-256 of the canonical JSON of a recipe, without who makes the views, which changes no result."""
     values = config.model_dump(mode="json")
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    values.get("data", {}).pop("convert_on", None)
+    return digest_of(values)
 
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package."""
-    return sorted(
-        Path(entry.name).stem for entry in files("mofo_train.recipes").iterdir() if entry.name.endswith(".toml")
-    )
+    return toml_names("mofo_train.recipes")
 
 
 _Recipe = TypeVar("_Recipe", bound=BaseModel)
@@ -334,62 +330,29 @@ def stage_of_recipe(recipe: str | Path) -> str:
 
 def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequence[str], source: str) -> _Recipe:
     """Check the values of a recipe after applying overrides; arguments and errors as of `load_recipe`."""
-    for text in overrides:
-        key, sign, value = text.partition("=")
-        if not sign or not all(key.split(".")):
-            raise ConfigError(f"--set must be section.key=value, got {text!r}")
-        _assign(values, key.split("."), _parse(value), text)
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"recipe {source}: {_describe(error, kind)}") from None
+    for key, value in parse_overrides(overrides).items():
+        _assign(values, key.split("."), value)
+    return validate(kind, values, f"recipe {source}")
 
 
 def _read_recipe(recipe: str | Path) -> dict[str, Any]:
     if str(recipe) in recipe_names():
-        return tomllib.loads((files("mofo_train.recipes") / f"{recipe}.toml").read_text(encoding="utf-8"))
+        return read_own_toml("mofo_train.recipes", str(recipe))
     path = Path(recipe)
     if path.suffix != ".toml":
         hint = did_you_mean(str(recipe), recipe_names(), f"recipes: {', '.join(recipe_names())}")
         raise ConfigError(f"recipe must be a recipe's name or a .toml file, got {str(recipe)!r}; {hint}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors put marks first
-    except FileNotFoundError:
-        raise ConfigError(f"recipe {path} does not exist; recipes: {', '.join(recipe_names())}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"recipe {path} must be readable TOML: {error}") from None
+    return read_toml(path, "recipe", f"recipes: {', '.join(recipe_names())}")
 
 
-def _parse(value: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return value
-
-
-def _assign(values: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
+def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    dotted = ".".join(keys)
     for key in keys[:-1]:
         if isinstance(values.get(key), str):
             values[key] = {"kind": values[key]}
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set must name a value inside sections, got {text!r}; {key!r} is no section")
+            raise ConfigError(f"--set must name a value inside sections, got {dotted!r}; {key!r} is no section")
     if isinstance(value, str) and isinstance(values.get(keys[-1]), dict):
         values, keys = values[keys[-1]], ["kind"]
     values[keys[-1]] = value
-
-
-def _describe(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        rule = first["msg"].removeprefix("Value error, ")
-        complete = f"{key}: {rule}" if key else rule
-        return complete if ", got " in rule else f"{complete}, got {first['input']!r}"
-    for parent in first["loc"][:-1]:
-        if isinstance(parent, str):  # a number is a place in a list of sections
-            annotation = model.model_fields[parent].annotation
-            kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-            model = next(kind for kind in kinds if issubclass(kind, BaseModel))
-    valid = sorted(model.model_fields)
-    return f"unknown key {key!r}; " + did_you_mean(str(first["loc"][-1]), valid, f"valid keys: {', '.join(valid)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motionbox.errors import ExitCode, MotionBoxError
+from motionbox.errors import ConfigError, ExitCode, Interrupted, MotionBoxError
 
 __all__ = ["CheckpointError", "ConfigError", "DataError", "ExitCode", "Interrupted", "MofoTrainError"]
 
@@ -11,19 +11,9 @@ class MofoTrainError(MotionBoxError):
     """An error that the user can act on: says what, where and what to do, in one line."""
 
 
-class ConfigError(MofoTrainError):
-    """A recipe's key or value is invalid."""
-
-
 class DataError(MofoTrainError):
     """A store, a clip list or labels are missing or do not fit the recipe."""
 
 
 class CheckpointError(MofoTrainError):
     """A checkpoint cannot be read or belongs to another model."""
-
-
-class Interrupted(MofoTrainError):  # noqa: N818  (a state, not a fault)
-    """Training was stopped after saving; the same command resumes it."""
-
-    exit_code = ExitCode.INTERRUPTED

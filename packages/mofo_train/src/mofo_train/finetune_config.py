@@ -106,9 +106,9 @@ class AugmentConfig(Section):
     @model_validator(mode="after")
     def _ranges_rise(self) -> AugmentConfig:
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(f"crop_area must rise within (0, 1], got {self.crop_area!r}")
+            raise ValueError(f"crop_area must be two shares in (0, 1], the smaller one first, got {self.crop_area!r}")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
-            raise ValueError(f"crop_aspect must rise above 0, got {self.crop_aspect!r}")
+            raise ValueError(f"crop_aspect must be two ratios above 0, the smaller one first, got {self.crop_aspect!r}")
         return self
 
 

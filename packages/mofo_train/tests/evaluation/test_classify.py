@@ -266,7 +266,7 @@ def test_the_report_of_another_checkpoint_is_not_overwritten(store_path: Path, t
     assert evaluate("--predictions", str(predictions)).return_value == 0, "its own predictions"
     for more in (["--checkpoint", str(paths[1])], ["--checkpoint", str(paths[0]), "--set", "test.crops=1"]):
         done = evaluate(*more)
-        assert "out must be of the same checkpoint and recipe, got" in str(done.exception)
+        assert "out must hold a report of the same checkpoint and recipe, got" in str(done.exception)
     assert {name: (tmp_path / "out" / name).read_bytes() for name in kept} == kept
     (tmp_path / "out" / "report.json").write_text("{")
     assert "with a report of another program" in str(evaluate("--checkpoint", str(paths[0])).exception)

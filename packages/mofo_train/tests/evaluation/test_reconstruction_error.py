@@ -159,7 +159,7 @@ def test_command_reports_on_the_test_split(store_path: Path, tmp_path: Path) -> 
     done = invoke(*arguments, "--out", str(tmp_path / "train"), "--set", "data.split=train")
     assert "split train: 10 clips" in done.output
     done = invoke(*arguments, "--out", str(tmp_path / "out"), "--set", "data.split=train")
-    assert "out must be of the same checkpoint and recipe" in str(done.exception)
+    assert "out must hold a report of the same checkpoint and recipe" in str(done.exception)
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     done = invoke(*arguments, "--out", str(tmp_path / "x"), "--submission")
     assert "--submission and --system are for classifiers" in str(done.exception)

@@ -139,7 +139,7 @@ def test_command_compares_two_models(store_path: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(command, [*again, "--method", "rollout"], standalone_mode=False)
     assert done.exception is None, "the same comparison may be drawn again"
     done = CliRunner().invoke(command, [*again, "--method", "gradcam"], standalone_mode=False)
-    assert "--out must be of the same method and checkpoints" in str(done.exception)
+    assert "--out must hold figures of the same method and checkpoints" in str(done.exception)
 
 
 def test_clips_with_an_empty_map_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ def test_a_run_that_took_a_step_keeps_its_folder(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     kept = (tmp_path / "recipe.json").read_bytes()
     claim_folder(tmp_path, CONFIG, write=True, data="boxes")
-    with pytest.raises(CheckpointError, match=r"out must be of the same recipe, got .* of another"):
+    with pytest.raises(CheckpointError, match=r"out must hold a run of the same recipe, got .* with another's"):
         claim_folder(tmp_path, OTHER, write=True, data="boxes")
-    with pytest.raises(CheckpointError, match=r"out must be of the same store and clips, got .* of others"):
+    with pytest.raises(CheckpointError, match=r"out must hold a run on the same store and clips, got .* on others"):
         claim_folder(tmp_path, CONFIG, write=True, data="other boxes")
     assert (tmp_path / "recipe.json").read_bytes() == kept
 
@@ -52,5 +52,5 @@ def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
     claim = json.loads((tmp_path / "recipe.json").read_text())
     assert (claim["config"]["data"]["num_workers"], claim["data"]) == (1, "boxes")
     fp32 = CONFIG.run.model_copy(update={"precision": "fp32"})
-    with pytest.raises(CheckpointError, match="out must be of the same recipe"):
+    with pytest.raises(CheckpointError, match="out must hold a run of the same recipe"):
         claim_folder(tmp_path, CONFIG.model_copy(update={"run": fp32}), write=True, data="boxes")

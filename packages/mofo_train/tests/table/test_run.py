@@ -224,7 +224,7 @@ def test_results_of_other_recipes_are_not_overwritten(fakes: Fakes, store_path: 
     run(small_table(), store_path, tmp_path)
     kept = (tmp_path / "row-mofo-seed-0" / "result.json").read_bytes()
     change = 'smoke.finetune_set=["optim.epochs=7", "optim.batch_size=8"]'
-    with pytest.raises(CheckpointError, match="must be of the same recipe and store"):
+    with pytest.raises(CheckpointError, match="must hold the result of the same recipe and store"):
         run(small_table(change), store_path, tmp_path)
     assert (tmp_path / "row-mofo-seed-0" / "result.json").read_bytes() == kept
 

@@ -91,10 +91,10 @@ def test_resume_is_exact_and_the_test_split_is_never_opened(store_path: Path, tm
     assert record["selection"]["test_split_used"] is False
     assert record["selection"]["rule"] == "best mean top-1 on 2 clips held out of split 'train'"
     assert record["label_space"]["heads"] == {"verb": 9, "noun": 6}
-    with pytest.raises(CheckpointError, match="out must be of the same recipe"):
+    with pytest.raises(CheckpointError, match="out must hold a run of the same recipe"):
         train(recipe(seed=1), store_path, tmp_path / "parts", root=root)
     fewer = train_reader(store_path, root).subset(np.arange(6))
-    with pytest.raises(CheckpointError, match="out must be of the same store and clips"):
+    with pytest.raises(CheckpointError, match="out must hold a run on the same store and clips"):
         finetune(recipe(), fewer, tmp_path / "parts", CPU)
 
 

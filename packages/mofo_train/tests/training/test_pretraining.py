@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_refused(train: Trainer, tmp_path: Path) -> None:
             train(recipe(mask={"mask_ratio": ratio}), tmp_path / "e")
     assert not (tmp_path / "e" / "recipe.json").exists()
     train(recipe(optim={"epochs": 1}), tmp_path / "d")
-    with pytest.raises(CheckpointError, match="out must be of the same recipe"):
+    with pytest.raises(CheckpointError, match="out must hold a run of the same recipe"):
         train(recipe(), tmp_path / "d")
 
 

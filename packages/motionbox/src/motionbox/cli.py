@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 # Top-level module -> extra of this package that brings it.
 EXTRAS: dict[str, str] = {
-    **dict.fromkeys(("av", "cv2", "llvmlite", "numba", "ray", "rich", "scipy"), "extract"),
+    **dict.fromkeys(("av", "cv2", "llvmlite", "matplotlib", "numba", "ray", "rich", "scipy"), "extract"),
     **dict.fromkeys(("torch", "triton"), "gpu"),
     "obstore": "cloud",
 }

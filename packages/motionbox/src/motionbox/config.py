@@ -6,17 +6,13 @@ it. Unknown keys are refused with the nearest valid name. The resolved config an
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from motionbox.errors import ConfigError
-from motionbox.wording import did_you_mean
+from motionbox.settings import digest_of, read_own_toml, read_toml, toml_names, validate
 
 DEFAULT_PRESET = "tuned"
 """What finds the action best; `paper` and `release` are what the paper and its released code say."""
@@ -310,7 +306,7 @@ class ExtractConfig(_Section):
         """Return the SHA-256 of the canonical JSON of all values (the preset's name is not one of them)."""
         values = self.model_dump(mode="json", exclude={"preset"})
         _drop_idle(values)
-        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return digest_of(values)
 
 
 def _drop_idle(values: dict[str, Any]) -> None:
@@ -326,9 +322,7 @@ def _drop_idle(values: dict[str, Any]) -> None:
 
 def preset_names() -> list[str]:
     """Return the names of the presets that come with the package."""
-    return sorted(
-        Path(entry.name).stem for entry in files("motionbox.configs").iterdir() if entry.name.endswith(".toml")
-    )
+    return toml_names("motionbox.configs")
 
 
 def load_config(
@@ -346,26 +340,13 @@ def load_config(
     """
     if preset not in preset_names():
         raise ConfigError(f"preset must be one of {', '.join(preset_names())}, got {preset!r}")
-    values = tomllib.loads((files("motionbox.configs") / f"{preset}.toml").read_text(encoding="utf-8"))
+    values = read_own_toml("motionbox.configs", preset)
     values["preset"] = preset
     if path is not None:
-        _merge(values, _read_toml(Path(path)))
+        _merge(values, read_toml(Path(path), "config file", "check --config"))
     for key, value in (overrides or {}).items():
         _merge(values, _nest(key.split("."), value))
-    return validate_config(values, source=str(path) if path is not None else f"preset {preset}")
-
-
-def validate_config(values: dict[str, Any], *, source: str) -> ExtractConfig:
-    """Build an `ExtractConfig` from plain values, with one-line errors that name key, rule and remedy."""
-    try:
-        return ExtractConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        unknown = first["type"] == "extra_forbidden"
-        rule = str(first["msg"]).removeprefix("Value error, ")
-        what = f"{key}: {rule}, got {first['input']!r}" if key else rule
-        raise ConfigError(f"{source}: {f'unknown key {key!r}; {_hint(key)}' if unknown else what}") from None
+    return validate(ExtractConfig, values, str(path) if path is not None else f"preset {preset}")
 
 
 def config_of_run(values: dict[str, Any]) -> ExtractConfig:
@@ -392,32 +373,6 @@ def _known(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
         is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict)
         known[name] = _known(value, kind) if is_section else value  # type: ignore[arg-type]
     return known
-
-
-def _hint(key: str) -> str:
-    """Name the valid key most like a wrong one; the right name in another section counts as much as a misspelt one."""
-    valid, (parent, _, name) = _dotted_keys(ExtractConfig), key.rpartition(".")
-    beside = [other for other in valid if other.rpartition(".")[0] == parent]
-    by_name = {other.rpartition(".")[2]: other for other in (*valid, *beside)}
-    return did_you_mean(name, by_name, f"valid keys: {', '.join(sorted(beside or valid))}", cutoff=0.7)
-
-
-def _dotted_keys(model: type[BaseModel]) -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        inner = _dotted_keys(kind) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
-        keys += [name, *(f"{name}.{key}" for key in inner)]
-    return keys
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors put marks first
-    except FileNotFoundError:
-        raise ConfigError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"config file {path} must be readable TOML: {error}") from None
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

@@ -7,8 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from motionbox.cli import cli, main
-from motionbox.commands.extract import parse_overrides
-from motionbox.errors import InputError, StoreError
+from motionbox.errors import StoreError
 from motionbox.store import open_store
 
 
@@ -197,7 +196,7 @@ def test_changed_parameters_and_resuming(folders: Path, tmp_path: Path, capsys) 
         (["--set", "boxes.pad_shar=1"], "did you mean 'boxes.pad_share'?"),
         (["--set", "flow.epsilon=1"], "did you mean 'flow.tvl1.epsilon'?"),
         (["--set", "boxes.zzz=1"], "valid keys: boxes.max_height_share"),
-        (["--set", "pad"], "--set must be KEY=VALUE"),
+        (["--set", "pad"], "--set must be section.key=value, got 'pad'"),
         (["--store", "{file}"], "cannot be written"),
         (["--store", "{other}"], "another program"),
         (["--split", "train"], "split must be"),
@@ -220,18 +219,6 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys) -> None:
     code, _, err = extract(tmp_path / "empty", tmp_path / "s", capsys=capsys)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert not (tmp_path / "s").exists()
-
-
-def test_overrides_are_toml_values() -> None:
-    assert parse_overrides(("a.b=1", "c=true", "d=text", "e=0.5", "f=[1]")) == {
-        "a.b": 1,
-        "c": True,
-        "d": "text",
-        "e": 0.5,
-        "f": [1],
-    }
-    with pytest.raises(InputError):
-        parse_overrides(("novalue",))
 
 
 def test_help_is_complete() -> None:

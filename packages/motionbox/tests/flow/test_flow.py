@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motionbox.config import FlowConfig, load_config
+from motionbox.config import ExtractConfig, FlowConfig, load_config
 from motionbox.errors import ConfigError, FlowError
 from motionbox.flow import TVL1Params, check_frames, compute_flow, create_flow_estimator, resolve_backend
 from motionbox.scoring.known_flow import warped_pair
+from motionbox.settings import validate
 
 ENGINES = [("tvl1", "numba"), ("tvl1", "opencv"), ("dis", "opencv")]
 SMALL = {"width": 112, "height": 80}
@@ -148,10 +149,8 @@ def test_cuda_variant_resolves_its_defaults_and_refuses_a_median() -> None:
 
 
 def test_cuda_variant_from_a_config_error_is_one_line() -> None:
-    from motionbox.config import validate_config
-
     with pytest.raises(ConfigError, match="median_size"):
-        validate_config({"flow": {"tvl1": {"variant": "opencv-cuda", "median_size": 3}}}, source="x.toml")
+        validate(ExtractConfig, {"flow": {"tvl1": {"variant": "opencv-cuda", "median_size": 3}}}, "x.toml")
 
 
 def test_fast_preset_is_the_fast_parameter_set() -> None:

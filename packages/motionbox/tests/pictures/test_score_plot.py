@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from motionbox.pictures import draw
 from motionbox.pictures.score_plot import score_plot
 from motionbox.scoring.box_metrics import ClipScore
 from motionbox.scoring.score_tables import ScoreRow
@@ -12,33 +11,20 @@ def row(name: str, *clips: tuple[float, ...]) -> ScoreRow:
     return ScoreRow(name, [str(k) for k in range(len(clips))], scores, [], [], [np.array(ious) for ious in clips])
 
 
-def places(picture, colour) -> np.ndarray:
-    """Return x and y of the pixels of a colour, above the legend."""
-    ys, xs = np.nonzero((picture[:370] == colour).all(axis=2))
-    return np.column_stack([xs, ys])
+ROWS = [row("full frame", (0.1, 0.1), (0.3,)), row("centre half", (0.5, 0.5), (0.5,)), row("store", (0.9, 0.3), (0.2,))]
 
 
 def test_every_method_is_where_its_scores_are():
-    picture = score_plot([row("full frame", (0.1, 0.1)), row("centre half", (0.5, 0.5)), row("store", (0.9, 0.9))])
-    half = picture.shape[1] // 2
-    means = {}
-    for name, colour in (("store", draw.FRAME_BOX), ("full frame", draw.CLIP_BOX), ("centre half", draw.CENTRE_BOX)):
-        found = places(picture, colour)
-        dots = found[found[:, 0] > half]
-        means[name] = (np.median(found[found[:, 0] <= half][:, 0]), np.median(dots[:, 1]))
-    assert means["full frame"][0] < means["centre half"][0] < means["store"][0]  # IoU grows to the right ...
-    assert means["full frame"][1] > means["centre half"][1] > means["store"][1]  # ... and upwards
-    assert (means["full frame"][1] - means["centre half"][1]) == pytest.approx(
-        means["centre half"][1] - means["store"][1], abs=1
-    )
-
-
-def test_clips_are_ordered_by_the_store():
-    picture = score_plot([row("full frame", (0.1,), (0.9,)), row("store", (0.8,), (0.2,))])
-    dots = places(picture, draw.CLIP_BOX)
-    dots = dots[dots[:, 0] > picture.shape[1] // 2]
-    middle = (dots[:, 0].min() + dots[:, 0].max()) / 2
-    assert dots[dots[:, 0] < middle][:, 1].mean() < dots[dots[:, 0] > middle][:, 1].mean()
+    figure = score_plot(ROWS)
+    distribution, clips = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "store, mean over clips 0.40", "full frame, mean over clips 0.20", "centre half, mean over clips 0.50",
+    ]  # fmt: skip
+    assert distribution.get_title() == "IoU of 3 annotated frames"
+    tallest = {patch.get_label().split(",")[0]: patch.get_xy()[:, 1].max() for patch in distribution.patches}
+    assert tallest == {"store": pytest.approx(1 / 3), "full frame": pytest.approx(2 / 3), "centre half": 1}
+    store, full, half = (line.get_ydata() for line in clips.lines)  # by the store's IoU: the second clip comes first
+    assert np.allclose([store, full, half], [[0.2, 0.6], [0.3, 0.1], [0.5, 0.5]])
 
 
 def test_rows_without_frame_scores_are_refused():
@@ -50,9 +36,10 @@ def test_rows_without_frame_scores_are_refused():
 
 def test_confidence_stands_beside_what_it_promises():
     scored = row("store", (0.1,), (0.9,))
-    plain = score_plot([scored])
+    assert len(score_plot([scored]).axes) == 2
     scored.confidences = [0.2, 0.8]
-    picture = score_plot([scored])
-    assert picture.shape[1] > 1.4 * plain.shape[1]
-    dots = places(picture, draw.CENTRE_BOX)  # the clips, behind the means of their bins
-    assert len(dots) or len(places(picture, draw.FRAME_BOX)) > len(places(plain, draw.FRAME_BOX))
+    panel = score_plot([scored]).axes[2]
+    _, clips, means = panel.lines
+    assert np.allclose(clips.get_xydata(), [[0.2, 0.1], [0.8, 0.9]])
+    assert np.allclose(means.get_xydata(), [[0.2, 0.1], [0.8, 0.9]])
+    assert panel.get_title().endswith("rank correlation 1.00")

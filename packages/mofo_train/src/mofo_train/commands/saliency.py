@@ -120,5 +120,5 @@ def _check_folder(path: Path, identity: dict[str, Any]) -> None:
         other = {}
     if any(other.get(name) != value for name, value in identity.items()):
         raise ConfigError(
-            f"--out must be of the same method and checkpoints, got {path.parent} of others; choose another"
+            f"--out must hold figures of the same method and checkpoints, got {path.parent} with others'; choose one"
         )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,10 +17,14 @@ from mofo_train.commands import complete_recipe
 
 _LOG = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    from mofo_train.table.recipe import TableConfig
+
 EPILOG = """\b
 Examples:
   mofo-train table1 --profile smoke
-  mofo-train table1 --dataset ssv2 --store stores/ssv2 --plan"""
+  mofo-train table1 --dataset ssv2 --store stores/ssv2 --plan
+  mofo-train table1 --dataset epic100 --plan --assume h100"""
 
 
 @click.command(name="table1", epilog=EPILOG)
@@ -42,6 +47,11 @@ Examples:
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<dataset>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
+@click.option(
+    "--assume",
+    type=click.Choice(["h100", "h200", "cpu"]),
+    help="Plan for such a device by rates measured before, the data official and elsewhere.  [measure this one]",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that share the stages.")
 @click.option("--stages-only", is_flag=True, help="Finish the stages and write no table, to help another process.")
 def command(
@@ -53,6 +63,7 @@ def command(
     data_root: Path | None,
     out: Path | None,
     only_plan: bool,
+    assume: str | None,
     jobs: int,
     stages_only: bool,
 ) -> int:
@@ -73,14 +84,12 @@ def command(
 
     name = recipe or f"{dataset}_table1"
     table = load_recipe(TableConfig, name, overrides).at(profile)
+    if assume is not None:
+        _plan_on_paper(table, assume, only_plan=only_plan)
+        return ExitCode.OK
     folder = out or Path("runs") / f"{table.dataset}-{profile}"  # tables share the stages that they have in common
     generated = table.dataset == "synthetic" and store is None
-    if generated:
-        stores = generated_stores(table, folder)
-    else:
-        stores = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
-        if len(stores) > 1:
-            raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
+    stores = generated_stores(table, folder) if generated else _only_store(table, store)
     with ranks_of_this_run() as ranks:
         if only_plan or not (generated or stages_only):
             _LOG.info("measuring a training step of each kind on %s ...", ranks.device.type)
@@ -107,6 +116,25 @@ def command(
             click.echo(result.markdown())
             click.echo("written: " + ", ".join(str(path) for path in paths))
     return ExitCode.OK
+
+
+def _plan_on_paper(table: TableConfig, machine: str, *, only_plan: bool) -> None:
+    from mofo_train.table.on_paper import plan_on_paper
+
+    if not only_plan:
+        raise click.UsageError("--assume must come with --plan: what is assumed cannot be run")
+    for line in plan_on_paper(table, machine).lines():
+        click.echo(line)
+
+
+def _only_store(table: TableConfig, store: Path | None) -> dict[str, Path]:
+    """Return the store of a table's one preset."""
+    from mofo_train.errors import DataError
+
+    stores: dict[str, Path] = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
+    if len(stores) > 1:
+        raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
+    return stores
 
 
 def _options(given: Mapping[str, object], overrides: Sequence[str]) -> list[str]:

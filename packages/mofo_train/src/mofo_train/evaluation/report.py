@@ -96,7 +96,8 @@ def check_report_folder(out: Path, source: dict[str, Any]) -> None:
     if any(other.get(name) != source.get(name) for name in ("checkpoint", "system", "config")):
         whose = other.get("checkpoint", "another program or command")
         raise CheckpointError(
-            f"out must be of the same checkpoint and recipe, got {out} with a report of {whose}; choose another folder"
+            f"out must hold a report of the same checkpoint and recipe, got {out} with one of {whose}; "
+            "choose another folder"
         )
 
 

@@ -45,7 +45,9 @@ def inside_patches(
     if areas.ndim != 2 or areas.shape[1] == 0:
         raise ValueError(f"areas must be numbers (B, H*W), got {areas.dtype} {tuple(areas.shape)}")
     if not 0 <= min_share <= max_share <= 1:
-        raise ValueError(f"min_share and max_share must rise within [0, 1], got {min_share!r} and {max_share!r}")
+        raise ValueError(
+            f"min_share and max_share must be in [0, 1], the smaller first, got {min_share!r} and {max_share!r}"
+        )
     num_patches = areas.shape[1]
     most = math.floor(max_share * num_patches + _ROUNDING)
     least = min(math.ceil(min_share * num_patches - _ROUNDING), most)

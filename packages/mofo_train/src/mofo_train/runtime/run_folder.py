@@ -70,10 +70,13 @@ def claim_folder(out: Path, config: BaseModel, *, write: bool, data: str) -> Non
     if any((out / name).exists() for name in _TRACES):
         claimed = _read_claim(recipe)
         if claimed["digest"] != digest and _decisive(claimed["config"]) != _decisive(values):
-            raise CheckpointError(f"out must be of the same recipe, got {out} of another; choose another folder")
+            raise CheckpointError(
+                f"out must hold a run of the same recipe, got {out} with another's; choose another folder"
+            )
         if claimed.get("data") != data:
             raise CheckpointError(
-                f"out must be of the same store and clips, got {out} of others; name that store, or another folder"
+                f"out must hold a run on the same store and clips, got {out} with a run on others; "
+                "name that store, or another folder"
             )
     if write:
         out.mkdir(parents=True, exist_ok=True)

@@ -20,11 +20,12 @@ from mofo_train.models import create_pretrain_model
 from mofo_train.models.from_recipe import create_model
 from mofo_train.models.vit import size_of
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.table.rates import DATA_SETS
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.stages import Stage, plan_stages
 
 # Training clips of the official splits, for data sets that are not there yet.
-_OFFICIAL_TRAIN_CLIPS = {"ssv2": 168_913, "epic100": 67_217}
+_OFFICIAL_TRAIN_CLIPS = {name: size.train_clips for name, size in DATA_SETS.items()}
 _OFFICIAL_OUTPUTS = {"label_id": 174, "action_id": 3806, "verb_class": 97, "noun_class": 300}
 _MEASURED_TOKENS = {"cpu": 2048, "cuda": 32 * 1568}  # of a step: one clip of ViT-B on a processor, 32 on a GPU
 _MEASURED_SECONDS = 3.0
@@ -95,10 +96,20 @@ def estimate_costs(stages: list[Stage], num_train_clips: int | None, device: tor
         speed = measured[kind]
         crops = config.optim.epochs * clips * config.data.crops_per_clip
         middle, least, most = (crops / rate / 3600 for rate in (speed.crops_per_second, speed.fastest, speed.slowest))
-        copies = _WEIGHTS_OF_CHECKPOINT * config.run.keep_checkpoints + 1
-        disk = speed.num_weights * _BYTES_OF_WEIGHT * copies / 2**30
+        disk = checkpoint_bytes(speed.num_weights, config) / 2**30
         costs.append(StageCost(stage.key, crops, middle, least, most, disk))
     return costs
+
+
+def checkpoint_bytes(num_weights: int, config: PretrainConfig | FinetuneConfig) -> int:
+    """Return what a stage's checkpoints take, the last weights among them."""
+    copies = _WEIGHTS_OF_CHECKPOINT * config.run.keep_checkpoints + 1
+    return num_weights * _BYTES_OF_WEIGHT * copies
+
+
+def num_outputs(config: FinetuneConfig) -> int:
+    """Return the outputs of a recipe's classifier; of an official data set where the recipe does not say."""
+    return sum(config.task.num_classes or [_OFFICIAL_OUTPUTS[column] for column in config.task.columns])
 
 
 def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> StepSpeed:
@@ -126,8 +137,7 @@ def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> S
         def forward() -> Tensor:
             return network(frames, mask, num_hidden=hidden)  # type: ignore[no-any-return]
     else:
-        outputs = sum(config.task.num_classes or [_OFFICIAL_OUTPUTS[column] for column in config.task.columns])
-        classifier = create_model(config.model.model_copy(update={"init": None}), outputs).to(device)
+        classifier = create_model(config.model.model_copy(update={"init": None}), num_outputs(config)).to(device)
         side = net.image_px
         box = torch.tensor([side / 4, side / 4, side * 3 / 4, side * 3 / 4], device=device)
         boxes = box.expand(batch, net.num_frames, 4)

@@ -21,7 +21,7 @@ def read_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if result["fingerprint"] != fingerprint:
         raise CheckpointError(
-            f"{folder} must be of the same recipe and store, got the result of another run; choose another --out"
+            f"{folder} must hold the result of the same recipe and store, got that of another run; choose another --out"
         )
     return result
 

@@ -52,7 +52,7 @@ def finetune(config: FinetuneConfig, reader: ClipReader, out: Path, ranks: Ranks
     Raises:
         DataError: The store lacks labels, has too few clips, or too many cannot be read.
         CheckpointError: `model.init` does not fit.
-        MofoTrainError: As `trainer.train` raises it.
+        MotionBoxError: As `trainer.train` raises it.
     """
     return train(Run(config, reader, out, ranks), lambda run: _Finetuning(run, config))
 

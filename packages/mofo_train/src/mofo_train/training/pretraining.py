@@ -45,7 +45,7 @@ def pretrain(config: PretrainConfig, reader: ClipReader, out: Path, ranks: Ranks
 
     Raises:
         ConfigError: The masks hide nothing, or everything.
-        MofoTrainError: As `trainer.train` raises it.
+        MotionBoxError: As `trainer.train` raises it.
     """
     return train(Run(config, reader, out, ranks), lambda run: _Pretraining(run, config))
 

@@ -10,6 +10,7 @@ import click
 from motionbox.commands import FiniteRange
 from motionbox.config import FLOW_METHODS, preset_names
 from motionbox.errors import ExitCode, InputError
+from motionbox.settings import parse_overrides
 
 _LOG = logging.getLogger(__name__)
 
@@ -129,7 +130,6 @@ def bench_boxes(
 
     import cv2
 
-    from motionbox.commands.extract import parse_overrides
     from motionbox.extraction.worker import keep_freed_memory
     from motionbox.scoring.box_bench import (
         ablation_configs,

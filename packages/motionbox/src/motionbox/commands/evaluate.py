@@ -74,9 +74,9 @@ def evaluate(
         click.echo(f"\n{clip_table(rows)}")
     if plot is not None:
         from motionbox.pictures.score_plot import score_plot
-        from motionbox.video.encode import write_file
 
-        write_file(plot, iter([score_plot(rows)]), 1)
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        score_plot(rows).savefig(plot, dpi=120)
         click.echo(f"plot: {plot}")
     if missing:
         _LOG.warning(

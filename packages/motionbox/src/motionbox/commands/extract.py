@@ -14,6 +14,7 @@ from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, Frames
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS
 from motionbox.inputs.data_root import DataRoot, open_root
+from motionbox.settings import parse_overrides
 from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB
 from motionbox.wording import format_seconds
 
@@ -159,26 +160,6 @@ def run_extraction(
         if isinstance(store, Path):
             raise
         raise _bucket_failed(store, error) from None
-
-
-def parse_overrides(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Return `KEY=VALUE` strings as dotted key -> TOML value (a bare word is a string).
-
-    Raises:
-        InputError: One has no `=`.
-    """
-    import tomllib
-
-    values: dict[str, Any] = {}
-    for text in overrides:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise InputError(f"--set must be KEY=VALUE, got {text!r}")
-        try:
-            values[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = value
-    return values
 
 
 def _check_backend(method: str, backend: str) -> None:

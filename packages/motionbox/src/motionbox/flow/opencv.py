@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -11,6 +13,17 @@ import numpy.typing as npt
 from motionbox.config import TVL1Params
 from motionbox.errors import FlowError
 from motionbox.flow.arrays import Flow, GreyImage, check_frames
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV use one thread for a while."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 class OpenCVTVL1Estimator:

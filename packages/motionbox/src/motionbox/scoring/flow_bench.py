@@ -11,8 +11,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import Flow, create_flow_estimator
+from motionbox.flow.opencv import one_opencv_thread
 from motionbox.scoring.box_agreement import agreement_clips, clip_box_ious
 from motionbox.scoring.known_flow import truth_pairs, warped_pair
 
@@ -103,17 +103,6 @@ def engines() -> dict[str, FlowFunction]:
         return np.stack([columns, rows], axis=-1).astype(np.float32)
 
     return result | {"scikit-image TV-L1": scikit_image}
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Let OpenCV use one thread for a while."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def timed_pairs(testdata: Path | None, num_pairs: int = 2) -> list[tuple[str, Grey, Grey]]:

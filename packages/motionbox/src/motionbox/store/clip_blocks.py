@@ -212,10 +212,6 @@ def _gather(
     return cast("NDArray[np.uint8]", frames)
 
 
-def _payload(data: bytes | memoryview, index: ClipIndex, position: int) -> bytes:
-    return bytes(memoryview(data)[int(index.offsets[position]) : int(index.offsets[position + 1])])
-
-
 def _broken(position: int, error: object) -> ClipError:
     return ClipError(Reason.DECODE_ERROR, f"training clip: frame {position} cannot be decoded: {error}")
 
@@ -226,12 +222,15 @@ def _decode(
     """Yield the wanted positions with their pictures, group by group and chain by chain."""
     import av
 
+    content, edges, coded_wh = memoryview(data), index.offsets.tolist(), _coded_wh(index)
     keep, needed = set(wanted), _needed(wanted, index)
-    expected = (position for position in needed if position in keep)
+    expected = [position for position in reversed(needed) if position in keep]
     for position in [*needed, None]:
+        if not expected:
+            return
         packet = None
         if position is not None:
-            packet = av.Packet(_payload(data, index, position))
+            packet = av.Packet(bytes(content[edges[position] : edges[position + 1]]))
             packet.pts = position
         try:
             pictures = decoder.codec.decode(packet)
@@ -239,13 +238,12 @@ def _decode(
             raise _broken(wanted[-1] if position is None else position, error) from None
         for picture in pictures:
             if picture.pts in keep:
-                if picture.pts != next(expected, None) or picture.is_corrupt:
+                if not expected or picture.pts != expected.pop() or picture.is_corrupt:
                     raise _broken(picture.pts, "the decoder marks it as corrupt")
-                size, (width, height) = (picture.width, picture.height), _coded_wh(index)
-                if size != (width, height):
-                    raise _broken(picture.pts, f"it must be {width}x{height}, got {size[0]}x{size[1]}")
+                if (picture.width, picture.height) != coded_wh:
+                    raise _broken(picture.pts, f"it must be {coded_wh}, got {picture.width}x{picture.height}")
                 yield picture.pts, picture
-    if next(expected, None) is not None:
+    if expected:
         raise _broken(wanted[-1], "fewer frames came than were coded")
 
 

@@ -6,6 +6,7 @@ starts it over. The marker is written last: a folder without it is unfinished.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -16,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -27,9 +28,27 @@ from motionbox.errors import InputError, safe_path
 MARKER = "synthetic.json"
 _PARTIAL = ".partial"
 _PARAMETERS = "parameters.json"
+_CLIPS = "clips"
 _FEWEST_FOR_POOL = 8  # starting worker processes costs more than drawing fewer clips
 Box = tuple[int, int, int, int]
 Work = TypeVar("Work")
+
+
+class Planned(Protocol):
+    """A clip that is to be drawn."""
+
+    @property
+    def clip_id(self) -> str:
+        """Return its name."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Return its video, below the set's folder."""
+        ...
+
+
+Plan = TypeVar("Plan", bound=Planned)
 
 
 @dataclass(frozen=True)
@@ -74,11 +93,49 @@ class SetFolder:
             )
         return True
 
-    def open_partial(self, subfolders: Iterable[str]) -> Path:
-        """Return the folder of the unfinished set, made anew where it is of other parameters.
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Path]:
+        """Open the folder of the unfinished set, see `open_partial`, and say in one line what cannot be written.
+
+        Raises:
+            InputError: The folder holds something else, or cannot be written.
+        """
+        try:
+            yield self.open_partial()
+        except OSError as error:
+            raise InputError(
+                f"cannot write the generated data set to {self.root}: {error}; choose another folder"
+            ) from error
+
+    def draw_missing(
+        self,
+        plans: Sequence[Plan],
+        draw: Callable[[Plan], None],
+        num_workers: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> int:
+        """Draw the planned clips that are not there yet, then write the lists of all.
 
         Args:
-            subfolders: Made in a new one.
+            plans: The clips.
+            draw: Draws one and calls `write_clip` in the folder of the unfinished set; goes to other processes.
+            num_workers: Processes that draw.
+            progress: Called with (clips done, clips in all).
+
+        Returns:
+            How many were drawn.
+        """
+        boxes = {plan.clip_id: _beside(self.partial, plan.clip_id, "boxes") for plan in plans}
+        missing = [plan for plan in plans if not boxes[plan.clip_id].is_file()]
+        for done, _ in enumerate(draw_all(draw, missing, num_workers), start=len(plans) - len(missing) + 1):
+            if progress is not None:
+                progress(done, len(plans))
+        write_csv(self.partial / "annotations.csv", [read_json(_beside(self.partial, p.clip_id, "row")) for p in plans])
+        write_boxes(self.partial / "boxes.json", boxes)
+        return len(missing)
+
+    def open_partial(self) -> Path:
+        """Return the folder of the unfinished set, made anew where it is of other parameters.
 
         Raises:
             InputError: The folder holds something else.
@@ -98,7 +155,7 @@ class SetFolder:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         write_atomically(partial / _PARAMETERS, json.dumps(self.parameters).encode())
-        for name in subfolders:
+        for name in ("videos", "masks", _CLIPS):
             (partial / name).mkdir()
         return partial
 
@@ -110,6 +167,36 @@ class SetFolder:
         content = {**self.parameters, **described}
         write_atomically(self.root / MARKER, (json.dumps(content, indent=2) + "\n").encode())
         shutil.rmtree(self.partial)
+
+
+def _beside(partial: Path, clip_id: str, what: str) -> Path:
+    """Return the file with a clip's boxes, whose presence says that the clip is complete, or with its row."""
+    return partial / _CLIPS / f"{clip_id.replace('/', '-')}.{what}.json"
+
+
+def write_clip(
+    partial: Path,
+    plan: Planned,
+    video: bytes,
+    masks: NDArray[np.bool_],
+    row: Mapping[str, Any],
+    labels: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a drawn clip into the folder of the unfinished set; it counts once all of it is there.
+
+    Args:
+        partial: The folder.
+        plan: The clip.
+        video: Its encoded frames.
+        masks: (T, H, W), what moves.
+        row: Its row of annotations.csv.
+        labels: Its frames' boxes, see `frame_label`.
+    """
+    write_atomically(partial / plan.path, video)
+    write_masks(partial / "masks" / plan.clip_id, masks)
+    write_atomically(_beside(partial, plan.clip_id, "row"), json.dumps(row).encode())
+    boxes = json.dumps(labels, separators=(",", ":")).encode()
+    write_atomically(_beside(partial, plan.clip_id, "boxes"), boxes)
 
 
 def read_json(path: Path) -> Any:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial as partial_of
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.errors import InputError
+from motionbox.flow.opencv import one_opencv_thread
 from motionbox.synthetic.actions import VERBS
 from motionbox.synthetic.plan import ClipPlan, SyntheticConfig, plan_clips
 from motionbox.synthetic.props import NOUNS
 from motionbox.synthetic.scene import RenderedClip, render_clip
-from motionbox.synthetic.set_folder import (
-    SetFolder,
-    draw_all,
-    frame_label,
-    write_atomically,
-    write_boxes,
-    write_csv,
-    write_masks,
-)
+from motionbox.synthetic.set_folder import SetFolder, frame_label, write_clip
 from motionbox.video.encode import encode_video
 
 FORMAT_VERSION = 2
@@ -91,37 +81,17 @@ def write_dataset(
     folder = SetFolder(root, parameters, _PARTS)
     if folder.is_complete([*_PARTS[2:], *(plan.path for plan in plans)]):
         return SyntheticSet(root, plans, 0)
-    try:
-        partial = folder.open_partial(("videos", "masks", "boxes"))
-        sidecars = {plan.clip_id: _sidecar(partial, plan) for plan in plans}
-        missing = [plan for plan in plans if not sidecars[plan.clip_id].is_file()]
-        drawing = draw_all(partial_of(_draw_one, partial, config), missing, num_workers)
-        for done, _ in enumerate(drawing, start=len(plans) - len(missing) + 1):
-            if progress is not None:
-                progress(done, len(plans))
-        write_csv(partial / "annotations.csv", [_row(plan) for plan in plans])
-        write_boxes(partial / "boxes.json", sidecars)
+    with folder.writing() as partial:
+        num_drawn = folder.draw_missing(plans, partial_of(_draw_one, partial, config), num_workers, progress)
         folder.publish({"verbs": list(VERBS), "nouns": list(NOUNS)})
-    except OSError as error:
-        raise InputError(f"cannot write the generated data set to {root}: {error}; choose another folder") from error
-    return SyntheticSet(root, plans, len(missing))
-
-
-def _sidecar(partial: Path, plan: ClipPlan) -> Path:
-    """Return the file whose presence says that a clip's video is complete; it holds the clip's boxes."""
-    return partial / "boxes" / f"{plan.index:05d}.json"
+    return SyntheticSet(root, plans, num_drawn)
 
 
 def _draw_one(partial: Path, config: SyntheticConfig, plan: ClipPlan) -> None:
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with one_opencv_thread():
         clip = draw_clip(plan, config)
-    finally:
-        cv2.setNumThreads(threads)
-    write_atomically(partial / plan.path, encode(clip.frames, plan.suffix, plan.fps))
-    write_masks(partial / "masks" / plan.clip_id, clip.masks)
-    write_atomically(_sidecar(partial, plan), json.dumps(_labels(plan, clip), separators=(",", ":")).encode())
+    video = encode(clip.frames, plan.suffix, plan.fps)
+    write_clip(partial, plan, video, clip.masks, _row(plan), _labels(plan, clip))
 
 
 def encode(frames: NDArray[np.uint8], suffix: str, fps: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial as partial_of
@@ -12,21 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from motionbox.errors import InputError
 from motionbox.synthetic.metaworld.episodes import load_metaworld, run_episode
 from motionbox.synthetic.metaworld.plan import FPS, NUM_FRAMES, MetaWorldClip, MetaWorldConfig, plan_metaworld
 from motionbox.synthetic.metaworld.render import RenderedRun, render_episode, use_software_renderer
 from motionbox.synthetic.metaworld.scenes import NOUNS, SCENES, VERBS, part_of
-from motionbox.synthetic.set_folder import (
-    SetFolder,
-    draw_all,
-    frame_label,
-    read_json,
-    write_atomically,
-    write_boxes,
-    write_csv,
-    write_masks,
-)
+from motionbox.synthetic.set_folder import SetFolder, frame_label, write_clip
 from motionbox.video.encode import encode_video
 
 FORMAT_VERSION = 1
@@ -73,21 +62,11 @@ def write_metaworld_set(
         return MetaWorldSet(len(plans), 0)
     use_software_renderer()
     load_metaworld()
-    try:
-        partial = folder.open_partial(("videos", "masks", "clips"))
-        sidecars = {plan.clip_id: partial / "clips" / f"{plan.clip_id}.boxes.json" for plan in plans}
-        missing = [plan for plan in plans if not sidecars[plan.clip_id].is_file()]
-        drawing = draw_all(partial_of(_render_one, partial, config), missing, num_workers)
-        for done, _ in enumerate(drawing, start=len(plans) - len(missing) + 1):
-            if progress is not None:
-                progress("Rendering clips", done, len(plans))
-        rows = [read_json(partial / "clips" / f"{plan.clip_id}.row.json") for plan in plans]
-        write_csv(partial / "annotations.csv", rows)
-        write_boxes(partial / "boxes.json", sidecars)
+    tell = None if progress is None else partial_of(progress, "Rendering clips")
+    with folder.writing() as partial:
+        num_drawn = folder.draw_missing(plans, partial_of(_render_one, partial, config), num_workers, tell)
         folder.publish({"verbs": list(VERBS), "nouns": list(NOUNS)})
-    except OSError as error:
-        raise InputError(f"cannot write the generated data set to {root}: {error}; choose another folder") from error
-    return MetaWorldSet(len(plans), len(missing))
+    return MetaWorldSet(len(plans), num_drawn)
 
 
 def _render_one(partial: Path, config: MetaWorldConfig, plan: MetaWorldClip) -> None:
@@ -104,11 +83,7 @@ def _render_one(partial: Path, config: MetaWorldConfig, plan: MetaWorldClip) -> 
     )
     video = io.BytesIO()
     encode_video(video, clip.frames, FPS, container="mp4", options=_ENCODING, keyframe_interval=FPS)
-    write_atomically(partial / plan.path, video.getvalue())
-    write_masks(partial / "masks" / plan.clip_id, clip.masks)
-    write_atomically(partial / "clips" / f"{plan.clip_id}.row.json", json.dumps(_row(plan, config, clip)).encode())
-    boxes = json.dumps(_labels(plan, clip), separators=(",", ":")).encode()
-    write_atomically(partial / "clips" / f"{plan.clip_id}.boxes.json", boxes)
+    write_clip(partial, plan, video.getvalue(), clip.masks, _row(plan, config, clip), _labels(plan, clip))
 
 
 def _labels(plan: MetaWorldClip, clip: RenderedRun) -> list[dict[str, Any]]:

@@ -10,10 +10,10 @@ from functools import partial as partial_of
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from motionbox.errors import ClipError, InputError
+from motionbox.flow.opencv import one_opencv_thread
 from motionbox.inputs.folder.scan import find_media
 from motionbox.synthetic.over_footage.backdrops import (
     MIN_SIDE_PX,
@@ -27,16 +27,7 @@ from motionbox.synthetic.over_footage.backdrops import (
     to_and_fro,
 )
 from motionbox.synthetic.over_footage.overlay import OverlaidClip, overlay
-from motionbox.synthetic.set_folder import (
-    SetFolder,
-    draw_all,
-    frame_label,
-    read_json,
-    write_atomically,
-    write_boxes,
-    write_csv,
-    write_masks,
-)
+from motionbox.synthetic.set_folder import SetFolder, draw_all, frame_label, read_json, write_atomically, write_clip
 from motionbox.video.encode import encode_video
 
 FORMAT_VERSION = 1
@@ -134,23 +125,13 @@ def write_footage_set(
     if folder.is_complete(paths):
         found = read_json(root / "synthetic.json")
         return FootageSet(config.num_clips, 0, found["num_videos"], found["passed_over"])
-    try:
-        partial = folder.open_partial(("videos", "masks", "clips"))
+    tell = None if progress is None else partial_of(progress, "Drawing clips")
+    with folder.writing() as partial:
         backdrops, passed_over = _backdrops(partial, config.footage, media, num_workers, progress)
         plans = plan_footage(config, backdrops)
-        sidecars = {plan.clip_id: partial / "clips" / f"{plan.clip_id}.boxes.json" for plan in plans}
-        missing = [plan for plan in plans if not sidecars[plan.clip_id].is_file()]
-        drawing = draw_all(partial_of(_draw_one, partial, config), missing, num_workers)
-        for done, _ in enumerate(drawing, start=len(plans) - len(missing) + 1):
-            if progress is not None:
-                progress("Drawing clips", done, len(plans))
-        rows = [read_json(partial / "clips" / f"{plan.clip_id}.row.json") for plan in plans]
-        write_csv(partial / "annotations.csv", rows)
-        write_boxes(partial / "boxes.json", sidecars)
+        num_drawn = folder.draw_missing(plans, partial_of(_draw_one, partial, config), num_workers, tell)
         folder.publish({"num_videos": len(backdrops), "passed_over": passed_over})
-    except OSError as error:
-        raise InputError(f"cannot write the generated data set to {root}: {error}; choose another folder") from error
-    return FootageSet(len(plans), len(missing), len(backdrops), passed_over)
+    return FootageSet(len(plans), num_drawn, len(backdrops), passed_over)
 
 
 def _identity(config: FootageConfig, media: list[str]) -> dict[str, Any]:
@@ -195,14 +176,11 @@ def _backdrops(
 def _look_for_backdrops(footage: Path, work: tuple[str, Path]) -> None:
     name, file = work
     reason = f"too short, smaller than {MIN_SIDE_PX} px or full of things that move"
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
     try:
-        backdrops = find_backdrops(footage, name)
+        with one_opencv_thread():
+            backdrops = find_backdrops(footage, name)
     except ClipError as error:
         backdrops, reason = [], str(error).removeprefix(f"{footage / name}: ")
-    finally:
-        cv2.setNumThreads(threads)
     found = {"backdrops": [backdrop.to_json() for backdrop in backdrops], "reason": reason}
     write_atomically(file, json.dumps(found).encode())
 
@@ -234,22 +212,14 @@ def draw_footage_clip(plan: FootageClip, config: FootageConfig) -> OverlaidClip:
 
 
 def _draw_one(partial: Path, config: FootageConfig, plan: FootageClip) -> None:
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with one_opencv_thread():
         clip = draw_footage_clip(plan, config)
-    finally:
-        cv2.setNumThreads(threads)
     video = io.BytesIO()
     options = {"crf": str(_crf(config.footage / plan.backdrop.path)), "preset": "veryfast", "bf": "0"}
     encode_video(
         video, clip.frames, plan.backdrop.fps, container="mp4", options=options, keyframe_interval=_KEYFRAME_INTERVAL
     )
-    write_atomically(partial / plan.path, video.getvalue())
-    write_masks(partial / "masks" / plan.clip_id, clip.masks)
-    write_atomically(partial / "clips" / f"{plan.clip_id}.row.json", json.dumps(_row(plan, clip)).encode())
-    boxes = json.dumps(_labels(plan, clip), separators=(",", ":")).encode()
-    write_atomically(partial / "clips" / f"{plan.clip_id}.boxes.json", boxes)
+    write_clip(partial, plan, video.getvalue(), clip.masks, _row(plan, clip), _labels(plan, clip))
 
 
 def _crf(path: Path) -> int:
