@@ -129,14 +129,15 @@ def wait(process: int, timeout_seconds: float = _TIMEOUT_SECONDS) -> int:
 class Stage:
     """A store under test, and the sessions that work on it; without hard links where asked for."""
 
-    def __init__(self, root: Path, *, links: bool = True) -> None:
+    def __init__(self, root: Path, *, links: bool = True, videos: dict[str, str] = VIDEOS) -> None:
         self.links = links
+        self.lost: Callable[[], str | None] | None = None
         self.root = root
         self.store = root / "store"
         self.journal = root / "journal"
         self.marker = root / "struck"
         root.mkdir(parents=True)
-        self.manifest = number_videos(root / "videos", VIDEOS)
+        self.manifest = number_videos(root / "videos", videos)
         for path in (root / "videos").iterdir():
             os.utime(path, (1, 1))
 
@@ -155,7 +156,7 @@ class Stage:
         try:
             with interrupted_by_signals():
                 run = make_run(self.store, self.root / "videos", self.manifest, config=config, max_frames=MAX_FRAMES)
-                drive(run, SerialExecutor(), EngineOptions(), PlainReporter())
+                drive(run, SerialExecutor(), EngineOptions(lost=self.lost), PlainReporter())
                 make_snapshot(run)
                 SiblingUnits(run).carry_guidances(run)
                 self._guide(run)

@@ -1,7 +1,8 @@
 """A bucket as obstore speaks to it: requests, and their errors as `OSError` in one line.
 
 Credentials and endpoint come from where the cloud's own tools take them: the environment (`AWS_ENDPOINT_URL`,
-`AWS_PROFILE` is not read), instance and pod roles. Nothing of them is kept or shown.
+`AWS_PROFILE` is not read), instance and pod roles. Nothing of them is kept or shown. What fails is tried again for
+`MOTIONBOX_CLOUD_RETRY_SECONDS` (120), a request may take `MOTIONBOX_CLOUD_TIMEOUT_SECONDS` (60).
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 MANY = 32
 """Requests in flight where many objects or ranges are asked for."""
 
-_RETRY_SECONDS = float(os.environ.get("MOTIONBOX_CLOUD_RETRY_SECONDS", "120"))
-_TIMEOUT_SECONDS = float(os.environ.get("MOTIONBOX_CLOUD_TIMEOUT_SECONDS", "60"))
 _CODE = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Message>)?")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _QUERY = re.compile(r"\?\S*")
@@ -170,13 +169,24 @@ def client_of(url: str) -> Client:
     """Return this process's connection to a bucket.
 
     Raises:
-        StoreError: obstore is not installed.
+        StoreError: obstore is not installed, or this process was forked from one that had used it, whose threads are
+            gone: every request would wait for ever.
     """
-    return _client_of(url, os.getpid())
+    global _used_in
+    if _used_in not in (None, os.getpid()):
+        raise StoreError(
+            f"{url} cannot be read in a process forked from one that has used object storage; start it with the method "
+            "'spawn' or 'forkserver' of multiprocessing"
+        )
+    _used_in = os.getpid()
+    return _client_of(url)
+
+
+_used_in: int | None = None
 
 
 @lru_cache(maxsize=8)
-def _client_of(url: str, _process: int) -> Client:
+def _client_of(url: str) -> Client:
     return Client(url)
 
 
@@ -186,12 +196,14 @@ def _open(url: str) -> ObjectStore:
     except ImportError:
         raise StoreError(f"{url} needs obstore, which is not installed: pip install 'motionbox[cloud]'") from None
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    options: dict[str, Any] = {"timeout": timedelta(seconds=_TIMEOUT_SECONDS), "connect_timeout": timedelta(seconds=10)}
+    timeout = timedelta(seconds=float(os.environ.get("MOTIONBOX_CLOUD_TIMEOUT_SECONDS", "60")))
+    patience = timedelta(seconds=float(os.environ.get("MOTIONBOX_CLOUD_RETRY_SECONDS", "120")))
+    options: dict[str, Any] = {"timeout": timeout, "connect_timeout": timedelta(seconds=10)}
     if endpoint.startswith("http://"):
         options["allow_http"] = True
     retry: Any = {
         "max_retries": 10,
-        "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+        "retry_timeout": patience,
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
     }
     try:

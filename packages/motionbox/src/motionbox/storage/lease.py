@@ -24,8 +24,12 @@ from motionbox.storage.failpoints import failpoint
 from motionbox.storage.file_bytes import to_json
 from motionbox.storage.paths import ObjectPath
 
-LEASE_SECONDS = float(os.environ.get("MOTIONBOX_LEASE_SECONDS", "90"))
 _RENEWALS_PER_LEASE = 6
+
+
+def lease_seconds() -> float:
+    """Return how long a lease holds that is not renewed: `MOTIONBOX_LEASE_SECONDS`, 90 where that is not set."""
+    return float(os.environ.get("MOTIONBOX_LEASE_SECONDS", "90"))
 
 
 class Lease:
@@ -46,8 +50,8 @@ class Lease:
         """Return why the lease does not hold any more, None while it does."""
         if self._taken:
             return f"another process took over store {self._store} after the lease of this one had run out"
-        if time.monotonic() - self._renewed > LEASE_SECONDS:
-            return f"the lease of store {self._store} could not be renewed for {LEASE_SECONDS:g} s"
+        if time.monotonic() - self._renewed > lease_seconds():
+            return f"the lease of store {self._store} could not be renewed for {lease_seconds():g} s"
         return None
 
     def release(self) -> None:
@@ -59,7 +63,7 @@ class Lease:
                 self._write({**self._content, "released": True})
 
     def _renew(self) -> None:
-        while not self._done.wait(LEASE_SECONDS / _RENEWALS_PER_LEASE):
+        while not self._done.wait(lease_seconds() / _RENEWALS_PER_LEASE):
             began = time.monotonic()
             with contextlib.suppress(OSError):
                 self._write(self._content)
@@ -92,9 +96,9 @@ def lease(store: ObjectPath, *, force: bool = False) -> Iterator[Lease | None]:
     if taken is None and not force:
         who = holder(store) or "another process"
         raise StoreError(
-            f"store {store} is in use by {who}; wait for it (`motionbox status {store}`; "
-            f"the lease of one that died ends after {LEASE_SECONDS:g} s), or add --force: both then work, the results "
-            "stay right, some work is done twice"
+            f"store {store} is in use by {who}; wait for it (`motionbox status {store}`; the lease of one that died "
+            f"ends after {lease_seconds():g} s), or add --force: both then work, the results stay right, some work is "
+            "done twice"
         )
     try:
         yield taken
@@ -111,7 +115,7 @@ def holder(store: ObjectPath) -> str | None:
     try:
         content = json.loads(_place(store, number).read_bytes())
         # Without the right to write there is no way to ask the bucket for the time: the host's clock has to do.
-        if content.get("released") or time.time() - written > LEASE_SECONDS:
+        if content.get("released") or time.time() - written > lease_seconds():
             return None
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content["since_unix"]))
         return f"process {content['pid']} on {content['host']} since {since}"
@@ -122,7 +126,7 @@ def holder(store: ObjectPath) -> str | None:
 def _take(store: ObjectPath) -> Lease | None:
     """Create the next lease where the newest has run out or was released."""
     number, written = _newest(store)
-    if number and not _released(store, number) and _now(store) - written <= LEASE_SECONDS:
+    if number and not _released(store, number) and _now(store) - written <= lease_seconds():
         return None
     content = {
         "host": socket.gethostname(),
