@@ -1,5 +1,8 @@
 """Extractions into a bucket that are broken and resumed, judged by the oracle of the file systems' sweep.
 
+A program of its own: it reads `{"port", "server_port", "root", "at_once", "faults"}` as JSON and writes a line of JSON
+for each outcome as it comes.
+
 obstore's threads do not survive a fork, so whatever touches the bucket does so in a forked process of its own; the
 process that plants faults only watches.
 """
@@ -7,15 +10,18 @@ process that plants faults only watches.
 import json
 import os
 import random
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import fault_harness
-from bucket_support import BUCKET, Bucket
 from fault_harness import DONE, FAILED, INTERRUPTED, KILLED, Fault, Outcome, Stage, fork, wait
+from faulty_bucket import BUCKET, Bucket
 from motionbox.errors import StoreError
 from motionbox.storage import ObjectPath
 from motionbox.store import open_store
@@ -23,8 +29,10 @@ from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.writing.lock import store_lock
 from motionbox.store.writing.runs import prepare_store
 from store_oracle import check_complete, check_consistency, fingerprint, whole_fingerprint
+from store_support import SIDE, small_config
 
-VIDEOS = {"a": "14@4", "b": "error not_a_video", "c": "18@4", "e": "10@4!6"}
+VIDEOS = {"a": "14@4", "b": "error not_a_video", "e": "10@4!6"}
+CONFIG = small_config(**{"store.clips": "jpeg", "frames.short_side_px": SIDE})
 REFUSED = 2
 """How a session ends that finds the store in use."""
 
@@ -46,7 +54,7 @@ class BucketStage(Stage):
             prepare_store(self.store)
             with store_lock(self.store) as lease:
                 self.lost = lease.lost
-                return super().session(fault=fault, stop_after=stop_after)
+                return super().session(fault=fault, stop_after=stop_after, config=CONFIG)
         except StoreError as error:
             return REFUSED if "is in use by" in str(error) else FAILED
         except OSError:
@@ -55,7 +63,7 @@ class BucketStage(Stage):
     def forced(self) -> int:
         """Do the same without asking for the lease."""
         os.environ.update(self.bucket.environment())
-        return super().session()
+        return super().session(config=CONFIG)
 
     def ask(self, function: Callable[[], object]) -> object:
         """Return what a function gives that touches the bucket; in a process of its own, and not through the proxy."""
@@ -246,3 +254,25 @@ _PLANTERS: dict[str, Callable[[BucketStage, Fault, random.Random, Expected, Outc
     "race": _plant_race,
     "sleeper": _plant_sleeper,
 }
+
+
+def main() -> None:
+    """Do the trials that standard input asks for."""
+    asked = json.load(sys.stdin)
+    bucket, root = Bucket(asked["port"], asked["server_port"]), Path(asked["root"])
+    expected = reference(bucket, root / f"{root.name}-reference")
+
+    def trial(entry: tuple[int, dict]) -> Outcome:
+        number, fault = entry
+        stage = root / f"{root.name}-{number:04x}"
+        outcome = run_trial(bucket, stage, Fault(**fault), expected)
+        shutil.rmtree(stage, ignore_errors=True)
+        return outcome
+
+    with ThreadPoolExecutor(asked["at_once"]) as pool:
+        for outcome in pool.map(trial, enumerate(asked["faults"])):
+            print(json.dumps(asdict(outcome)), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ the path, narrow them). `GET /__seen__?part` says how many there were, by method
 
 import http.client
 import json
+import socket
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ _ANSWERS = {
     "expired": (400, "ExpiredToken", "The provided token has expired."),
     "denied": (403, "AccessDenied", "Access Denied"),
 }
-_HANG_SECONDS = 3.0
+_HANG_SECONDS = 14.0
 
 plans: dict[str, list[dict]] = defaultdict(list)
 seen: dict[str, Counter] = defaultdict(Counter)
@@ -31,6 +32,8 @@ latency_seconds = [0.0]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     target_port = 0
 
     def log_message(self, *_arguments: object) -> None:
@@ -63,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(data)))
         self.end_headers()
         self.wfile.write(data[: len(data) // 2] if kind == "half" else data)
+        self.wfile.flush()
         if kind == "half":
             self._hang_up()
 
@@ -98,6 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+        self.wfile.flush()
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.target_port, timeout=60)
@@ -120,10 +125,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+        self.wfile.flush()
 
     def _hang_up(self) -> None:
         self.close_connection = True
-        self.connection.close()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class Server(ThreadingHTTPServer):
