@@ -20,6 +20,11 @@ MASK_NAMES = ["tube", "random", "motion", "motion_map", "flow_tube"]
 """Values of `mask.kind`; what each means stands in `guidance.mask_kinds.MASKS`."""
 
 
+PATCH_PX = 16
+"""Side of a tubelet, of every model but those of `SMALL_PATCH_PX`."""
+SMALL_PATCH_PX = {"videomae_mini": 8}
+"""Side of a tubelet of models for small pictures."""
+
 _ROUNDING = 1e-9
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -62,11 +67,22 @@ class NetworkConfig(Section):
         "videomae_mini", "videomae_tiny", "videomae_small", "videomae_base", "videomae_large", "videomae_huge"
     ] = "videomae_base"
     num_frames: int = Field(16, ge=2, multiple_of=2)
-    image_px: int = Field(224, ge=16, multiple_of=16)
+    image_px: int = Field(224, ge=8)
     drop_path: float = Field(0.0, ge=0, lt=1)
     grad_checkpointing: bool = False
     init: Path | None = None
     init_weights: Literal["model", "ema"] | None = None
+
+    @model_validator(mode="after")
+    def _tubelets_fill_the_frame(self) -> NetworkConfig:
+        if self.image_px % self.patch_px:
+            raise ValueError(f"image_px must be a multiple of {self.patch_px} for {self.name}, got {self.image_px}")
+        return self
+
+    @property
+    def patch_px(self) -> int:
+        """Side of a tubelet."""
+        return SMALL_PATCH_PX.get(self.name, PATCH_PX)
 
 
 class ModelConfig(NetworkConfig):

@@ -68,12 +68,14 @@ class FinetuneDataConfig(ClipsConfig):
         split: Only clips of this split; None (`none`) = those of `train` in splits of our own, see `labels.splits_of`.
         sampling: `segments`: one frame of each of `num_frames` equal parts (SSV2); `dense`: fixed stride.
         stride_frames: Distance of the frames (`dense`).
+        num_labelled: Learn from so many clips, spread evenly over the split; the test split stays whole. None = all.
     """
 
     split: str | None = "train"
     crops_per_clip: int = Field(2, ge=1)
     sampling: Literal["segments", "dense"] = "segments"
     stride_frames: int = Field(4, ge=1)
+    num_labelled: int | None = Field(None, ge=1)
 
 
 class AugmentConfig(Section):

@@ -185,3 +185,12 @@ def test_views_carry_areas_where_they_guide(store_path: Path) -> None:
     assert by_box.areas.numel() == 0
     assert by_area.areas.shape == (6, 2, 4, 4)
     assert torch.equal(by_box.frames, by_area.frames)
+
+
+def test_small_patches_read_the_strength_of_their_own_spot() -> None:
+    strength = np.zeros((2, 8, 8), np.uint8)
+    strength[:, 5, 2] = 200
+    placed = FrameAreas(strength, (8.0, 8.0)).on_tubelets((64, 64), crop_map(Crop(0, 0, 64, 64), 64), 64, 8)
+    assert placed.shape == (1, 8, 8)
+    assert placed[0, 5, 2] == 200
+    assert placed.count_nonzero() == 1

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from mofo_train.data.reader import ClipCache
+from clips_support import AREA
+from mofo_train.data.reader import ClipCache, ClipReader
+from motionbox.store import open_store
 
 CLIP = np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
 
@@ -44,3 +49,22 @@ def test_no_memory_means_no_cache() -> None:
     for _ in range(2):
         cache.read("a", np.array([3]), 5, decode)
     assert decode.asked == [[3], [3]]
+
+
+def test_readers_share_what_was_decoded(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, folder = ClipCache(1.0), store_path.parent / "synthetic"
+
+    def reader() -> ClipReader:
+        return ClipReader(
+            open_store(store_path), folder, split=None, short_side_px=80, guidance=AREA, cache_gib=1.0, cache=cache
+        )
+
+    first, second = reader(), reader()
+    frames = np.arange(4)
+    pixels, _ = first.read(3, frames)
+    monkeypatch.setattr(second, "_decode", lambda *_: pytest.fail("decoded again"))
+    assert np.array_equal(second.read(3, frames)[0], pixels)
+    for _ in range(2):  # from the store, then from memory
+        kept = first.areas(3, frames)
+        assert kept is not None
+        assert np.array_equal(kept.strength, open_store(store_path).motion_areas(first.clip_ids[3], frames))

@@ -15,15 +15,13 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mofo_train.config import PATCH_PX
 from mofo_train.data.transforms import Crop
 
 TUBELET_FRAMES = 2
 """Frames of a tubelet, of every model here."""
-PATCH_PX = 16
-"""Side of a tubelet."""
 POINTS = 4
 """Points on a side of each patch, where strength or flow is read."""
-_SPACING_PX = PATCH_PX / POINTS
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,23 @@ class FrameAreas:
     strength: NDArray[np.uint8]
     cells_wh: tuple[float, float]
 
-    def on_tubelets(self, frame_wh: tuple[int, int], to_frame: NDArray[np.float64], out_px: int) -> Tensor:
+    def on_tubelets(
+        self, frame_wh: tuple[int, int], to_frame: NDArray[np.float64], out_px: int, patch_px: int = PATCH_PX
+    ) -> Tensor:
         """Average the strength over the tubelets of a view.
 
         Args:
             frame_wh: Width and height of the frames that the view is taken of.
             to_frame: float64 (2, 3), takes (x, y, 1) of a pixel of the view to (x, y) of the frame; see `crop_map`.
             out_px: Side of the view.
+            patch_px: Side of a tubelet.
 
         Returns:
-            uint8 (T / TUBELET_FRAMES, side, side), side = out_px / PATCH_PX; at least 1 where there is any strength,
+            uint8 (T / TUBELET_FRAMES, side, side), side = out_px / patch_px; at least 1 where there is any strength,
             0 for what lies beyond the frame.
         """
-        spots = np.arange(_SPACING_PX / 2, out_px, _SPACING_PX, dtype=np.float64)
+        spacing_px = patch_px / POINTS
+        spots = np.arange(spacing_px / 2, out_px, spacing_px, dtype=np.float64)
         slots = self.strength.reshape(-1, TUBELET_FRAMES, *self.strength.shape[1:]).sum(1, dtype=np.float32)
         scale = np.array([[self.cells_wh[0] / frame_wh[0]], [self.cells_wh[1] / frame_wh[1]]])
         to_cells = to_frame * scale

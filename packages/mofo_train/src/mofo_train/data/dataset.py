@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mofo_train.config import DataConfig, ModelConfig
-from mofo_train.data.areas import crop_map
+from mofo_train.data.areas import FrameAreas, crop_map
 from mofo_train.data.augment import augment_clip, draw_augmentation
 from mofo_train.data.crops.uncut import Uncut, add_noise, most_noise_bytes
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
@@ -205,10 +205,14 @@ class PretrainClips(TrainingClips):
         side = self._model.image_px
         areas = self._reader.areas(clip, chosen)
         moved = [torch.from_numpy(crop_boxes(boxes, crop, side)) for crop in crops]
-        strength = [areas.on_tubelets(frame_wh, crop_map(crop, side), side) for crop in crops] if areas else []
+        strength = self._strength(areas, crops, frame_wh)
         return Sample(
             torch.empty(0), torch.stack(moved), _stack(strength), self._motion(clip, chosen, crops, frame_wh), clip
         )
+
+    def _strength(self, areas: FrameAreas | None, crops: list[Crop], frame_wh: tuple[int, int]) -> list[Tensor]:
+        side, patch_px = self._model.image_px, self._patch_px
+        return [areas.on_tubelets(frame_wh, crop_map(crop, side), side, patch_px) for crop in crops] if areas else []
 
     def _motion(self, clip: int, chosen: NDArray[np.int64], crops: list[Crop], frame_wh: tuple[int, int]) -> Tensor:
         """Return what the mask reads of a clip's motion, see `Sample.motion`."""
@@ -283,8 +287,8 @@ class FinetuneClips(TrainingClips):
     ) -> Sample:
         """Return a sample of frames, with boxes and areas of its views."""
         areas = self._reader.areas(clip, chosen)
-        side = self._config.model.image_px
-        strength = [areas.on_tubelets(frame_wh, to_source, side) for to_source in maps] if areas else []
+        side, patch_px = self._config.model.image_px, self._config.model.patch_px
+        strength = [areas.on_tubelets(frame_wh, way, side, patch_px) for way in maps] if areas else []
         return Sample(frames, torch.stack(moved), _stack(strength), torch.empty(0), clip)
 
 

@@ -84,6 +84,7 @@ class ClipReader:
         labels: The store's table of these clips, label columns included.
         left_out: Clip id -> why, of the split's clips that the store has no boxes for.
         guidance: Whose boxes, or areas, these are.
+        in_memory: Whether decoded clips are kept.
         has_made_splits: A share of the videos stands for `validation`, the store does not say which.
     """
 
@@ -101,6 +102,7 @@ class ClipReader:
         min_confidence: float = 0.0,
         guidance: GuidanceConfig | None = None,
         cache_gib: float = 0.0,
+        cache: ClipCache | None = None,
     ) -> None:
         """Choose the clips of a split that have boxes.
 
@@ -117,6 +119,7 @@ class ClipReader:
                 plain tube masks there and multi-cross attention attends to itself.
             guidance: Whose boxes or areas; None = the store's motion boxes.
             cache_gib: Memory for decoded clips, and as much for flow where masks read it; 0 = decode every time.
+            cache: That of another reader of the same videos at the same size, to share it; None = its own.
 
         Raises:
             DataError: The store has no clip of that split with boxes, or no such guidance.
@@ -156,7 +159,10 @@ class ClipReader:
         self._box_use = boxes
         self._min_confidence = min_confidence
         self._short_side_px = short_side_px
-        self._cache = ClipCache(cache_gib)
+        self.in_memory = cache_gib > 0
+        self._cache = cache or ClipCache(cache_gib)
+        self._kept: dict[str, NDArray[np.uint8]] = {}  # areas, and boxes below: of clips in memory, these are as well
+        self._kept_boxes: dict[str, NDArray[np.int32]] = {}
         self._kept_steps: dict[str, NDArray[np.float16]] = {}
         self._room_for_steps = int(cache_gib * 2**30)
         self._rows: list[tuple[Any, ...]] = list(_columns(self.labels, "path", "num_frames", "width", "height"))
@@ -339,7 +345,13 @@ class ClipReader:
     def _boxes(self, index: int) -> NDArray[np.int32]:
         """Return the boxes of all frames of a clip, int32 (T, 4) in display pixels, as the recipe wants them."""
         _, _, width, height = self._rows[index]
-        boxes = self._store.frame_boxes(self.clip_ids[index], source=self.guidance.source)
+        clip_id = self.clip_ids[index]
+        kept = self._kept_boxes.get(clip_id)
+        if kept is not None:
+            return kept
+        boxes = self._store.frame_boxes(clip_id, source=self.guidance.source)
+        if self.in_memory:
+            self._kept_boxes[clip_id] = boxes  # changed below where others are asked for
         if self._box_use == "full_frame" or self._is_uncertain(index):
             boxes[:] = (0, 0, width, height)
         elif self._box_use == "random":
@@ -365,7 +377,7 @@ class ClipReader:
         clip_id, source = self.clip_ids[index], self.guidance.source
         cells_wh = self._cells_wh.get(clip_id) or self._store.frame_cells_wh(clip_id)
         self._cells_wh[clip_id] = cells_wh
-        strength = self._store.motion_areas(clip_id, frames, source=source)
+        strength = self._stored_areas(clip_id, frames)
         # A clip of one frame has no flow, hence no grid.
         grid = (len(frames), *(math.ceil(cells) for cells in reversed(cells_wh)))
         strength = strength if strength.size else np.zeros(grid, np.uint8)
@@ -426,6 +438,16 @@ class ClipReader:
         repeats = (cells[:-1] == cells[1:]).all((1, 2, 3))  # the flow of both leads to the next frame that differs
         cells[:-1][repeats & (frames[1:] < len(times) - 1)] = 0
         return cells.astype(np.float16)
+
+    def _stored_areas(self, clip_id: str, frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the areas of frames of a clip as the store has them; read once where clips are kept in memory."""
+        source = self.guidance.source
+        if not self.in_memory:
+            return self._store.motion_areas(clip_id, frames, source=source)
+        if clip_id not in self._kept:
+            self._kept[clip_id] = self._store.motion_areas(clip_id, source=source)
+        whole = self._kept[clip_id]
+        return whole[frames] if whole.size else whole
 
     def _chance(self, index: int) -> np.random.Generator:
         """Return random numbers that are always the same for a clip."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mofo_train.config import ClipsConfig, GuidanceConfig
-from mofo_train.data.reader import ClipReader
+from mofo_train.data.reader import ClipCache, ClipReader
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneDataConfig
 from motionbox.errors import StoreError
@@ -21,6 +21,7 @@ def open_clips(
     *,
     guidance: GuidanceConfig | None = None,
     test_split: str | None = None,
+    cache: ClipCache | None = None,
 ) -> ClipReader:
     """Open the clips that a recipe asks for.
 
@@ -30,6 +31,7 @@ def open_clips(
         data_root: Folder of the videos; None = the one that the store was made from.
         guidance: The recipe's section; None = the motion boxes.
         test_split: The clips of this split instead, to test what learned from the others.
+        cache: Decoded clips of another reader of the same videos at the same size, to share them.
 
     Raises:
         DataError: Something is missing, or the store is of another data set.
@@ -50,9 +52,14 @@ def open_clips(
         min_confidence=data.min_confidence,
         guidance=guidance,
         cache_gib=data.cache_gib,
+        cache=cache,
     )
-    if data.max_clips is not None and len(reader) > data.max_clips:
-        reader = reader.subset(np.linspace(0, len(reader) - 1, data.max_clips).round().astype(np.int64))
+    limits = [data.max_clips]
+    if isinstance(data, FinetuneDataConfig) and test_split is None:
+        limits.append(data.num_labelled)
+    for limit in limits:
+        if limit is not None and len(reader) > limit:
+            reader = reader.subset(np.linspace(0, len(reader) - 1, limit).round().astype(np.int64))
     return reader
 
 

@@ -121,11 +121,11 @@ class ViewedClips(Dataset[ViewedClip]):
         areas = [self._reader.areas(clip, chosen) for chosen in in_time]
         rows = [np.searchsorted(wanted, chosen) for chosen in in_time]
         crops = view_crops(width, height, self._views.crops)
-        moved, strength = [], []
+        moved, strength, patch = [], [], self._model.patch_px
         for crop in crops:
             placed = crop_boxes(boxes, crop, side)
             moved += [torch.from_numpy(placed[own]) for own in rows]
-            strength += [g.on_tubelets((width, height), crop_map(crop, side), side) for g in areas if g is not None]
+            strength += [g.on_tubelets((width, height), crop_map(crop, side), side, patch) for g in areas if g]
         found = ViewedClip(clip, nothing, torch.stack(moved), torch.stack(strength) if strength else nothing)
         if self._on_device:
             uncut = Uncut(pixels.shape, (width, height), side, crops=tuple(crops))

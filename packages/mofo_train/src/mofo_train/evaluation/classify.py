@@ -69,7 +69,7 @@ def classify_clips(
     on_device = reader.leaves_views_to(ranks.device.type, data.convert_on)
     clips = ViewedClips(reader, shape, data, views, on_device=on_device)
     loader = create_view_loader(clips, batches, num_workers=data.num_workers)
-    clip_shape = ClipShape(shape.num_frames, shape.image_px)
+    clip_shape = ClipShape(shape.num_frames, shape.image_px, shape.patch_px)
     rows, logits, unreadable = [], [], {}
     with _evaluating(model):
         for batch in loader:

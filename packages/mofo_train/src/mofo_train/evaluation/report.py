@@ -59,6 +59,32 @@ def describe(predictions: Predictions, space: LabelSpace) -> dict[str, Any]:
     return result
 
 
+def right_answers(predictions: Predictions, space: LabelSpace) -> dict[str, NDArray[np.bool_]]:
+    """Say which clips are right, by the table's metrics.
+
+    Returns:
+        `verb_top1`, `noun_top1` and `action_top1` where verbs and nouns are known, else `<head>_top1` and
+        `<head>_top5`: bool (N,), False for a clip without label.
+    """
+    known = np.all([predictions.labels[head] >= 0 for head in space.heads], axis=0)
+    labelled = predictions.take(np.flatnonzero(known))
+    pairs = _verb_noun_ranks(labelled, space)
+    if pairs is not None:
+        ranks = {f"{kind}_top1": getattr(pairs, kind) < 1 for kind in ("verb", "noun", "action")}
+    else:
+        ranks = {}
+        for head in space.heads:
+            own = label_ranks(labelled.logits[head], labelled.labels[head])
+            ranks |= {f"{head}_top1": own < 1, f"{head}_top5": own < 5}
+    return {metric: _spread(right, known) for metric, right in ranks.items()}
+
+
+def _spread(values: NDArray[np.bool_], places: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    whole = np.zeros(len(places), bool)
+    whole[places] = values
+    return whole
+
+
 def _verb_noun_ranks(predictions: Predictions, space: LabelSpace) -> VerbNounRanks | None:
     labels = predictions.labels
     if "action" in space.heads and space.pairs is not None:

@@ -172,7 +172,7 @@ def flow_masks_of(
 
 def shape_of(config: PretrainConfig) -> ClipShape:
     """Return the shape of a recipe's clips."""
-    return ClipShape(config.model.num_frames, config.model.image_px)
+    return ClipShape(config.model.num_frames, config.model.image_px, config.model.patch_px)
 
 
 def samples_of(config: PretrainConfig, reader: ClipReader, num_samples: int) -> Iterator[Sample]:

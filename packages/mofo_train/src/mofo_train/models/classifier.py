@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -35,7 +36,7 @@ class Classifier(nn.Module):
         self.pooling = MotionPooling(size.dim, fusion)
         self.fc_norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
         self.head = Linear(size.dim, num_classes)
-        self.apply(_init_normal)
+        self.apply(partial(_init_normal, std=size.init_std))
         with torch.no_grad():
             self.head.weight.mul_(_HEAD_INIT_SCALE)
 
@@ -71,8 +72,8 @@ class Classifier(nn.Module):
         return cast(Tensor, self.fc_norm(self.pooling(tokens, inside)))
 
 
-def _init_normal(module: nn.Module) -> None:
+def _init_normal(module: nn.Module, std: float) -> None:
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.trunc_normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

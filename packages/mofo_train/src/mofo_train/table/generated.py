@@ -20,14 +20,18 @@ def generate_data(table: TableConfig, out: Path) -> None:
     """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
     data = out / "data"
     motionbox = [sys.executable, "-P", "-m", "motionbox"]
-    fingerprint = hashlib.sha256(json.dumps([table.num_clips, table.camera_motion]).encode()).hexdigest()
+    described = [table.num_clips, table.camera_motion, table.small_clips]
+    fingerprint = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
     synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
-    jobs = [(data, synth if table.camera_motion else [*synth, "--no-camera-motion"])]
+    synth += [] if table.camera_motion else ["--no-camera-motion"]
+    jobs = [("data", [*synth, "--small"] if table.small_clips else synth)]
     for preset, store in generated_stores(table, out).items():
-        jobs.append((store, [*extract, "--store", str(store), "--preset", preset]))
-    for folder, command in jobs:
-        marker = folder.with_name(f"{folder.name}.done")  # beside it: these folders are others' to fill
+        jobs.append((store.name, [*extract, "--store", str(store), "--preset", preset]))
+        make = [*motionbox, "import-boxes", str(store), "--name"]
+        jobs += [(f"{store.name}-{name}", [*make, name, *_how_to_make(name, data)]) for name in table.controls]
+    for name, command in jobs:
+        marker = out / f"{name}.done"  # beside what is made: those folders are others' to fill
         if read_result(marker, fingerprint) is None:
             _LOG.info(" ".join(command[3:]))
             done = subprocess.run(command, check=False)
@@ -35,6 +39,16 @@ def generate_data(table: TableConfig, out: Path) -> None:
                 raise DataError(f"`{' '.join(command[3:])}` must succeed, it ended with exit code {done.returncode}")
             marker.mkdir(exist_ok=True)
             write_json(marker / "result.json", {"fingerprint": fingerprint})
+
+
+def _how_to_make(control: str, data: Path) -> list[str]:
+    """Return the options of `motionbox import-boxes` for a control; the last two are made of the true areas."""
+    options = {
+        "annotated": ["--boxes", str(data / "masks")],
+        "random": ["--like", "annotated"],
+        "other": ["--like", "annotated", "--shuffle"],
+    }
+    return options[control]
 
 
 def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:

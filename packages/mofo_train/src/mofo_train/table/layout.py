@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mofo_train.table.cited import CitedRow
+from mofo_train.table.power import Difference, Right, difference, smallest_seen
 
 METRIC_NAMES = {
     "label_top1": "top-1",
@@ -60,20 +61,47 @@ class MeasuredRow:
         name: As in the recipe.
         title: For the reader.
         values: Metric -> one value per seed, per cent, seeds in the same order in all rows.
+        right: Metric -> which test clips are right, bool (seeds, clips); empty where predictions are not at hand.
     """
 
     name: str
     title: str
     values: dict[str, list[float]]
+    right: dict[str, Right] = field(default_factory=dict, compare=False)
 
     def estimate(self, metric: str) -> Estimate:
         """Summarise a metric."""
         return Estimate.of(self.values[metric])
 
-    def difference(self, other: MeasuredRow, metric: str) -> Estimate:
-        """Summarise the difference to another row, seed by seed."""
+    def difference(self, other: MeasuredRow, metric: str) -> Estimate | Difference:
+        """Summarise the difference to another row by seeds and clips, or by seeds alone where no clips are known."""
+        if metric in self.right and metric in other.right:
+            return difference(self.right[metric], other.right[metric])
         pairs = zip(self.values[metric], other.values[metric], strict=True)
         return Estimate.of([mine - theirs for mine, theirs in pairs])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The rows of one setting.
+
+    Attributes:
+        title: Of the setting; empty where there is but one.
+        rows: Measured with it.
+    """
+
+    title: str
+    rows: tuple[MeasuredRow, ...]
+
+    def base(self, name: str) -> MeasuredRow:
+        """Return the row that the others are compared with."""
+        return next(row for row in self.rows if row.name == name)
+
+    def half_widths(self, baseline: str, metric: str) -> list[float]:
+        """Return the half widths of all rows' differences to the baseline, where they can be known."""
+        base = self.base(baseline)
+        found = [row.difference(base, metric).half_width for row in self.rows if row is not base]
+        return [width for width in found if width is not None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +111,7 @@ class Table:
     Attributes:
         title: Heading.
         metrics: Columns, keys of `METRIC_NAMES`.
-        rows: Measured here.
+        panels: Measured here, one a setting.
         baseline: Name of the row that the others are compared with.
         cited: Published; empty where the data set has none.
         notes: Lines below the table: seeds, clips, machine, wall time.
@@ -91,7 +119,7 @@ class Table:
 
     title: str
     metrics: tuple[str, ...]
-    rows: tuple[MeasuredRow, ...]
+    panels: tuple[Panel, ...]
     baseline: str
     cited: tuple[CitedRow, ...]
     notes: tuple[str, ...]
@@ -108,16 +136,9 @@ class Table:
     def markdown(self) -> str:
         """Return the table in Markdown."""
         heads = [METRIC_NAMES[metric] for metric in self.metrics]
-        lines = [f"# {self.title}", "", "Measured here (mean ± 95 % interval over seeds, per cent):", ""]
-        lines += _markdown_grid(
-            ["row", *heads], [[row.title, *(row.estimate(m).text() for m in self.metrics)] for row in self.rows]
-        )
-        base = next(row for row in self.rows if row.name == self.baseline)
-        others = [row for row in self.rows if row is not base]
-        if others:
-            lines += ["", f"Difference to {base.title}, seed by seed:", ""]
-            grid = [[r.title, *(r.difference(base, m).text(signed=True) for m in self.metrics)] for r in others]
-            lines += _markdown_grid(["row", *heads], grid)
+        lines = [f"# {self.title}"]
+        for panel in self.panels:
+            lines += ["", *([f"## {panel.title}", ""] if panel.title else []), *self._measured(panel, heads)]
         if self.cited:
             lines += ["", "Cited, not measured here:", ""]
             cells = [[row.title, *(_figure(row.figure(m)) for m in self.metrics), row.source] for row in self.cited]
@@ -126,10 +147,28 @@ class Table:
             lines += _markdown_grid(["row", *heads], self._to_cited())
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
+    def _measured(self, panel: Panel, heads: list[str]) -> list[str]:
+        lines = ["Measured here (mean ± 95 % interval over seeds, per cent):", ""]
+        lines += _markdown_grid(
+            ["row", *heads], [[row.title, *(row.estimate(m).text() for m in self.metrics)] for row in panel.rows]
+        )
+        base = panel.base(self.baseline)
+        others = [row for row in panel.rows if row is not base]
+        if not others:
+            return lines
+        by_clips = all(metric in row.right for row in panel.rows for metric in self.metrics)
+        how = "95 % interval over seeds and test clips together; * leaves out 0" if by_clips else "seed by seed"
+        lines += ["", f"Difference to {base.title}, {how}:", ""]
+        grid = [[row.title, *(_signed(row.difference(base, m)) for m in self.metrics)] for row in others]
+        if by_clips:
+            widths = [max(panel.half_widths(self.baseline, metric)) for metric in self.metrics]
+            grid.append(["smallest difference that this design can see", *(f"{smallest_seen(w):.1f}" for w in widths)])
+        return lines + _markdown_grid(["row", *heads], grid)
+
     def _to_cited(self) -> list[list[str]]:
         published = {row.row: row for row in self.cited if row.row}
         grid = []
-        for row in self.rows:
+        for row in self.panels[0].rows:
             if row.name in published:
                 figures = [(row.estimate(m).mean, published[row.name].figure(m)) for m in self.metrics]
                 cells = ["-" if cited is None else f"{mine - cited:+.1f}" for mine, cited in figures]
@@ -140,10 +179,12 @@ class Table:
         """Return a `tabular` with booktabs rules."""
         heads = " & ".join(["", *(METRIC_NAMES[metric] for metric in self.metrics)])
         lines = [f"% {self.title}", rf"\begin{{tabular}}{{l{'c' * len(self.metrics)}}}", r"\toprule", rf"{heads} \\"]
-        lines += [r"\midrule", self._latex_heading("measured here")]
-        for row in self.rows:
-            cells = [f"${row.estimate(metric).text(chr(92) + 'pm')}$" for metric in self.metrics]
-            lines.append(" & ".join([_escape(row.title), *cells]) + r" \\")
+        for panel in self.panels:
+            title = ", ".join(filter(None, ["measured here", panel.title]))
+            lines += [r"\midrule", self._latex_heading(_escape(title))]
+            for row in panel.rows:
+                cells = [f"${row.estimate(metric).text(chr(92) + 'pm')}$" for metric in self.metrics]
+                lines.append(" & ".join([_escape(row.title), *cells]) + r" \\")
         if self.cited:
             lines += [r"\midrule", self._latex_heading("cited")]
             for published in self.cited:
@@ -157,34 +198,43 @@ class Table:
     def _write_csv(self, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["kind", "row", "metric", "seed_index", "value_percent", "source"])
-            for row in self.rows:
-                for metric in self.metrics:
-                    for seed, value in enumerate(row.values[metric]):
-                        writer.writerow(["measured", row.name, metric, seed, f"{value:.4f}", ""])
+            writer.writerow(["kind", "setting", "row", "metric", "seed_index", "value_percent", "source"])
+            for panel in self.panels:
+                for row in panel.rows:
+                    for metric in self.metrics:
+                        for seed, value in enumerate(row.values[metric]):
+                            writer.writerow(["measured", panel.title, row.name, metric, seed, f"{value:.4f}", ""])
             for published in self.cited:
                 for metric in self.metrics:
                     value_or_none = published.figure(metric)
                     if value_or_none is not None:
-                        writer.writerow(["cited", published.title, metric, "", value_or_none, published.source])
+                        writer.writerow(["cited", "", published.title, metric, "", value_or_none, published.source])
 
     def _draw(self, path: Path) -> None:
-        """Draw each metric's means with their intervals and the single seeds."""
+        """Draw each metric's means with their intervals and the single seeds, one row of panels a setting."""
         from matplotlib.figure import Figure
 
-        height = 1.2 + 0.45 * len(self.rows)
-        figure = Figure(figsize=(2.6 + 2.6 * len(self.metrics), height), layout="constrained")
-        panels = figure.subplots(1, len(self.metrics), squeeze=False, sharey=True)[0]
-        places = list(range(len(self.rows)))[::-1]
-        for panel, metric in zip(panels, self.metrics, strict=True):
-            for place, row in zip(places, self.rows, strict=True):
-                estimate = row.estimate(metric)
-                panel.errorbar(estimate.mean, place, xerr=estimate.half_width, fmt="o", color="tab:blue", capsize=4)
-                panel.plot(row.values[metric], [place - 0.2] * len(row.values[metric]), "|", color="grey")
-            panel.set_title(f"{METRIC_NAMES[metric]} (%)")
-            panel.grid(axis="x", alpha=0.3)
-        panels[0].set_yticks(places, [row.title for row in self.rows])
-        figure.savefig(path, dpi=120)
+        heights = [0.9 + 0.3 * len(panel.rows) for panel in self.panels]
+        figure = Figure(figsize=(3.2 + 2.4 * len(self.metrics), sum(heights) + 0.3), layout="constrained")
+        axes = figure.subplots(len(self.panels), len(self.metrics), squeeze=False, sharey="row", height_ratios=heights)
+        for line, panel in zip(axes, self.panels, strict=True):
+            places = list(range(len(panel.rows)))[::-1]
+            for axis, metric in zip(line, self.metrics, strict=True):
+                for place, row in zip(places, panel.rows, strict=True):
+                    estimate = row.estimate(metric)
+                    colour = "black" if row.name == self.baseline else "tab:blue"
+                    axis.errorbar(estimate.mean, place, xerr=estimate.half_width, fmt="o", color=colour, capsize=3)
+                    axis.plot(row.values[metric], [place - 0.25] * len(row.values[metric]), "|", color="grey")
+                axis.axvline(panel.base(self.baseline).estimate(metric).mean, color="black", lw=0.6, ls=":")
+                axis.set_title(f"{METRIC_NAMES[metric]} (%)", fontsize="medium")
+                axis.grid(axis="x", alpha=0.3)
+            line[0].set_yticks(places, [row.title for row in panel.rows])
+            line[0].set_ylabel(panel.title)
+        figure.savefig(path, dpi=110)
+
+
+def _signed(found: Estimate | Difference) -> str:
+    return found.text() if isinstance(found, Difference) else found.text(signed=True)
 
 
 def _markdown_grid(heads: list[str], rows: list[list[str]]) -> list[str]:

@@ -33,6 +33,26 @@ class RowConfig(Section):
     preset: Literal["paper", "release", "tuned"] = "paper"
 
 
+class SettingConfig(Section):
+    """A way to learn from a pretraining that every row is tried with: few labels or all, everything trained or a probe.
+
+    Attributes:
+        name: Short name.
+        title: For the reader.
+        finetune_set: Changes to every row's finetuning recipe.
+        rows: Names of the rows that are tried so; None = all.
+    """
+
+    name: str = Field(pattern="^[a-z0-9_]*$")
+    title: str
+    finetune_set: tuple[str, ...] = ()
+    rows: tuple[str, ...] | None = None
+
+    def has(self, row: RowConfig) -> bool:
+        """Say whether a row is tried so."""
+        return self.rows is None or row.name in self.rows
+
+
 class ProfileConfig(Section):
     """A smaller version of a table, to see that it works.
 
@@ -59,6 +79,10 @@ class TableConfig(Section):
         num_clips: Clips that are generated for data set `synthetic`.
         camera_motion: Whether the camera of these clips moves.
         baseline: Row that the others are compared with.
+        small_clips: Whether these clips are 84x64 pixels and 16 frames, for small models.
+        controls: Guidances of the generated set that rows may name beside `motion`: `annotated` (the true areas),
+            `random` (true areas at a random place) and `other` (those of another clip).
+        settings: What every row is tried with.
         smoke: The profile `smoke`.
         rows: The rows.
     """
@@ -69,7 +93,10 @@ class TableConfig(Section):
     seeds: int = Field(3, ge=1, le=MAX_SEEDS)
     num_clips: int = Field(200, ge=10)
     camera_motion: bool = True
+    small_clips: bool = False
+    controls: tuple[Literal["annotated", "random", "other"], ...] = ()
     baseline: str
+    settings: tuple[SettingConfig, ...] = Field((SettingConfig(name="", title=""),), min_length=1)
     smoke: ProfileConfig | None = None
     rows: tuple[RowConfig, ...] = Field(min_length=1)
 
@@ -78,6 +105,11 @@ class TableConfig(Section):
         names = [row.name for row in self.rows]
         if len(set(names)) != len(names) or self.baseline not in names:
             raise ValueError(f"rows must have different names, baseline {self.baseline!r} among them, got {names!r}")
+        for setting in self.settings:
+            if setting.rows is not None and (unknown := set(setting.rows) - set(names)):
+                raise ValueError(f"settings.rows must name rows, got {min(unknown)!r} in {setting.name!r}")
+            if not setting.has(next(row for row in self.rows if row.name == self.baseline)):
+                raise ValueError(f"settings.rows must hold baseline {self.baseline!r}, got none in {setting.name!r}")
         return self
 
     def at(self, profile: str) -> TableConfig:
@@ -87,15 +119,13 @@ class TableConfig(Section):
         if self.smoke is None:
             raise DataError(f"profile must be full for dataset {self.dataset}, got {profile!r}")
         small = self.smoke
+        settings = tuple(
+            setting.model_copy(update={"finetune_set": (*setting.finetune_set, *small.finetune_set)})
+            for setting in self.settings
+        )
         rows = tuple(
-            row.model_copy(
-                update={
-                    "pretrain_set": (*row.pretrain_set, *small.pretrain_set),
-                    "finetune_set": (*row.finetune_set, *small.finetune_set),
-                }
-            )
-            for row in self.rows
+            row.model_copy(update={"pretrain_set": (*row.pretrain_set, *small.pretrain_set)}) for row in self.rows
         )
         title = f"{self.title} (profile smoke: shows that every stage works, its figures mean nothing)"
-        changes = {"title": title, "rows": rows, "seeds": small.seeds, "num_clips": small.num_clips}
-        return self.model_copy(update=changes)
+        changes = {"title": title, "rows": rows, "settings": settings}
+        return self.model_copy(update={**changes, "seeds": small.seeds, "num_clips": small.num_clips})

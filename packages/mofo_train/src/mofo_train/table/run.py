@@ -16,17 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mofo_train.config import PretrainConfig
 from mofo_train.data.labels import LabelSpace
-from mofo_train.data.reader import ClipReader
+from mofo_train.data.reader import ClipCache, ClipReader
 from mofo_train.data.sources import open_clips
-from mofo_train.evaluation.predictions import write_predictions
-from mofo_train.evaluation.report import describe, write_report
+from mofo_train.evaluation.predictions import read_predictions, write_predictions
+from mofo_train.evaluation.report import describe, right_answers, write_report
 from mofo_train.evaluation.run import predict
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.runtime.ranks import Ranks
 from mofo_train.table.cited import CITED_ROWS
-from mofo_train.table.layout import MeasuredRow, Table
+from mofo_train.table.layout import MeasuredRow, Panel, Table
+from mofo_train.table.power import Right
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
 from mofo_train.table.stages import Stage, plan_stages
@@ -72,7 +75,7 @@ def run_table(
                     pending.remove(entry)
         if len(pending) == left:
             time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
-    return _collect(table, stages, run.results, ranks)
+    return _collect(table, out, stages, run.results, ranks)
 
 
 @contextmanager
@@ -104,6 +107,7 @@ class _TableRun:
     stores: Mapping[str, Path]
     data_root: Path | None
     readers: dict[str, ClipReader] = field(default_factory=dict)
+    caches: dict[str, ClipCache] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def work_on(self, stage: Stage) -> bool:
@@ -139,7 +143,11 @@ class _TableRun:
         key = f"{stage.preset} {data.model_dump_json()} {guidance.model_dump_json()} {test_split}"
         if key not in self.readers:
             store = self.stores[stage.preset]
-            self.readers[key] = open_clips(data, store, self.data_root, guidance=guidance, test_split=test_split)
+            videos = f"{stage.preset} {data.short_side_px}"
+            cache = self.caches.setdefault(videos, ClipCache(data.cache_gib)) if data.cache_gib else None
+            self.readers[key] = open_clips(
+                data, store, self.data_root, guidance=guidance, test_split=test_split, cache=cache
+            )
         return self.readers[key]
 
 
@@ -198,13 +206,28 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[str, Any]], ranks: Ranks) -> Table:
-    rows = []
-    for row in table.rows:
-        own = [results[stage.key] for stage in stages if stage.row == row.name]
-        metrics = own[0]["values"]
-        values = {metric: [result["values"][metric] for result in own] for metric in metrics}
-        rows.append(MeasuredRow(row.name, row.title, values))
+def _right_answers(folders: list[Path]) -> dict[str, Right]:
+    """Read which test clips each seed of a row answered rightly, metric -> (seeds, clips); empty without files."""
+    paths = [folder / "predictions.parquet" for folder in folders]
+    if not all(path.exists() for path in paths):
+        return {}
+    found = [read_predictions(path) for path in paths]
+    right = [right_answers(one, LabelSpace.from_json(one.info["label_space"])) for one in found]
+    return {metric: np.stack([one[metric] for one in right]) for metric in right[0]}
+
+
+def _collect(
+    table: TableConfig, out: Path, stages: list[Stage], results: dict[str, dict[str, Any]], ranks: Ranks
+) -> Table:
+    panels = []
+    for setting in table.settings:
+        rows = []
+        for row in filter(setting.has, table.rows):
+            own = [stage for stage in stages if (stage.row, stage.setting) == (row.name, setting.name)]
+            metrics = results[own[0].key]["values"]
+            values = {metric: [results[stage.key]["values"][metric] for stage in own] for metric in metrics}
+            rows.append(MeasuredRow(row.name, row.title, values, _right_answers([out / stage.key for stage in own])))
+        panels.append(Panel(setting.title, tuple(rows)))
     tested = next(result for result in results.values() if "values" in result)
     seconds = sum(result["wall_seconds"] for result in results.values())
     notes = (
@@ -214,6 +237,6 @@ def _collect(table: TableConfig, stages: list[Stage], results: dict[str, dict[st
         f"all stages together took {format_seconds(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
     )
     cited = CITED_ROWS if table.dataset in ("ssv2", "epic100") else ()
-    metrics = tuple(rows[0].values)
+    metrics = tuple(panels[0].rows[0].values)
     shown = tuple(row for row in cited if any(row.figure(metric) is not None for metric in metrics))
-    return Table(table.title, metrics, tuple(rows), table.baseline, shown, notes)
+    return Table(table.title, metrics, tuple(panels), table.baseline, shown, notes)

@@ -20,6 +20,7 @@ class Stage:
         kind: `pretrain`, `finetune` (which tests what it trained).
         key: Folder below the table's.
         row: Row that it is of; empty for pretraining, which rows share.
+        setting: Setting that it is of; empty for pretraining.
         seed: Seed.
         config: Its recipe.
         preset: Preset of its motion boxes.
@@ -33,6 +34,7 @@ class Stage:
     config: PretrainConfig | FinetuneConfig
     preset: str
     source: Stage | None = None
+    setting: str = ""
 
     def fingerprint(self, data: str) -> str:
         """Return the SHA-256 of all that the result depends on; `data` names the store's content."""
@@ -55,6 +57,9 @@ def plan_stages(table: TableConfig) -> list[Stage]:
                     shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
                     stages.append(shared[key])
                 source = shared[key]
-            tuned = load_recipe(FinetuneConfig, row.finetune, (*row.finetune_set, f"seed={seed}"))
-            stages.append(Stage("finetune", f"row-{row.name}-seed-{seed}", row.name, seed, tuned, row.preset, source))
+            for setting in filter(lambda setting, row=row: setting.has(row), table.settings):
+                changes = (*row.finetune_set, *setting.finetune_set, f"seed={seed}")
+                tuned = load_recipe(FinetuneConfig, row.finetune, changes)
+                key = "-".join(("row", row.name, *filter(None, [setting.name]), "seed", str(seed)))
+                stages.append(Stage("finetune", key, row.name, seed, tuned, row.preset, source, setting.name))
     return stages

@@ -45,6 +45,7 @@ _NUM_DRAWN, _NUM_OVER_FOOTAGE, _NUM_PER_ACTION = 200, 40, 20
 )
 @click.option("--seed", default=0, type=click.IntRange(0), help="Another seed, another data set.")
 @click.option("--camera-motion/--no-camera-motion", default=True, help="Move the camera; not for footage.")
+@click.option("--small", is_flag=True, help="Kitchen clips of 84x64 pixels and 16 frames, for small models.")
 @click.option("--workers", default=None, type=click.IntRange(1), help="Processes that draw.  [default: all cores]")
 def synth(
     out: Path,
@@ -54,6 +55,7 @@ def synth(
     num_clips: int | None,
     seed: int,
     camera_motion: bool,
+    small: bool,
     workers: int | None,
 ) -> None:
     """Generate the data set, or say that it is there already."""
@@ -64,18 +66,20 @@ def synth(
         raise click.UsageError("--part is for --metaworld")
     if footage is not None and not camera_motion:
         raise click.UsageError("--no-camera-motion is not for footage, whose camera moves as it does")
+    if small and (metaworld or footage is not None):
+        raise click.UsageError("--small is for the kitchen set; leave out --metaworld or --footage")
     if metaworld:
         _render(out, num_clips or _NUM_PER_ACTION, seed, part, camera_motion, num_workers)
     elif footage is None:
-        _draw(out, num_clips or _NUM_DRAWN, seed, camera_motion, num_workers)
+        _draw(out, num_clips or _NUM_DRAWN, seed, camera_motion, small, num_workers)
     else:
         _lay_over(out, footage, num_clips or _NUM_OVER_FOOTAGE, seed, num_workers)
 
 
-def _draw(out: Path, num_clips: int, seed: int, camera_motion: bool, num_workers: int) -> None:
+def _draw(out: Path, num_clips: int, seed: int, camera_motion: bool, small: bool, num_workers: int) -> None:
     from motionbox.synthetic import SyntheticConfig, write_dataset
 
-    config = SyntheticConfig(num_clips, seed, camera_motion)
+    config = SyntheticConfig(num_clips, seed, camera_motion, small)
     with _progress() as show:
         dataset = write_dataset(
             out, config, num_workers=num_workers, progress=lambda done, total: show("Drawing clips", done, total)

@@ -111,13 +111,13 @@ def smooth_walk(num_frames: int, rng: np.random.Generator, size: tuple[int, ...]
 
 
 def _interval(dimension: Dimension, forwards: bool, rng: np.random.Generator) -> tuple[float, float]:
-    """Draw when the action happens, in shares of the clip; a third of it may lie before or after the clip."""
+    """Draw when the action happens, in shares of the clip; a seventh of it may lie before or after the clip."""
     if dimension == "height":  # lifting comes late, or almost every frame would show a hand that holds something
         duration = rng.uniform(0.3, 0.5)
         begin = rng.uniform(0.3, 1 - 0.7 * duration)
         return (begin, begin + duration) if forwards else (1 - begin - duration, 1 - begin)
     duration = rng.uniform(0.35, 0.65)
-    begin = rng.uniform(-0.33 * duration, 1 - 0.67 * duration)
+    begin = rng.uniform(-0.15 * duration, 1 - 0.85 * duration)
     return begin, begin + duration
 
 
@@ -137,18 +137,18 @@ def _path(
         time = np.linspace(0, 1, num_frames)
         envelope = np.sin(np.pi * np.clip((time - begin) / (end - begin), 0, 1)) ** 0.5
         cycles = rng.uniform(0.7, 1.0) * num_frames / _FRAMES_PER_SHAKE
-        wave: Track = rng.uniform(0.035, 0.055) * envelope * np.sin(2 * np.pi * (cycles * time + rng.uniform()))
+        wave: Track = rng.uniform(0.05, 0.075) * envelope * np.sin(2 * np.pi * (cycles * time + rng.uniform()))
         return wave
     course = course if forwards else 1 - course
     if dimension == "slide":
-        amplitude = rng.uniform(0.16, 0.28)
+        amplitude = rng.uniform(0.24, 0.38)
         return rng.uniform(0.2, 0.8 - amplitude) + amplitude * course
     if dimension == "height":
         return rng.uniform(0.65, 1.0) * course
     if dimension == "turn":
-        return rng.uniform(np.radians(60), np.radians(140)) * (course - 0.5)
+        return rng.uniform(np.radians(100), np.radians(180)) * (course - 0.5)
     low = rng.uniform(0, 0.35) * (rng.uniform() < 0.5)
-    return low + rng.uniform(0.5, 0.65) * course
+    return low + rng.uniform(0.55, 0.65) * course
 
 
 def _frozen(dimension: Dimension, num_frames: int, rng: np.random.Generator) -> float:

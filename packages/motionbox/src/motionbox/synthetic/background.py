@@ -10,6 +10,7 @@ import numpy as np
 from motionbox.synthetic.shapes import Colour, Plane, mix
 
 _TILE_SIDE = 256  # side of the noise tile that all textures sample
+_OWN_COLOUR, _GREY = 0.45, 150  # tables are muted towards grey, so that what lies on them stands out
 Painter = Callable[[Plane, Plane, np.random.Generator], Plane]
 
 
@@ -48,6 +49,7 @@ def draw_table(width: int, height: int, scale_px: float, rng: np.random.Generato
     y = ((np.cos(turn) * ys - np.sin(turn) * xs) / scale_px).astype(np.float32)
     painter = _MATERIALS[rng.integers(len(_MATERIALS))]
     table = painter(x + np.float32(rng.uniform(5, 9)), y + np.float32(rng.uniform(5, 9)), rng)
+    table = table * _OWN_COLOUR + np.float32(_GREY * (1 - _OWN_COLOUR))
     lamp = rng.uniform(-0.5, 0.5, 2)
     falloff = (xs / scale_px - lamp[0]) ** 2 + (ys / scale_px - lamp[1]) ** 2
     lit: Plane = np.clip(table * (1.08 - 0.3 * falloff.clip(0, 1.2))[..., None], 0, 255).astype(np.float32)

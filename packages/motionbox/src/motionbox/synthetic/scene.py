@@ -31,9 +31,9 @@ Boxes = NDArray[np.int16]
 _MARGIN = 0.3  # of the width: table drawn beyond the frame, for the camera to move over
 _SUPERSAMPLE = 1.4  # texture pixels per frame pixel
 _LIFT_SHARE = 0.17  # of the height: how far up the picture a lifted object goes
-_UNIT = (0.062, 0.084)  # of the width: the unit of things, about a third of an object
-_HAND_UNIT = (0.054, 0.07)  # of the width: the palm
-_NUM_CLUTTER, _NUM_OTHERS, _NUM_SWAYING = (8, 16), (1, 4), (1, 4)  # from, to before
+_UNIT = (0.078, 0.096)  # of the width: the unit of things, about a third of an object
+_HAND_UNIT = (0.052, 0.066)  # of the width: the palm
+_NUM_CLUTTER, _NUM_OTHERS, _NUM_SWAYING = (4, 9), (1, 3), (1, 3)  # from, to before
 _SHADOW = np.array([0.045, 0.06])  # of the width, per unit of height above the table
 
 
@@ -276,7 +276,7 @@ def _cast_shadow(picture: Plane, layer: _Layer, pose: Matrix, lift: float) -> No
 def _camera_path(width: int, height: int, num_frames: int, rng: np.random.Generator, *, moving: bool) -> list[Matrix]:
     """Draw the matrices that take the table (in pixels) to the frame, one per frame."""
     time = np.linspace(-0.5, 0.5, num_frames)
-    reach = np.array([0.09, 0.06, 0.07, 0.07]) * [width, width, 1, 1]  # pan x, pan y, roll (radians), zoom
+    reach = np.array([0.04, 0.03, 0.03, 0.03]) * [width, width, 1, 1]  # pan x, pan y, roll (radians), zoom
     slope = rng.uniform(-1, 1, 4) * reach
     sway = rng.uniform(0, 0.3, 4) * reach
     phase, rate = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.7, 1.6, 4)

@@ -20,7 +20,7 @@ from motionbox.synthetic.scene import RenderedClip, render_clip
 from motionbox.synthetic.set_folder import SetFolder, frame_label, write_clip
 from motionbox.video.encode import encode_video
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PARTS = ("videos", "masks", "annotations.csv", "boxes.json")
 _CODECS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp4": ("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"}),

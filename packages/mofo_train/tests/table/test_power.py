@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mofo_train.table.power import Difference, Right, difference, smallest_seen
+
+
+def rows(rng: np.random.Generator, seeds: int, clips: int, gain: float, spread: float) -> tuple[Right, Right]:
+    """Draw two rows whose expected accuracies differ by `gain`: clips differ in difficulty, seeds in how much helps."""
+    difficulty = rng.uniform(0.2, 0.8, clips)
+    helped = gain + spread * rng.standard_normal((seeds, 1))
+    other = rng.uniform(size=(seeds, clips)) < difficulty
+    own = rng.uniform(size=(seeds, clips)) < difficulty + helped
+    return own, other
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (4, 0.02), (6, 0.03)])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds: int, spread: float) -> None:
+    rng, held, num_trials = np.random.default_rng(seeds), 0, 300
+    for _ in range(num_trials):
+        own, other = rows(rng, seeds, 400, 0.05, spread)
+        found = difference(own, other, draws=400)
+        held += found.low <= 5.0 <= found.high
+    assert 0.9 <= held / num_trials <= 0.995
+
+
+def test_a_difference_that_every_clip_and_seed_shows_has_no_width() -> None:
+    right = np.ones((3, 50), bool)
+    found = difference(right, ~right)
+    assert (found.mean, found.low, found.high) == (100.0, 100.0, 100.0)
+    assert found.text() == "+100.0 ± 0.0 *"
+    assert difference(right, right).text() == "+0.0 ± 0.0"
+
+
+def test_more_clips_and_more_seeds_see_more() -> None:
+    def width(seeds: int, clips: int) -> float:
+        own, other = rows(np.random.default_rng(0), seeds, clips, 0.0, 0.01)
+        return difference(own, other).half_width
+
+    assert width(4, 1600) < 0.7 * width(4, 200)
+    assert width(8, 400) < width(2, 400)
+
+
+def test_the_same_draws_give_the_same_digits() -> None:
+    own, other = rows(np.random.default_rng(1), 3, 100, 0.1, 0.02)
+    assert difference(own, other) == difference(own, other) != difference(own, other, seed=1)
+
+
+def test_rows_of_other_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one shape, got \(2, 5\) and \(2, 6\)"):
+        difference(np.ones((2, 5), bool), np.ones((2, 6), bool))
+
+
+def test_four_of_five_experiments_see_the_smallest_difference() -> None:
+    """A true difference of that size, measured with normal noise, leaves the interval above 0 in 80 %."""
+    half_width = 1.96
+    measured = np.random.default_rng(0).normal(smallest_seen(half_width), 1.0, 20_000)
+    assert (measured - half_width > 0).mean() == pytest.approx(0.8, abs=0.01)
+    assert Difference(3.0, 1.0, 5.0).half_width == 2.0
