@@ -23,6 +23,7 @@ def generate_data(table: TableConfig, out: Path) -> None:
     described = [table.num_clips, table.camera_motion, table.small_clips]
     fingerprint = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
+    extract += ["--save", "flow"] if table.small_clips else []  # for masks that follow it
     synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
     synth += [] if table.camera_motion else ["--no-camera-motion"]
     jobs = [("data", [*synth, "--small"] if table.small_clips else synth)]

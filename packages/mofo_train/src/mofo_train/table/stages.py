@@ -57,7 +57,9 @@ def plan_stages(table: TableConfig) -> list[Stage]:
                     shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
                     stages.append(shared[key])
                 source = shared[key]
-            for setting in filter(lambda setting, row=row: setting.has(row), table.settings):
+            for setting in table.settings:
+                if not setting.has(row):
+                    continue
                 changes = (*row.finetune_set, *setting.finetune_set, f"seed={seed}")
                 tuned = load_recipe(FinetuneConfig, row.finetune, changes)
                 key = "-".join(("row", row.name, *filter(None, [setting.name]), "seed", str(seed)))
