@@ -5,7 +5,7 @@ FLOOR := .venv-floor
 BIN := $(VENV)/bin
 PROFILE ?= full
 DATASET ?= synthetic
-JOBS ?= $(if $(filter synthetic,$(DATASET)),2,1)
+JOBS ?= $(if $(filter synthetic metaworld,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-floor test-slow test-faults test-gpu test-planted coverage dist reproduce-table1 lint typecheck check docs bench bench-boxes clean
@@ -31,7 +31,7 @@ setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development
 demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, score them, draw a video and a contact sheet
 	$(BIN)/motionbox demo --out demo
 
-reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|ssv2|epic100, PROFILE=full|smoke); resumable
+reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke); resumable
 	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE) --jobs $(JOBS)
 
 test: $(VENV)/all.stamp  ## Run the test suite

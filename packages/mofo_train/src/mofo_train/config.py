@@ -332,7 +332,7 @@ def load_recipe(kind: type[_Recipe], recipe: str | Path, overrides: Sequence[str
     Raises:
         ConfigError: No such recipe, no TOML, an unknown key (names the nearest) or an invalid value.
     """
-    return override_recipe(kind, _read_recipe(recipe), overrides, str(recipe))
+    return override_recipe(kind, read_recipe(recipe), overrides, str(recipe))
 
 
 def stage_of_recipe(recipe: str | Path) -> str:
@@ -341,7 +341,7 @@ def stage_of_recipe(recipe: str | Path) -> str:
     Raises:
         ConfigError: No such recipe, or no TOML.
     """
-    return str(_read_recipe(recipe).get("stage", ""))
+    return str(read_recipe(recipe).get("stage", ""))
 
 
 def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequence[str], source: str) -> _Recipe:
@@ -351,7 +351,8 @@ def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequ
     return validate(kind, values, f"recipe {source}")
 
 
-def _read_recipe(recipe: str | Path) -> dict[str, Any]:
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """Read a recipe's values as they stand in its file; arguments and errors as of `load_recipe`."""
     if str(recipe) in recipe_names():
         return read_own_toml("mofo_train.recipes", str(recipe))
     path = Path(recipe)

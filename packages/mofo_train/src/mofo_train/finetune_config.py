@@ -46,11 +46,16 @@ class TaskConfig(Section):
     Attributes:
         columns: Label columns of the store, one head each: `label_id`; `label` (the numbers in `label_id`, or the names
             in `label`); `action_id` (verb and noun are then marginals); or `verb_class` and `noun_class`.
-        num_classes: Classes of each head; None counts those of the store. A store with more is refused.
+        num_classes: Classes of each head; None (`none`) counts those of the store. A store with more is refused.
     """
 
     columns: tuple[Literal["label", "label_id", "action_id", "verb_class", "noun_class"], ...] = Field(min_length=1)
     num_classes: tuple[int, ...] | None = None
+
+    @field_validator("num_classes", mode="before")
+    @classmethod
+    def _none_counts(cls, num_classes: object) -> object:
+        return None if num_classes == "none" else num_classes
 
     @model_validator(mode="after")
     def _one_number_a_column(self) -> TaskConfig:

@@ -14,7 +14,7 @@ from clips_support import AREA, DATA, MODEL, dataset, reader
 from mofo_train.config import GuidanceConfig
 from mofo_train.data.areas import FrameAreas, crop_map
 from mofo_train.data.augment import _MOVING_OPS, apply_op, augment_clip, way_back
-from mofo_train.data.reader import ClipReader
+from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import SampleKey
 from mofo_train.data.transforms import Crop
 from mofo_train.data.views import ViewedClips
@@ -155,6 +155,18 @@ def test_another_source_is_asked_for_by_name(store_path: Path) -> None:
     store = stand_in(store_path, guidance_sources=lambda: ["motion", "annotated"], motion_areas=areas)
     clips_of(store, store_path, guidance=GuidanceConfig(kind="area", source="annotated"))
     assert asked == ["annotated"]
+
+
+def test_what_a_named_guidance_says_nothing_of_has_nothing_inside(store_path: Path) -> None:
+    """Frames without a box, of a guidance that lacks the clip: no reason not to read it."""
+    width, height = open_store(store_path).frame_size(open_store(store_path).clips()["clip_id"][0].as_py())
+    held = np.array([[-1] * 4, [0, 0, width, height], [-1] * 4], np.int32)
+    store = stand_in(store_path, guidance_sources=lambda: ["motion", "other"], frame_boxes=lambda *_, **__: held.copy())
+    clips = clips_of(store, store_path, guidance=GuidanceConfig(source="other"))
+    found = clips.boxes(0, np.array([0, 1, 2]), (width, height))
+    assert found.tolist() == [[0] * 4, [0, 0, width, height], [0] * 4]
+    with pytest.raises(ClipUnreadableError, match="boxes inside its"):
+        clips_of(store, store_path).boxes(0, np.array([0, 1, 2]), (width, height))
 
 
 def test_missing_guidance_is_one_clear_line(store_path: Path) -> None:

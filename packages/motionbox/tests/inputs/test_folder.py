@@ -275,6 +275,24 @@ def test_a_table_in_utf_16_is_read(tmp_path):
     assert read_annotations(tmp_path / "annotations.csv")["path"].to_pylist() == ["Tür.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("File,Action", {"label": ["sit", "run"]}),
+        ("path,Class Name", {"label": ["sit", "run"]}),
+        ("path,label,action", {"label": ["sit", "run"], "action": ["x", "y"]}),
+        ("path,verb,class", {"verb": ["sit", "run"], "class": ["x", "y"]}),
+    ],
+)
+def test_a_sole_label_column_may_have_another_name(tmp_path, header, wanted):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    more = [",x", ",y"] if header.count(",") == 2 else ["", ""]
+    (tmp_path / "annotations.csv").write_text(f"{header}\na.mp4,sit{more[0]}\nb.mp4,run{more[1]}\n")
+    table = load_manifest("folder", tmp_path)
+    assert {name: table[name].to_pylist() for name in wanted} == wanted
+    assert "class_name" not in table.column_names
+
+
 def test_columns_named_like_ours_are_kept_under_another_name_and_said_once(tmp_path):
     (tmp_path / "annotations.csv").write_text("path,status,width,mood\na.mp4,checked,64,good\nb.mp4,new,32,bad\n")
     table = load_manifest("folder", tmp_path, require_media=False)

@@ -15,20 +15,24 @@ import click
 
 from mofo_train.commands import complete_recipe
 
-_LOG = logging.getLogger(__name__)
-
 if TYPE_CHECKING:
+    from mofo_train.runtime.ranks import Ranks
     from mofo_train.table.recipe import TableConfig
+
+_LOG = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
   mofo-train table1 --profile smoke
+  mofo-train table1 --dataset folder --data-root my-videos --folds 5 --jobs 2
   mofo-train table1 --dataset ssv2 --store stores/ssv2 --plan
   mofo-train table1 --dataset epic100 --plan --assume h100"""
 
 
 @click.command(name="table1", epilog=EPILOG)
-@click.option("--dataset", type=click.Choice(["synthetic", "ssv2", "epic100"]), default="synthetic")
+@click.option(
+    "--dataset", type=click.Choice(["synthetic", "metaworld", "folder", "ssv2", "epic100"]), default="synthetic"
+)
 @click.option(
     "--recipe",
     shell_complete=complete_recipe,
@@ -44,7 +48,12 @@ Examples:
 @click.option(
     "--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [generated, or stores/<dataset>]"
 )
-@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the videos; of folder, with annotations.csv.  [that of the store, or data/<dataset>]",
+)
+@click.option("--folds", type=click.IntRange(2), help="Cross-validate: each clip is tested once.  [5 for folder]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/<dataset>-<profile>]")
 @click.option("--plan", "only_plan", is_flag=True, help="Print stages, device-hours, disk and what is missing; stop.")
 @click.option(
@@ -61,6 +70,7 @@ def command(
     profile: str,
     store: Path | None,
     data_root: Path | None,
+    folds: int | None,
     out: Path | None,
     only_plan: bool,
     assume: str | None,
@@ -69,47 +79,47 @@ def command(
 ) -> int:
     """Pretrain, finetune and test every row with every seed; the same command resumes, done stages are skipped.
 
-    The default generates its data. For ssv2 and epic100 the plan is printed first. Small models on processors: --jobs;
-    several devices for every stage: torchrun --nproc-per-node N -m mofo_train table1 ...
+    The default generates its data. --dataset folder takes any labelled folder and tests each of its clips in one of
+    --folds. For all but synthetic the plan is printed first. Small models on processors: --jobs; several devices for
+    every stage: torchrun --nproc-per-node N -m mofo_train table1 ...
     """
     import torch
 
     from mofo_train.config import load_recipe
-    from mofo_train.errors import DataError, ExitCode
+    from mofo_train.errors import ExitCode
     from mofo_train.runtime.ranks import ranks_of_this_run
-    from mofo_train.table.generated import generate_data, generated_stores
-    from mofo_train.table.plan import make_plan
+    from mofo_train.table.generated import PREPARED, data_of, generate_data, with_labels
     from mofo_train.table.recipe import TableConfig
-    from mofo_train.table.run import run_table
+    from mofo_train.table.run import run_folds
 
     name = recipe or f"{dataset}_table1"
-    table = load_recipe(TableConfig, name, overrides).at(profile)
+    own = (*overrides, f"folds={folds}") if folds else overrides
+    table = load_recipe(TableConfig, name, own).at(profile)
     if assume is not None:
         _plan_on_paper(table, assume, only_plan=only_plan)
         return ExitCode.OK
     folder = out or Path("runs") / f"{table.dataset}-{profile}"  # tables share the stages that they have in common
-    generated = table.dataset == "synthetic" and store is None
-    stores = generated_stores(table, folder) if generated else _only_store(table, store)
+    prepared = table.dataset in PREPARED and store is None
+    if prepared:
+        data_root = data_of(table, folder, data_root)
+    stores = _stores(table, folder, store, prepared=prepared)
     with ranks_of_this_run() as ranks:
-        if only_plan or not (generated or stages_only):
-            _LOG.info("measuring a training step of each kind on %s ...", ranks.device.type)
-            plan = make_plan(table, folder, ranks.device, stores=stores, data_root=data_root)
-            if ranks.is_first:
-                click.echo("\n".join(plan.lines()))
+        if prepared and not only_plan:
+            if ranks.is_first and not stages_only:
+                generate_data(table, folder, data_root)
+            ranks.gather(None)  # the others wait
+        if table.dataset == "folder" and not only_plan:
+            table = with_labels(table, next(iter(stores.values())))
+        if only_plan or not (table.dataset == "synthetic" or stages_only):
+            _say_plan(table, folder, stores, data_root, ranks, only_plan=only_plan)
             if only_plan:
                 return ExitCode.OK
-            if plan.missing:
-                raise DataError(f"data of {table.dataset} must be there, got: {plan.missing}")
-        if generated:
-            if ranks.is_first:
-                generate_data(table, folder)
-            ranks.gather(None)  # the others wait
-        given = {"--recipe": recipe, "--store": store, "--data-root": data_root}
+        given = {"--recipe": recipe, "--store": store, "--data-root": data_root, "--folds": folds}
         helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder), *_options(given, overrides)]
         threads = max(1, torch.get_num_threads() // jobs)
         torch.set_num_threads(threads)
         with _helpers(jobs - 1, helping, threads):
-            result = run_table(table, folder, ranks, stores=stores, data_root=data_root)
+            result = run_folds(table, folder, ranks, stores=stores, data_root=data_root)
         if ranks.is_first and not stages_only:
             stem = "table1" if name.endswith("table1") else Path(name).stem
             paths = result.write(folder, stem)
@@ -127,14 +137,38 @@ def _plan_on_paper(table: TableConfig, machine: str, *, only_plan: bool) -> None
         click.echo(line)
 
 
-def _only_store(table: TableConfig, store: Path | None) -> dict[str, Path]:
-    """Return the store of a table's one preset."""
+def _stores(table: TableConfig, out: Path, store: Path | None, *, prepared: bool) -> dict[str, Path]:
+    """Return the store of each preset of the rows."""
     from mofo_train.errors import DataError
+    from mofo_train.table.generated import generated_stores
 
+    if prepared:
+        return dict(generated_stores(table, out))
     stores: dict[str, Path] = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
     if len(stores) > 1:
         raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
     return stores
+
+
+def _say_plan(
+    table: TableConfig,
+    out: Path,
+    stores: Mapping[str, Path],
+    data_root: Path | None,
+    ranks: Ranks,
+    *,
+    only_plan: bool,
+) -> None:
+    """Measure and print what a table costs; refuse to run one whose data are missing."""
+    from mofo_train.errors import DataError
+    from mofo_train.table.plan import make_plan
+
+    _LOG.info("measuring a training step of each kind on %s ...", ranks.device.type)
+    plan = make_plan(table, out, ranks.device, stores=stores, data_root=data_root)
+    if ranks.is_first:
+        click.echo("\n".join(plan.lines()))
+    if plan.missing and not only_plan:
+        raise DataError(f"data of {table.dataset} must be there, got: {plan.missing}")
 
 
 def _options(given: Mapping[str, object], overrides: Sequence[str]) -> list[str]:

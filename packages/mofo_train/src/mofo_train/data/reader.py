@@ -350,6 +350,8 @@ class ClipReader:
         if kept is not None:
             return kept
         boxes = self._store.frame_boxes(clip_id, source=self.guidance.source)
+        if self.guidance.source != "motion":
+            boxes[(boxes < 0).all(1)] = 0  # frames that it says nothing of: nothing is inside
         if self.in_memory:
             self._kept_boxes[clip_id] = boxes  # changed below where others are asked for
         if self._box_use == "full_frame" or self._is_uncertain(index):

@@ -1,4 +1,4 @@
-"""The generated data set of a table and the stores of its boxes."""
+"""The data of a table and the stores of their boxes: generated, or a labelled folder; and the guidances to compare."""
 
 from __future__ import annotations
 
@@ -9,49 +9,127 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mofo_train.errors import DataError
+import pyarrow as pa
+
+from mofo_train.data.labels import HEADS
+from mofo_train.errors import DataError, ExitCode, Interrupted
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
+from motionbox.store import open_store
 
 _LOG = logging.getLogger(__name__)
+PREPARED = ("synthetic", "metaworld", "folder")
+"""Data sets whose stores a table makes for itself."""
+_LABELLED = ("label", "label_id")
+_VERB_AND_NOUN = ("verb_class", "noun_class")
 
 
-def generate_data(table: TableConfig, out: Path) -> None:
-    """Generate the synthetic data set of a table and extract its boxes into `generated_stores`, unless that is done."""
-    data = out / "data"
+def data_of(table: TableConfig, out: Path, data_root: Path | None) -> Path:
+    """Return where the videos of a prepared data set are, or will be."""
+    default = out / "data" if table.dataset == "synthetic" else Path("data") / table.dataset
+    return data_root or default
+
+
+def generate_data(table: TableConfig, out: Path, data_root: Path | None = None) -> None:
+    """Make what is missing of a table's data: the videos, their boxes in `generated_stores`, the guidances to compare.
+
+    Args:
+        table: The recipe; data set `synthetic` and `metaworld` are generated, `folder` has to be there.
+        out: Folder of the table.
+        data_root: Folder of the videos; None = the default.
+
+    Raises:
+        DataError: A command failed; it has said why.
+        Interrupted: It was interrupted; the same command resumes.
+    """
+    data = data_of(table, out, data_root)
     motionbox = [sys.executable, "-P", "-m", "motionbox"]
-    described = [table.num_clips, table.camera_motion, table.small_clips]
+    described: list[object] = [table.num_clips, table.camera_motion, table.small_clips]
+    extract = [*motionbox, "extract", "--dataset", table.dataset, "--data-root", str(data), "--flow", "dis"]
+    if table.dataset == "synthetic":
+        extract += ["--save", "flow"] if table.small_clips else []  # for masks that follow it
+    else:
+        described += [table.dataset, str(data.resolve())]
+        extract += ["--set", "store.flow=uint8"]
+    listed = data / "annotations.csv"
+    if table.dataset == "folder":
+        described.append(hashlib.sha256(listed.read_bytes()).hexdigest() if listed.is_file() else "")
+        extract.append("--allow-missing")
     fingerprint = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-    extract = [*motionbox, "extract", "--dataset", "synthetic", "--data-root", str(data), "--flow", "dis"]
-    extract += ["--save", "flow"] if table.small_clips else []  # for masks that follow it
-    synth = [*motionbox, "synth", "-o", str(data), "--num-clips", str(table.num_clips)]
-    synth += [] if table.camera_motion else ["--no-camera-motion"]
-    jobs = [("data", [*synth, "--small"] if table.small_clips else synth)]
+    jobs = [("data", [*motionbox, *command]) for command in _generate(table, data)]
     for preset, store in generated_stores(table, out).items():
         jobs.append((store.name, [*extract, "--store", str(store), "--preset", preset]))
         make = [*motionbox, "import-boxes", str(store), "--name"]
-        jobs += [(f"{store.name}-{name}", [*make, name, *_how_to_make(name, data)]) for name in table.controls]
+        own = [(name, _control(table, name, data)) for name in table.controls]
+        jobs += [(f"{store.name}-{name}", [*make, name, *options]) for name, options in own if options]
     for name, command in jobs:
         marker = out / f"{name}.done"  # beside what is made: those folders are others' to fill
         if read_result(marker, fingerprint) is None:
             _LOG.info(" ".join(command[3:]))
-            done = subprocess.run(command, check=False)
-            if done.returncode:
-                raise DataError(f"`{' '.join(command[3:])}` must succeed, it ended with exit code {done.returncode}")
-            marker.mkdir(exist_ok=True)
+            _run(command)
+            marker.mkdir(parents=True, exist_ok=True)
             write_json(marker / "result.json", {"fingerprint": fingerprint})
 
 
-def _how_to_make(control: str, data: Path) -> list[str]:
-    """Return the options of `motionbox import-boxes` for a control; the last two are made of the true areas."""
+def _run(command: list[str]) -> None:
+    """Run a command; clips that it could not read are no reason to stop, they are listed."""
+    code = subprocess.run(command, check=False).returncode
+    said = f"`{' '.join(command[3:])}`"
+    if code == ExitCode.INTERRUPTED:
+        raise Interrupted(f"{said} was interrupted; the same command resumes")
+    if code not in (ExitCode.OK, ExitCode.FAILED_CLIPS):
+        raise DataError(f"{said} must succeed, it ended with exit code {code}")
+
+
+def _generate(table: TableConfig, data: Path) -> list[list[str]]:
+    """Return the command that makes the videos, none where they are there."""
+    synth = ["synth", "-o", str(data), "--num-clips", str(table.num_clips)]
+    if table.dataset == "metaworld":
+        return [] if (data / "annotations.csv").is_file() else [[*synth, "--metaworld"]]
+    if table.dataset != "synthetic":
+        return []
+    synth += [] if table.camera_motion else ["--no-camera-motion"]
+    return [[*synth, "--small"] if table.small_clips else synth]
+
+
+def _control(table: TableConfig, name: str, data: Path) -> list[str]:
+    """Return the options of `motionbox import-boxes` for a guidance to compare.
+
+    Areas at random and of other clips are made of the true ones, where there are any, else of the found ones.
+    """
+    like = "annotated" if "annotated" in table.controls else "motion"
     options = {
         "annotated": ["--boxes", str(data / "masks")],
-        "random": ["--like", "annotated"],
-        "other": ["--like", "annotated", "--shuffle"],
+        "random": ["--like", like],
+        "other": ["--like", like, "--shuffle"],
     }
-    return options[control]
+    return options[name]
 
 
 def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
     """Return where the boxes of each preset that a table uses are."""
     return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
+
+
+def with_labels(table: TableConfig, store: Path) -> TableConfig:
+    """Let a table of a labelled folder predict what the folder is labelled with: `label`, or verb and noun.
+
+    Raises:
+        DataError: Neither is there.
+    """
+    clips = open_store(store).clips()
+    if any(_is_labelled(clips, name) for name in _LABELLED):
+        columns = '["label"]'
+    elif all(_is_labelled(clips, name) for name in _VERB_AND_NOUN):
+        columns = '["verb_class", "noun_class"]'
+    else:
+        raise DataError(
+            f"annotations.csv of store {store} must have a column label (names), label_id (numbers), or verb_class and "
+            f"noun_class (numbers), got {', '.join(name for name in HEADS if name in clips.column_names) or 'none'}"
+        )
+    own = (f"task.columns={columns}", "task.num_classes=none")
+    return table.model_copy(update={"finetune_set": (*table.finetune_set, *own)})
+
+
+def _is_labelled(clips: pa.Table, column: str) -> bool:
+    return column in clips.column_names and any(value not in (None, "") for value in clips[column].to_pylist())

@@ -22,15 +22,18 @@ from mofo_train.models.vit import size_of
 from mofo_train.runtime.precision import DTYPES
 from mofo_train.table.rates import DATA_SETS
 from mofo_train.table.recipe import TableConfig
-from mofo_train.table.stages import Stage, plan_stages
+from mofo_train.table.stages import Stage, all_stages
+from motionbox.inputs.manifest import load_manifest
 
 # Training clips of the official splits, for data sets that are not there yet.
 _OFFICIAL_TRAIN_CLIPS = {name: size.train_clips for name, size in DATA_SETS.items()}
 _OFFICIAL_OUTPUTS = {"label_id": 174, "action_id": 3806, "verb_class": 97, "noun_class": 300}
+_USUAL_OUTPUTS = 100  # where the classes of a folder have not been counted; a step takes the same time
 _MEASURED_TOKENS = {"cpu": 2048, "cuda": 32 * 1568}  # of a step: one clip of ViT-B on a processor, 32 on a GPU
 _MEASURED_SECONDS = 3.0
 _WARM_UP_STEPS, _MIN_STEPS = 2, 5
 _BYTES_OF_WEIGHT = 4
+_VERBS_OF_NOUNS = 48  # of Meta-World: two verbs for each of 24 nouns, each of which has `num_clips` clips
 _NOT_COUNTED = (
     "not counted: waiting for videos, testing, extraction and its store; a pilot (--profile smoke) shows the share of "
     "waiting"
@@ -109,7 +112,7 @@ def checkpoint_bytes(num_weights: int, config: PretrainConfig | FinetuneConfig) 
 
 def num_outputs(config: FinetuneConfig) -> int:
     """Return the outputs of a recipe's classifier; of an official data set where the recipe does not say."""
-    return sum(config.task.num_classes or [_OFFICIAL_OUTPUTS[column] for column in config.task.columns])
+    return sum(config.task.num_classes or [_OFFICIAL_OUTPUTS.get(name, _USUAL_OUTPUTS) for name in config.task.columns])
 
 
 def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> StepSpeed:
@@ -206,12 +209,15 @@ class Plan:
         """Write the plan, a line each."""
         count = len(self.costs)
         lines = [f"plan: {count} stages into {self.out}; hours on one device like this ({self.device}), measured now"]
-        for cost in self.costs:
+        shown = [cost for cost in self.costs if not cost.key.startswith("fold-") or cost.key.startswith("fold-0/")]
+        for cost in shown:
             state = "done" if cost.key in self.done else "to do"
             lines.append(
                 f"  {state:<6} {cost.key:<56} {cost.num_crops:>13,} crops {cost.device_hours:>10,.1f} h "
                 f"({cost.least_hours:,.1f} to {cost.most_hours:,.1f}) {cost.disk_gib:>6.1f} GiB"
             )
+        if len(shown) < count:
+            lines.append(f"  and the same for each other fold, {count - len(shown)} stages")
         left = [cost for cost in self.costs if cost.key not in self.done]
         hours, disk = sum(cost.device_hours for cost in left), sum(cost.disk_gib for cost in left)
         least, most = sum(cost.least_hours for cost in left), sum(cost.most_hours for cost in left)
@@ -232,15 +238,13 @@ def make_plan(
     data_root: Path | None,
 ) -> Plan:
     """Find out what a table needs; arguments as of `run_table`."""
-    stages = plan_stages(table)
+    stages = all_stages(table)
     missing, num_clips = "", None
     try:
         num_clips = len(open_clips(stages[0].config.data, stores[stages[0].preset], data_root))
     except DataError as error:
-        if table.dataset == "synthetic":
-            num_clips = table.num_clips * 4 // 5  # it will be generated; every fifth clip is for validation
-        else:
-            missing = str(error)
+        num_clips = _clips_to_come(table, data_root)
+        missing = "" if num_clips else str(error)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     done = {stage.key for stage in stages if (out / stage.key / "result.json").exists()}
     official, remarks = _OFFICIAL_TRAIN_CLIPS.get(table.dataset), [_NOT_COUNTED]
@@ -249,6 +253,18 @@ def make_plan(
     if num_clips is not None and not missing:
         missing = _too_large_batch(stages, num_clips)
     return Plan(out, name, estimate_costs(stages, num_clips, device), done, missing, tuple(remarks))
+
+
+def _clips_to_come(table: TableConfig, data_root: Path | None) -> int | None:
+    """Return how many training clips a set will have whose store the table makes; None: it does not."""
+    if table.dataset == "synthetic":
+        return table.num_clips * 4 // 5  # every fifth clip is for validation
+    if table.dataset == "metaworld":
+        return table.num_clips * _VERBS_OF_NOUNS * 4 // 5
+    if table.dataset == "folder" and data_root is not None and data_root.is_dir():
+        folds = table.folds or 5  # without folds a fifth of the videos is held out
+        return len(load_manifest("folder", data_root)) * (folds - 1) // folds
+    return None
 
 
 def _too_large_batch(stages: list[Stage], num_clips: int) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mofo_train.config import Section
+from mofo_train.config import Section, read_recipe
 from mofo_train.errors import DataError
 from mofo_train.table.layout import MAX_SEEDS
 
@@ -79,6 +79,11 @@ class TableConfig(Section):
         num_clips: Clips that are generated for data set `synthetic`.
         camera_motion: Whether the camera of these clips moves.
         baseline: Row that the others are compared with.
+        pretrain_set: Changes to the pretraining recipes of all rows.
+        finetune_set: Changes to the finetuning recipes of all rows.
+        rows_of: Recipe of another table whose rows these are; None = own ones.
+        without: Names of the rows that are left out of those.
+        folds: Folds of a cross-validation, which tests every clip once a seed; None = the splits of the data set.
         small_clips: Whether these clips are 84x64 pixels and 16 frames, for small models.
         controls: Guidances of the generated set that rows may name beside `motion`: `annotated` (the true areas),
             `random` (true areas at a random place) and `other` (those of another clip).
@@ -94,11 +99,28 @@ class TableConfig(Section):
     num_clips: int = Field(200, ge=10)
     camera_motion: bool = True
     small_clips: bool = False
+    pretrain_set: tuple[str, ...] = ()
+    finetune_set: tuple[str, ...] = ()
+    rows_of: str | None = None
+    without: tuple[str, ...] = ()
+    folds: int | None = Field(None, ge=2)
     controls: tuple[Literal["annotated", "random", "other"], ...] = ()
     baseline: str
     settings: tuple[SettingConfig, ...] = Field((SettingConfig(name="", title=""),), min_length=1)
     smoke: ProfileConfig | None = None
     rows: tuple[RowConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_rows(cls, values: Any) -> Any:
+        """Take the rows of another table; one that is left out has to be there."""
+        if not isinstance(values, dict) or values.get("rows") or not values.get("rows_of"):
+            return values
+        rows, without = read_recipe(values["rows_of"])["rows"], values.get("without", ())
+        unknown = set(without) - {row["name"] for row in rows}
+        if unknown:
+            raise ValueError(f"without must name rows of {values['rows_of']}, got {min(unknown)!r}")
+        return {**values, "rows": [row for row in rows if row["name"] not in without]}
 
     @model_validator(mode="after")
     def _rows_fit(self) -> TableConfig:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from mofo_train.table.layout import MeasuredRow, Panel, Table
 from mofo_train.table.power import Right
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
-from mofo_train.table.stages import Stage, plan_stages
+from mofo_train.table.stages import Stage, fold_tables, plan_stages
 from mofo_train.training.finetuning import finetune
 from mofo_train.training.pretraining import pretrain
 from motionbox.wording import format_seconds
@@ -240,3 +240,57 @@ def _collect(
     metrics = tuple(panels[0].rows[0].values)
     shown = tuple(row for row in cited if any(row.figure(metric) is not None for metric in metrics))
     return Table(table.title, metrics, tuple(panels), table.baseline, shown, notes)
+
+
+def run_folds(
+    table: TableConfig,
+    out: Path,
+    ranks: Ranks,
+    *,
+    stores: Mapping[str, Path],
+    data_root: Path | None,
+) -> Table:
+    """Run what is missing of a table, fold after fold, and join them; without folds, `run_table`.
+
+    Args:
+        table: The recipe, at its profile.
+        out: Folder of the table; each fold has one of its own below.
+        ranks: As of `run_table`, as the following.
+        stores: Preset -> motion boxes.
+        data_root: Folder of the videos; None = that of the store.
+
+    Raises:
+        MofoTrainError: As of `run_table`.
+    """
+    parts = []
+    for name, part in fold_tables(table):
+        if name:
+            _LOG.info("%s, of %d", name, table.folds)
+        parts.append(run_table(part, out / name, ranks, stores=stores, data_root=data_root))
+    return parts[0] if table.folds is None else join_folds(table, parts)
+
+
+def join_folds(table: TableConfig, parts: Sequence[Table]) -> Table:
+    """Join the tables of all folds: a value is the share of all clips that a seed gets right, each tested once.
+
+    Raises:
+        ValueError: A part lacks the answers to single clips.
+    """
+    panels = []
+    for place, panel in enumerate(parts[0].panels):
+        rows = []
+        for row in panel.rows:
+            found = [own for part in parts for own in part.panels[place].rows if own.name == row.name]
+            if any(not own.right for own in found):
+                raise ValueError(f"right must be known for every clip, got none for row {row.name!r}")
+            right = {metric: np.concatenate([own.right[metric] for own in found], axis=1) for metric in row.right}
+            values = {metric: (100 * own.mean(1)).tolist() for metric, own in right.items()}
+            rows.append(MeasuredRow(row.name, row.title, values, right))
+        panels.append(Panel(panel.title, tuple(rows)))
+    num_clips = next(iter(panels[0].rows[0].right.values())).shape[1]
+    notes = [
+        f"{table.folds} folds, {table.seeds} {'seed' if table.seeds == 1 else 'seeds'}; each of {num_clips} clips is "
+        "tested once a seed, by a model that saw neither it nor any clip of its group, in no stage",
+        *(f"fold {fold}: {part.notes[-1]}" for fold, part in enumerate(parts)),
+    ]
+    return replace(parts[0], panels=tuple(panels), notes=tuple(notes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,30 @@ class Stage:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def fold_tables(table: TableConfig) -> list[tuple[str, TableConfig]]:
+    """Return a table for each of its folds, which trains and tests on that fold's clips, with the folder's name.
+
+    Without folds, the table itself and an empty name.
+    """
+    if table.folds is None:
+        return [("", table)]
+    parts = []
+    for fold in range(table.folds):
+        own = (f"data.folds.number={table.folds}", f"data.folds.held_out={fold}")
+        sets = {"pretrain_set": (*table.pretrain_set, *own), "finetune_set": (*table.finetune_set, *own)}
+        parts.append((f"fold-{fold}", table.model_copy(update=sets)))
+    return parts
+
+
+def all_stages(table: TableConfig) -> list[Stage]:
+    """List the stages of a table, of all its folds, by their folders below the table's."""
+    return [
+        replace(stage, key=f"{name}/{stage.key}" if name else stage.key)
+        for name, part in fold_tables(table)
+        for stage in plan_stages(part)
+    ]
+
+
 def plan_stages(table: TableConfig) -> list[Stage]:
     """List the stages of a table in order: every seed's pretrainings once, then its rows."""
     stages = []
@@ -51,7 +75,9 @@ def plan_stages(table: TableConfig) -> list[Stage]:
         for row in table.rows:
             source = None
             if row.pretrain is not None:
-                config = load_recipe(PretrainConfig, row.pretrain, (*row.pretrain_set, f"seed={seed}"))
+                config = load_recipe(
+                    PretrainConfig, row.pretrain, (*table.pretrain_set, *row.pretrain_set, f"seed={seed}")
+                )
                 key = f"pretrain-{Path(row.pretrain).stem}-{config_digest(config)[:8]}-{row.preset}"
                 if key not in shared:
                     shared[key] = Stage("pretrain", key, "", seed, config, row.preset)
@@ -60,7 +86,7 @@ def plan_stages(table: TableConfig) -> list[Stage]:
             for setting in table.settings:
                 if not setting.has(row):
                     continue
-                changes = (*row.finetune_set, *setting.finetune_set, f"seed={seed}")
+                changes = (*table.finetune_set, *row.finetune_set, *setting.finetune_set, f"seed={seed}")
                 tuned = load_recipe(FinetuneConfig, row.finetune, changes)
                 key = "-".join(("row", row.name, *filter(None, [setting.name]), "seed", str(seed)))
                 stages.append(Stage("finetune", key, row.name, seed, tuned, row.preset, source, setting.name))

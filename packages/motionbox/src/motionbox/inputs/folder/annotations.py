@@ -19,6 +19,9 @@ PATH_NAMES = ("path", "video_path", "file_path", "filepath", "file", "filename",
 LABEL_NAMES = ("label_id", "label", "template", "verb", "noun", "verb_class", "noun_class", "action_id")
 """Label columns that are known to training; any others are kept, too."""
 
+OTHER_LABEL_NAMES = ("class", "class_name", "action", "action_name", "activity", "category")
+"""Headers, in lower case, of a column that is taken for `label` where the list has none of `LABEL_NAMES`."""
+
 _NUMBERS = {field.name: field.type for field in SCHEMA if field.type in (pa.float64(), pa.int64())}
 _SECONDS_NAMES = {"start_sec": "start_seconds", "stop_sec": "stop_seconds", "end_sec": "stop_seconds",
                   "end_seconds": "stop_seconds"}  # fmt: skip
@@ -36,8 +39,9 @@ def read_annotations(path: DataRoot) -> pa.Table:
     Columns: `path` is needed (relative to the CSV's folder); `clip_id` (default: the path without extension, numbered
     `_0`, `_1`, ... where a path has several rows), `video_id` (default: the path without extension, with it where two
     files share the rest), the other columns of `manifest.SCHEMA` and any label column are optional. Capitals and
-    blanks in their names do not matter. Empty cells of numbers are null. A label column is int64 where every filled
-    cell is a whole number, else string. A column named like one that results have is kept as `listed_<name>`.
+    blanks in their names do not matter; a sole label column may be called by one of `OTHER_LABEL_NAMES`. Empty cells of
+    numbers are null. A label column is int64 where every filled cell is a whole number, else string. A column named
+    like one that results have is kept as `listed_<name>`.
 
     Raises:
         InputError: No table, no `path` column, a cell that is no number where one belongs, or columns that may mean two
@@ -89,6 +93,10 @@ def _known_names(table: pa.Table, path: DataRoot) -> pa.Table:
         if not found:
             raise InputError(f"{path}: needs a column 'path', got {', '.join(map(repr, names))}")
         names[found[0]] = "path"
+    if not set(names) & set(LABEL_NAMES):
+        found = [i for known in OTHER_LABEL_NAMES for i, name in enumerate(names) if normalised(name) == known]
+        if found:
+            names[found[0]] = "label"
     return table.rename_columns(names)
 
 

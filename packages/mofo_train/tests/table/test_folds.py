@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mofo_train.config import load_recipe
+from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
+from mofo_train.table import generated
+from mofo_train.table.generated import data_of, generate_data, with_labels
+from mofo_train.table.layout import MeasuredRow, Panel, Table
+from mofo_train.table.recipe import TableConfig
+from mofo_train.table.run import join_folds
+from mofo_train.table.stages import all_stages, fold_tables, plan_stages
+
+
+def folder_table(*overrides: str) -> TableConfig:
+    return load_recipe(TableConfig, "folder_table1", overrides)
+
+
+def test_every_fold_has_all_stages_and_trains_apart_from_its_own_clips() -> None:
+    table = folder_table("folds=3")
+    stages = all_stages(table)
+    assert len({stage.key for stage in stages}) == len(stages) == 3 * len(plan_stages(table))
+    for stage in stages:
+        folds = stage.config.data.folds
+        assert folds is not None
+        assert (folds.number, f"fold-{folds.held_out}") == (3, stage.key.split("/")[0])
+        assert stage.source is None or stage.source.config.data.folds == folds, "pretraining sees no more than the rest"
+    prints = {stage.fingerprint("data") for stage in stages if stage.row == "area"}
+    assert len(prints) == 3
+
+
+def test_without_folds_a_table_is_itself() -> None:
+    table = load_recipe(TableConfig, "synthetic_table1")
+    assert fold_tables(table) == [("", table)]
+    assert all_stages(table) == plan_stages(table)
+
+
+def test_the_rows_of_a_folder_are_pretrained_alike_but_for_their_masks() -> None:
+    stages = {stage.row: stage for stage in plan_stages(folder_table()) if stage.row}
+    assert stages["scratch"].source is None
+    base = stages["videomae"].source
+    assert base is stages["mofo_mca"].source is stages["area_mca"].source
+    for row, kind, guided in (
+        ("mgmae", "flow_tube", ("box", "motion")),
+        ("mofo_masks", "motion", ("box", "motion")),
+        ("area_masks", "motion", ("area", "motion")),
+        ("random_areas", "motion", ("area", "random")),
+        ("other_areas", "motion", ("area", "other")),
+    ):
+        source, tuned = stages[row].source, stages[row].config
+        assert source is not None
+        assert source.config.mask.kind == kind
+        assert (source.config.guidance.kind, source.config.guidance.source) == guided
+        changed = {"mask": base.config.mask, "guidance": base.config.guidance}
+        assert source.config.model_copy(update=changed) == base.config
+        if row.endswith("_areas"):
+            assert tuned.model_copy(update={"guidance": stages["area"].config.guidance}) == stages["area"].config
+        else:
+            assert tuned == stages["videomae"].config, "the same finetuning"
+
+
+def test_rows_of_another_table_can_be_taken_and_left_out(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'stage = "table"\ntitle = "t"\ndataset = "folder"\nbaseline = "videomae"\nrows_of = "folder_table1"\n'
+        'without = ["mofo", "other_areas"]\n'
+    )
+    names = [row.name for row in folder_table().rows]
+    taken = [row.name for row in load_recipe(TableConfig, recipe).rows]
+    assert taken == [name for name in names if name not in ("mofo", "other_areas")]
+    with pytest.raises(ConfigError, match="without must name rows of folder_table1, got 'nosuch'"):
+        load_recipe(TableConfig, recipe, ['without=["nosuch"]'])
+
+
+def part(fold: int, right: dict[str, list[list[bool]]]) -> Table:
+    rows = []
+    for name, answers in right.items():
+        own = np.array(answers)
+        rows.append(MeasuredRow(name, name, {"label_top1": (100 * own.mean(1)).tolist()}, {"label_top1": own}))
+    return Table("t", ("label_top1",), (Panel("", tuple(rows)),), "videomae", (), (f"wall time of {fold}",))
+
+
+def test_folds_are_joined_clip_by_clip() -> None:
+    """Folds of unequal size: 2 of 3 and 0 of 1 clips are right, 50 % of four; not the mean of 67 and 0."""
+    table = folder_table("folds=2", "seeds=2")
+    first = part(0, {"videomae": [[True, True, False], [True, False, False]], "area": [[True] * 3, [True] * 3]})
+    second = part(1, {"videomae": [[False], [True]], "area": [[False], [False]]})
+    joined = join_folds(table, [first, second])
+    base, area = joined.panels[0].rows
+    assert base.values == {"label_top1": [50.0, 50.0]}
+    assert area.values == {"label_top1": [75.0, 75.0]}
+    found = area.difference(base, "label_top1")
+    assert found.mean == pytest.approx(25)
+    assert "each of 4 clips is tested once a seed" in joined.notes[0]
+    assert joined.notes[1:] == ("fold 0: wall time of 0", "fold 1: wall time of 1")
+    with pytest.raises(ValueError, match="none for row 'videomae'"):
+        join_folds(
+            table, [first, Table("t", (), (Panel("", (MeasuredRow("videomae", "", {}),)),), "videomae", (), ("",))]
+        )
+
+
+class Commands:
+    """Stands in for `subprocess.run`; writes down what would run and ends as it is told to."""
+
+    def __init__(self) -> None:
+        self.ran: list[list[str]] = []
+        self.code = 0
+
+    def __call__(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        self.ran.append(command[4:])
+        return subprocess.CompletedProcess(command, self.code)
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    fake = Commands()
+    monkeypatch.setattr(generated.subprocess, "run", fake)
+    return fake
+
+
+def test_a_folder_is_extracted_with_its_flow_and_compared_with_areas_that_say_nothing(
+    commands: Commands, tmp_path: Path
+) -> None:
+    table, store = folder_table(), str(tmp_path / "store-tuned")
+    commands.code = 3  # some clips cannot be read: listed, and left out
+    generate_data(table, tmp_path, Path("my videos"))
+    extract, *controls = commands.ran
+    assert extract[:5] == ["extract", "--dataset", "folder", "--data-root", "my videos"]
+    assert "store.flow=uint8" in extract
+    assert controls == [
+        ["import-boxes", store, "--name", "random", "--like", "motion"],
+        ["import-boxes", store, "--name", "other", "--like", "motion", "--shuffle"],
+    ]
+    generate_data(table, tmp_path, Path("my videos"))
+    assert len(commands.ran) == 3, "done before"
+    with pytest.raises(CheckpointError, match="choose another --out"):
+        generate_data(table, tmp_path, Path("other videos"))
+
+
+def test_a_changed_clip_list_is_another_table(commands: Commands, tmp_path: Path) -> None:
+    data = tmp_path / "videos"
+    data.mkdir()
+    (data / "annotations.csv").write_text("path,label\na.mp4,sit\n")
+    generate_data(folder_table(), tmp_path, data)
+    (data / "annotations.csv").write_text("path,label\na.mp4,jump\n")
+    with pytest.raises(CheckpointError, match="choose another --out"):
+        generate_data(folder_table(), tmp_path, data)
+    assert len(commands.ran) == 3
+
+
+def test_what_fails_or_is_interrupted_is_done_again(commands: Commands, tmp_path: Path) -> None:
+    for code, error in ((2, DataError), (75, Interrupted)):
+        commands.code = code
+        with pytest.raises(error, match="motionbox extract --dataset folder"):
+            generate_data(folder_table(), tmp_path, Path("videos"))
+    commands.code = 0
+    generate_data(folder_table(), tmp_path, Path("videos"))
+    assert [command[0] for command in commands.ran] == ["extract"] * 3 + ["import-boxes"] * 2
+
+
+def test_where_videos_are_looked_for(tmp_path: Path) -> None:
+    assert data_of(folder_table(), tmp_path, None) == Path("data/folder")
+    assert data_of(folder_table(), tmp_path, Path("d")) == Path("d")
+    assert data_of(load_recipe(TableConfig, "synthetic_table1"), tmp_path, None) == tmp_path / "data"
+
+
+class _Clips:
+    def __init__(self, **columns: list[object]) -> None:
+        self._table = pa.table(columns)
+
+    def clips(self) -> pa.Table:
+        return self._table
+
+
+@pytest.mark.parametrize(
+    ("columns", "predicted"),
+    [
+        ({"label": ["sit", None]}, ["label"]),
+        ({"label_id": [1, 0], "verb_class": [0, 1], "noun_class": [0, 1]}, ["label"]),
+        ({"verb_class": [0, 1], "noun_class": [0, 1], "label": [None, ""]}, ["verb_class", "noun_class"]),
+    ],
+)
+def test_what_is_predicted_follows_from_the_columns(
+    monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], predicted: list[str]
+) -> None:
+    monkeypatch.setattr(generated, "open_store", lambda _: _Clips(**columns))
+    table = with_labels(folder_table(), Path("store"))
+    tasks = {stage.config.task for stage in plan_stages(table) if stage.kind == "finetune"}
+    assert {(*task.columns,) for task in tasks} == {tuple(predicted)}
+    assert {task.num_classes for task in tasks} == {None}
+
+
+def test_a_folder_without_labels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generated, "open_store", lambda _: _Clips(verb_class=[0, 1], split=["train", "train"]))
+    with pytest.raises(DataError, match=r"a column label \(names\), .* got verb_class"):
+        with_labels(folder_table(), Path("store"))
+
+
+@pytest.mark.slow
+def test_a_labelled_folder_becomes_a_table(store_path: Path, tmp_path: Path) -> None:
+    """Odd names, a clip without label and one that cannot be read; the same command again does nothing anew."""
+    data = tmp_path / "my videos"
+    data.mkdir()
+    with (store_path.parent / "synthetic" / "annotations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    listed = []
+    for place, row in enumerate(rows):
+        name = f"take {place} #ä.mp4"
+        (data / name).symlink_to(store_path.parent / "synthetic" / row["path"])
+        listed.append([name, ["jump up", "sit"][place % 2] if place else ""])
+    (data / "broken.mp4").write_bytes(b"no video")
+    listed.append(["broken.mp4", "sit"])
+    with (data / "annotations.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["File", "Label"], *listed])
+    command = [sys.executable, "-m", "mofo_train", "table1", "--dataset", "folder", "--data-root", str(data)]
+    options = ["--folds", "2", "--profile", "smoke", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *options], env=environment, check=True, capture_output=True, text=True)
+    assert "each of 11 clips is tested once a seed" in done.stdout
+    assert "control: areas of another clip, both" in done.stdout
+    kept = (tmp_path / "out" / "table1.csv").read_text()
+    for fold in range(2):
+        result = json.loads((tmp_path / "out" / f"fold-{fold}" / "row-area-seed-0" / "result.json").read_text())
+        assert result["num_test_clips"] in (5, 6)
+    again = subprocess.run([*command, *options], env=environment, check=True, capture_output=True, text=True)
+    assert "row-area-seed-0: done before" in again.stderr
+    assert (tmp_path / "out" / "table1.csv").read_text() == kept
