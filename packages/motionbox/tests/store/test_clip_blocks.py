@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
-from motionbox.store import clip_blocks, clip_coder
+from motionbox.store import clip_blocks, clip_coder, clip_decoder
 from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_clip_planes, read_index
 from motionbox.store.clip_coder import PieceClips, write_clip
 from motionbox.store.units import Piece
@@ -130,6 +130,21 @@ def test_planes_are_what_the_frames_are_made_of(blocks):
     assert caught.value.reason == Reason.UNSUPPORTED
     with pytest.raises(ValueError, match="from 0 to 29"):
         read_clip_planes(data, [30])
+
+
+def test_a_decoder_is_used_again_only_for_the_same_parameter_sets(blocks):
+    """What a decoder remembers of one block must not stand in for what another one has lost."""
+    data, whole = blocks["h264"]
+    assert np.array_equal(read_clip_frames(data, [4]), whole[[4]])
+    [idle] = [decoder for key, decoder in clip_decoder._idle.items() if key[:2] == ("h264", (68, 50))]
+    assert np.array_equal(read_clip_frames(data, [17]), whole[[17]])
+    assert idle in clip_decoder._idle.values()
+    broken = bytearray(data)
+    start = int(read_index(data).offsets[0]) + 4
+    broken[start : start + 24] = bytes(24)
+    with pytest.raises(ClipError):
+        read_clip_frames(bytes(broken), [4])
+    assert np.array_equal(read_clip_frames(data, [4]), whole[[4]])
 
 
 def test_misuse_is_refused():

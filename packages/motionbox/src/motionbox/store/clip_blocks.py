@@ -46,6 +46,8 @@ GROUP_FRAMES = 12
 
 FORMS: tuple[ClipForm, ...] = ("jpeg", "h264")
 _MAGIC = b"MBCLIP1\n"
+_START_CODE = b"\0\0\1"
+_MOST_PARAMETER_BYTES = 256
 _HEAD = struct.Struct("<8s4I")
 # By number in the head: form, chains, frames of a chain from keyframe to keyframe. Of a form the last one is written.
 _CODINGS: tuple[tuple[ClipForm, int, int], ...] = (("jpeg", 1, 1), ("h264", 1, 8), ("h264", NUM_CHAINS, GROUP_FRAMES))
@@ -201,7 +203,9 @@ def _gather(
     for row, position in enumerate(indices):
         rows.setdefault(position, []).append(row)
     frames = out
-    with borrow_decoder(index.form, _coded_wh(index)) as decoder:
+    first = int(index.offsets[_needed(wanted[:1], index)[0]])
+    parameters = _parameter_sets(bytes(data[first : first + _MOST_PARAMETER_BYTES])) if index.form == "h264" else b""
+    with borrow_decoder(index.form, _coded_wh(index), parameters) as decoder:
         for position, picture in _decode(data, index, wanted, decoder):
             if frames is None:  # only once a picture is there: a broken head may ask for any size
                 frames = np.empty((len(indices), *shape), np.uint8)
@@ -245,6 +249,11 @@ def _decode(
                 yield picture.pts, picture
     if expected:
         raise _broken(wanted[-1], "fewer frames came than were coded")
+
+
+def _parameter_sets(unit: bytes) -> bytes:
+    """Return a keyframe's two parameter sets: what comes before its third start code."""
+    return b"".join(part.strip(b"\0") for part in unit.split(_START_CODE, 3)[:3])
 
 
 def _needed(wanted: list[int], index: ClipIndex) -> list[int]:

@@ -1,4 +1,8 @@
-"""Decoders that stay open from one clip block to the next of the same size: opening one costs as much as a frame."""
+"""Decoders that stay open from one clip block to the next of the same kind, since opening one costs as much as a frame.
+
+An H.264 decoder remembers the parameter sets that it has seen. So it is lent only where they are the same to the bit:
+a block whose own are damaged gets a decoder that knows none, and fails.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
 
 _CODECS = {"jpeg": "mjpeg", "h264": "h264"}
-_MOST_IDLE = 4  # sizes; each holds a few frames
-_Key = tuple[str, tuple[int, int]]
+_MOST_IDLE = 4  # each holds a few frames
+_Key = tuple[str, tuple[int, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,19 @@ _idle: OrderedDict[_Key, Decoder] = OrderedDict()
 
 
 @contextmanager
-def borrow_decoder(form: str, size_wh: tuple[int, int]) -> Iterator[Decoder]:
+def borrow_decoder(form: str, size_wh: tuple[int, int], parameters: bytes) -> Iterator[Decoder]:
     """Lend a decoder that remembers no frame; where the block raises it is thrown away. Safe in several threads.
 
     Args:
         form: `jpeg` or `h264`.
         size_wh: Width and height of the pictures.
+        parameters: What a decoder remembers beyond its frames: the parameter sets of H.264.
     """
-    decoder = _idle.pop((form, size_wh), None) or _open(form)
+    key = form, size_wh, parameters
+    decoder = _idle.pop(key, None) or _open(form)
     yield decoder
     decoder.codec.flush_buffers()
-    _idle[form, size_wh] = decoder
+    _idle[key] = decoder
     while len(_idle) > _MOST_IDLE:
         _idle.popitem(last=False)
 
