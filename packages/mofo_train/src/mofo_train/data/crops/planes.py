@@ -6,16 +6,19 @@ and shift; so does this, and every pixel is the same. On a GPU `torch.compile` m
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from mofo_train.data.transforms import Crop
 
+_LOG = logging.getLogger(__name__)
 # libswscale's conversion of BT.601 in limited range: these times 2 ** -13, every product rounded down.
 _LUMA, _RED_OF_RED, _GREEN_OF_BLUE, _GREEN_OF_RED, _BLUE_OF_BLUE = 9539, 13075, -3209, -6660, 16525
 
@@ -91,12 +94,16 @@ class _Taps(NamedTuple):
         indices = places.clamp(min=0).minimum(length[..., None] - 1) + first[..., None]
         return cls(indices.long(), whole.int(), precision.int())
 
+    def to(self, device: torch.device) -> _Taps:
+        """Return them on a device, without waiting for it."""
+        return _Taps(*(part.to(device, non_blocking=True) for part in self))
+
 
 def _taps(crops: Sequence[Sequence[Crop]], out_px: int, device: torch.device) -> tuple[_Taps, _Taps]:
     """Return what crops take of columns and of rows, on a device."""
     across = _Taps.of([[(crop.x, crop.width) for crop in row] for row in crops], out_px)
     down = _Taps.of([[(crop.y, crop.height) for crop in row] for row in crops], out_px)
-    return _Taps(*(part.to(device) for part in across)), _Taps(*(part.to(device) for part in down))
+    return across.to(device), down.to(device)
 
 
 def _crops_of_planes(planes: Tensor, *taps: Tensor) -> Tensor:
@@ -119,6 +126,26 @@ def _along(pixels: Tensor, taps: _Taps, dim: int) -> Tensor:
 
 
 @cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a function in few kernels; sizes of clips, which differ, do not compile it anew."""
-    return cast(Callable[..., Tensor], torch.compile(function, dynamic=True))
+def _compiled(function: Callable[..., Tensor], backend: str | Callable[..., object] = "inductor") -> _Compiled:
+    return _Compiled(function, backend)
+
+
+class _Compiled:
+    """A function in few kernels; sizes of clips, which differ, do not compile it anew.
+
+    Where it cannot be compiled, for want of a C compiler for instance, it runs as it is, and says so once.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], backend: str | Callable[..., object]) -> None:
+        self._plain = function
+        self._fast: Any = torch.compile(function, dynamic=True, backend=backend)
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        if self._fast is not None:
+            try:
+                return cast(Tensor, self._fast(*tensors))
+            except TorchDynamoException as error:
+                reason = str(error).partition("\n")[0]
+                _LOG.warning(f"views are made by more kernels than needed, torch.compile fails here: {reason}")
+                self._fast = None
+        return self._plain(*tensors)
