@@ -11,7 +11,7 @@ from pathlib import Path
 import mofo_train
 
 PACKAGE = Path(mofo_train.__file__).parent
-ROOMS = ("store", "inputs.manifest", "motion.boxes", "video", "errors")
+ROOMS = ("store", "storage", "inputs.manifest", "motion.boxes", "video", "errors")
 OF_EVERY_COMMAND = ("command_line", "settings", "signals", "wording")
 ALLOWED = tuple(f"motionbox.{room}" for room in (*ROOMS, *OF_EVERY_COMMAND))
 HEAVY = ("ray", "cv2", "numba", "click", "transformers")

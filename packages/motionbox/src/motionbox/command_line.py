@@ -19,11 +19,13 @@ import click
 
 from motionbox.errors import (
     ExitCode,
+    InputError,
     MotionBoxError,
     refuse_urls,
     safe_path,
 )
 from motionbox.signals import interrupted_by_signals
+from motionbox.storage.paths import StorePath, parse_place
 from motionbox.wording import describe_os_error, did_you_mean, one_line
 
 # Every command inherits these from its group.
@@ -186,3 +188,16 @@ def _show_any_text() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (for good)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class StorePlace(click.ParamType[StorePath]):
+    """Where a store lies: a directory, or the URL of a prefix in a bucket."""
+
+    name = "path or url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> StorePath:
+        """Return the place; refuse a URL that no store can lie at."""
+        try:
+            return parse_place(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)

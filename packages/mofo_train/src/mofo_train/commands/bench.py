@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from motionbox.command_line import StorePlace
+from motionbox.storage import StorePath
+
 if TYPE_CHECKING:
     from mofo_train.data.reader import ClipReader
 
@@ -29,7 +32,7 @@ Examples:
 @click.option("--compile/--no-compile", "compiled", default=False, help="Run the model through torch.compile.")
 @click.option("--peers/--no-peers", default=False, help="Time transformers and the original code's operations too.")
 @click.option("--dataset", default="synthetic", help="Data set of the loader.")
-@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--num-workers", type=click.IntRange(min=0), default=1, help="Decoding processes of `both`.")
 @click.option("--steps", type=click.IntRange(min=1), default=8, help="Steps of a turn of `both`, at least.")
@@ -51,7 +54,7 @@ def command(
     compiled: bool,
     peers: bool,
     dataset: str,
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     num_workers: int,
     steps: int,
@@ -99,7 +102,7 @@ def command(
         json_path.write_text(text + "\n", encoding="utf-8")
 
 
-def _readers(dataset: str, store: Path | None, data_root: Path | None) -> dict[str, ClipReader]:
+def _readers(dataset: str, store: StorePath | None, data_root: Path | None) -> dict[str, ClipReader]:
     """Open a data set's clips, read from the source media and, where the store keeps their frames, from there."""
     from mofo_train.data.reader import ClipReader
     from mofo_train.data.sources import open_boxes

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mofo_train.commands import complete_recipe
+from motionbox.command_line import StorePlace
+from motionbox.storage import StorePath
 
 if TYPE_CHECKING:
     from mofo_train.evaluation.predictions import Predictions, SupervisionLevels
@@ -48,7 +50,7 @@ Examples:
     help="Recipe to test weights of other programs by.  [that of the checkpoint]",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. test.crops=1.")
-@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for predictions and report.")
 @click.option("--submission", is_flag=True, help="Also write EPIC-100's submission.zip.")
@@ -67,7 +69,7 @@ def command(
     kind: Any,
     recipe: str | None,
     overrides: tuple[str, ...],
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     out: Path,
     submission: bool,

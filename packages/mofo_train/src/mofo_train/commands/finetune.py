@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from mofo_train.commands import complete_recipe
+from motionbox.command_line import StorePlace
+from motionbox.storage import StorePath
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,14 +33,14 @@ Examples:
     type=click.Path(path_type=Path),
     help="Checkpoint or folder of a run to start from; the same as model.init.  [the recipe's]",
 )
-@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
 def command(
     recipe: str,
     overrides: tuple[str, ...],
     init: Path | None,
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     out: Path | None,
 ) -> None:

@@ -10,6 +10,8 @@ import click
 
 from mofo_train.commands import complete_recipe
 from mofo_train.commands.pretrain import DEFAULT_RECIPE
+from motionbox.command_line import StorePlace
+from motionbox.storage import StorePath
 
 if TYPE_CHECKING:
     from mofo_train.config import PretrainConfig
@@ -28,7 +30,7 @@ Example:
     "--recipe", shell_complete=complete_recipe, default=DEFAULT_RECIPE, help="Name of a recipe, or a TOML file."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. data.dataset=folder.")
-@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--split", "splits", multiple=True, help="Only this split; may be repeated.  [each of the store]")
 @click.option("--samples", type=click.IntRange(min=1), default=1000, help="Clips sampled in each split.")
@@ -36,7 +38,7 @@ Example:
 def command(
     recipe: str,
     overrides: tuple[str, ...],
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     splits: tuple[str, ...],
     samples: int,
@@ -84,7 +86,7 @@ def command(
 
 
 def _readers(
-    config: PretrainConfig, split: str | None, store: Path | None, root: Path, sources: list[str]
+    config: PretrainConfig, split: str | None, store: StorePath | None, root: Path, sources: list[str]
 ) -> dict[str, ClipReader]:
     """Open the clips of a split once for each guidance; says why where areas are missing."""
     from mofo_train.data.sources import open_clips
@@ -138,7 +140,7 @@ def _write(
     out: Path,
     recipe: str,
     overrides: tuple[str, ...],
-    store: Path | None,
+    store: StorePath | None,
     rows: list[GuidanceFigures],
     along: list[FlowFigures],
 ) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from mofo_train.commands import complete_recipe
+from motionbox.command_line import StorePlace
+from motionbox.storage import StorePath
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,13 +27,13 @@ Examples:
     "--recipe", shell_complete=complete_recipe, default=DEFAULT_RECIPE, help="Name of a recipe, or a TOML file."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. optim.epochs=100.")
-@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/<recipe>]")
 def command(
     recipe: str,
     overrides: tuple[str, ...],
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     out: Path | None,
 ) -> None:

@@ -108,6 +108,14 @@ class TrainingClips(Dataset[Sample], ABC):
             "the videos?"
         )
 
+    def read_ahead(self, keys: list[SampleKey]) -> None:
+        """Begin to fetch the clips of a batch where the store lies in a bucket."""
+        self._reader.read_ahead([(key.clip, self._frames_ahead(key)) for key in keys])
+
+    def _frames_ahead(self, key: SampleKey) -> NDArray[np.int64] | None:  # noqa: ARG002
+        """Return the frames that the sample of a key will read; None: any of them."""
+        return None
+
     def __getitems__(self, keys: list[SampleKey]) -> Samples:
         """Return the samples of a batch, each read when its turn comes."""
         return Samples(self, keys)
@@ -132,10 +140,12 @@ class Samples:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Sample]:
+        self.clips.read_ahead(self.keys)
         return map(self.clips.__getitem__, self.keys)
 
     def read_into(self, memory: Tensor) -> Iterator[Sample]:
         """Read the samples into uint8 (samples, clips.room_bytes)."""
+        self.clips.read_ahead(self.keys)
         return map(self.clips.read, self.keys, memory)
 
 
@@ -183,6 +193,9 @@ class PretrainClips(TrainingClips):
         crops = self._crops(frame_wh, rng)
         uncut = Uncut(planes.shape, frame_wh, self._model.image_px, crops=tuple(crops))
         return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=memory, uncut=uncut)
+
+    def _frames_ahead(self, key: SampleKey) -> NDArray[np.int64]:
+        return self._choose(key.clip, np.random.default_rng((self._seed, key.epoch, key.position, 0)))
 
     def _choose(self, clip: int, rng: np.random.Generator) -> NDArray[np.int64]:
         count, data = self._reader.num_frames(clip), self._data

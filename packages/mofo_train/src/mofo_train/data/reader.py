@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,9 @@ class ClipCache:
         """Create an empty cache of so many GiB; 0 = none."""
         self._clips: dict[str, Pixels] = {}
         self._room_bytes = int(gib * 2**30)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._clips
 
     def read(
         self,
@@ -237,6 +240,21 @@ class ClipReader:
         clip_id = self.clip_ids[index]
         pixels = self._cache.read(clip_id, frames, self.num_frames(index), partial(self._decode, index))
         return pixels, self.boxes(index, frames, (pixels.shape[2], pixels.shape[1]))
+
+    def read_ahead(self, clips: Sequence[tuple[int, NDArray[np.int64] | None]]) -> None:
+        """Begin to fetch what `read` and `read_planes` will need, see `Store.read_ahead`.
+
+        Args:
+            clips: Places in `clip_ids`, and positions among their frames; None: all of them.
+        """
+        if self._from_source:
+            return
+        named = ((self.clip_ids[index], frames) for index, frames in clips)
+        self._store.read_ahead(
+            (clip_id, frames)
+            for clip_id, frames in named
+            if clip_id not in self._cache and self._store.has_clip(clip_id)
+        )
 
     def frame_wh(self, index: int) -> tuple[int, int]:
         """Return width and height of the frames that `read` gives, without reading any."""

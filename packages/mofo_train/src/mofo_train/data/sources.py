@@ -11,12 +11,13 @@ from mofo_train.data.reader import ClipCache, ClipReader
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneDataConfig
 from motionbox.errors import StoreError
+from motionbox.storage import StorePath
 from motionbox.store import Store, open_store
 
 
 def open_clips(
     data: ClipsConfig,
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     *,
     guidance: GuidanceConfig | None = None,
@@ -63,7 +64,7 @@ def open_clips(
     return reader
 
 
-def open_boxes(dataset: str, store: Path | None, data_root: Path | None) -> tuple[Store, Path]:
+def open_boxes(dataset: str, store: StorePath | None, data_root: Path | None) -> tuple[Store, Path]:
     """Open the store of a data set and find the folder of its videos; a store that keeps all frames can do without.
 
     Args:
@@ -96,11 +97,12 @@ def find_media(boxes: Store, data_root: Path | None) -> Path:
     Raises:
         DataError: It does not exist.
     """
-    root = data_root or Path(boxes.run_info()["data_root"])
+    made_from = boxes.run_info()["data_root"]
+    root = data_root or Path(made_from)
     if not root.exists() and not _keeps_all_frames(boxes):
         raise DataError(
-            f"data root {root} does not exist; name the folder of the videos with --data-root, or make a store that "
-            "needs none with `motionbox extract --clips`"
+            f"data root {data_root or made_from} is no folder of this machine; name the folder of the videos with "
+            "--data-root, or make a store that needs none with `motionbox extract --clips`"
         )
     return root
 
@@ -114,7 +116,7 @@ def _keeps_all_frames(store: Store) -> bool:
 _GENERATED = {"synthetic": "motionbox synth", "metaworld": "motionbox synth --metaworld"}
 
 
-def _how_to_make(dataset: str, path: Path) -> str:
+def _how_to_make(dataset: str, path: StorePath) -> str:
     extract = f"motionbox extract --dataset {dataset} --store {path}"
     if dataset in _GENERATED:
         return f"make one with `{_GENERATED[dataset]} -o data/{dataset}` and `{extract}`"

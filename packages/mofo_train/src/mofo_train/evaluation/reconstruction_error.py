@@ -38,6 +38,7 @@ from mofo_train.runtime.checkpoints import read_checkpoint
 from mofo_train.runtime.precision import DTYPES
 from mofo_train.runtime.ranks import Ranks
 from mofo_train.runtime.seeds import step_seed
+from motionbox.storage import StorePath
 
 TEST_SPLIT = "validation"
 _BATCH_CLIPS = 8
@@ -52,7 +53,7 @@ def evaluate_pretraining(
     *,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
-    store: Path | None = None,
+    store: StorePath | None = None,
     data_root: Path | None = None,
 ) -> dict[str, Any]:
     """Measure the errors of a pretraining checkpoint on the test split and write `report.json` and a picture.

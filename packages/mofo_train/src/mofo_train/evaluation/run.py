@@ -27,6 +27,7 @@ from mofo_train.models.weights import WeightsKind
 from mofo_train.runtime.checkpoints import read_checkpoint
 from mofo_train.runtime.precision import DTYPES
 from mofo_train.runtime.ranks import Ranks
+from motionbox.storage import StorePath
 
 System = Literal["videomae"] | OtherSystem
 
@@ -40,7 +41,7 @@ def evaluate_checkpoint(
     kind: WeightsKind | None = None,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
-    store: Path | None = None,
+    store: StorePath | None = None,
     data_root: Path | None = None,
 ) -> Predictions:
     """Predict the test split.

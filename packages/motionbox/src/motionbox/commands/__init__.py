@@ -10,21 +10,6 @@ import click
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-from motionbox.errors import InputError
-from motionbox.storage.paths import StorePath, parse_place
-
-
-class StorePlace(click.ParamType[StorePath]):
-    """Where a store lies: a directory, or the URL of a prefix in a bucket."""
-
-    name = "path or url"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> StorePath:
-        """Return the place; refuse a URL that no store can lie at."""
-        try:
-            return parse_place(value)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
 
 
 class Place(click.Path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from motionbox.commands import FiniteRange, StorePlace
+from motionbox.command_line import StorePlace
+from motionbox.commands import FiniteRange
 from motionbox.errors import ExitCode, InputError
 from motionbox.storage.paths import StorePath
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands import FiniteRange, Place, StorePlace
+from motionbox.command_line import StorePlace
+from motionbox.commands import FiniteRange, Place
 from motionbox.config import DEFAULT_PRESET, FLOW_METHODS, ExtractConfig, FramesConfig, load_config, preset_names
 from motionbox.errors import ExitCode, InputError, Interrupted, StoreError
 from motionbox.inputs import DATASETS

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from motionbox.commands import StorePlace, progress_bar
+from motionbox.command_line import StorePlace
+from motionbox.commands import progress_bar
 from motionbox.errors import InputError
 from motionbox.storage.paths import StorePath
 

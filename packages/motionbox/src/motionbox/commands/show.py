@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands import FiniteRange, StorePlace
+from motionbox.command_line import StorePlace
+from motionbox.commands import FiniteRange
 from motionbox.errors import InputError
 
 if TYPE_CHECKING:

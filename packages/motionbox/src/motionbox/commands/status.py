@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from motionbox.commands import StorePlace
+from motionbox.command_line import StorePlace
 from motionbox.errors import ExitCode
 from motionbox.wording import format_seconds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from motionbox.commands import StorePlace
+from motionbox.command_line import StorePlace
 from motionbox.errors import ExitCode
 from motionbox.storage.paths import StorePath
 

@@ -178,8 +178,11 @@ class ObjectStorage:
             self.clear(staged)
 
     def files_of(self, version: StorePath, manifest: dict[str, Any]) -> StorePath:
-        """Return the prefix that a version's manifest names."""
-        return _object(version).parent / str(manifest["directory"])
+        """Return the prefix that a version's manifest names; its own in a copy of a local store."""
+        place = _object(version)
+        return (
+            place.parent / str(manifest["directory"]) if "directory" in manifest else place
+        )
 
     def parts_of(self, version: StorePath) -> list[StorePath]:
         """Return a version's manifest, and the prefix of its files."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from motionbox.store.clip_blocks import read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
 _OPEN_FILES = 64
+_READS_AT_ONCE = 32
 
 
 class Decode(Protocol):
@@ -36,6 +38,37 @@ class ClipFrameReader:
         self._paths = paths
         self._units = units
         self._files: OrderedDict[int, _File] = OrderedDict()
+        self._ahead: dict[tuple[int, int], Future[bytes]] = {}
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def read_ahead(self, wanted: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]) -> None:
+        """Begin to read the blocks of frames that `read` will be asked for; let go of those begun before.
+
+        Args:
+            wanted: Blocks of clips and times of frames, as `read` takes them.
+        """
+        from motionbox.store.units import BLOCK_SECONDS
+
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not live on in a forked process
+            self._pool = (os.getpid(), ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="clips"))
+            self._ahead = {}
+        before, self._ahead = self._ahead, {}
+        for blocks, times in wanted:
+            numbers = np.unique(np.floor(times / BLOCK_SECONDS).astype(np.int64))
+            for _, unit, offset, num_bytes in blocks[np.isin(blocks[:, 0], numbers)].tolist():
+                key = (unit, offset)
+                if key not in self._ahead:
+                    file = self._file(unit)
+                    begun = before.pop(key, None)
+                    self._ahead[key] = begun or self._pool[1].submit(file.read, offset, num_bytes)
+        for future in before.values():
+            future.cancel()
+
+    def _read(self, unit: int, offset: int, num_bytes: int) -> bytes:
+        ahead = self._ahead.pop((unit, offset), None)
+        if ahead is None or self._pool is None or self._pool[0] != os.getpid():
+            return self._file(unit).read(offset, num_bytes)
+        return ahead.result()
 
     def read(
         self,
@@ -68,7 +101,7 @@ class ClipFrameReader:
             if len(rows) == 0:
                 continue
             num_found += len(rows)
-            data = self._file(unit).read(offset, num_bytes)
+            data = self._read(unit, offset, num_bytes)
             positions = _positions(read_index(data).times_seconds, times_seconds[rows]).tolist()
             neighbours = rows[-1] - rows[0] == len(rows) - 1
             room = out[rows[0] : rows[-1] + 1] if out is not None and neighbours else None

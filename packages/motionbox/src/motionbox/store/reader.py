@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from motionbox.errors import StoreError
 from motionbox.motion.boxes import BoxSource, is_static
 from motionbox.storage import StorePath, parse_place
 from motionbox.storage.file_bytes import read_table
+from motionbox.storage.local_copies import hold_files, local_copy
 from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.areas.files import Pin, open_array
 from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
@@ -34,6 +36,8 @@ from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig
+
+_COPIES = "frames-"  # of the frame rows, for other programs
 
 _PRIVATE_COLUMNS = (
     *("first_row", "map_width", "map_height"),
@@ -92,7 +96,9 @@ class Store:
         self._pin = Pin(paths.snapshot(snapshot) / SNAPSHOT_FILE)
         self.info: dict[str, Any] = paths.snapshot_info(snapshot)
         self._directory = paths.snapshot_files(snapshot)
-        self._table = read_table(self._directory / "clips.parquet")
+        held = {name: told for name, told in self.info["files"].items() if not name.startswith(_COPIES)}
+        self._let_go = hold_files(self._directory, held)
+        self._table = read_table(local_copy(self._directory / "clips.parquet"))
         self._rows: dict[str, int] | None = None
         self._first = self._table.column("first_row").to_numpy()
         self._count = self._table.column("num_frames").to_numpy()
@@ -130,6 +136,8 @@ class Store:
         for opened in self._guidances.values():
             opened.close()
         self._pin.release()
+        let_go, self._let_go = self._let_go, _nothing
+        let_go()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):
@@ -413,6 +421,26 @@ class Store:
             clip_id, frame_indices, partial(read_clip_frames, short_side_px=short_side_px, crop_xywh=crop_xywh)
         )
 
+    def read_ahead(self, clips: Iterable[tuple[str, Sequence[int] | npt.NDArray[np.integer] | None]]) -> None:
+        """Begin to fetch frames that will be asked for soon, many requests in flight; nothing on a file system.
+
+        Args:
+            clips: Clips that the store keeps frames of, and which positions of each; None: all of them. What was begun
+                before and not asked for since is let go.
+
+        Raises:
+            StoreError: The store has no such clip, or keeps no frames of it.
+        """
+        if isinstance(self.path, Path):
+            return
+        wanted = []
+        for clip_id, positions in clips:
+            row, times = self._clip_row(clip_id), self._times[self._frame_rows(clip_id)]
+            first = int(self._first_clip_block[row])
+            blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
+            wanted.append((blocks, times if positions is None else times[np.asarray(positions, np.int64)]))
+        self._clip_reader.read_ahead(wanted)
+
     def clip_planes(
         self,
         clip_id: str,
@@ -475,6 +503,10 @@ class Store:
         row = self._row(clip_id)
         first = int(self._first[row])
         return slice(first, first + int(self._count[row]))
+
+
+def _nothing() -> None:
+    """Let go of nothing."""
 
 
 def _reopen(path: str, run: str, snapshot: int) -> Store:
