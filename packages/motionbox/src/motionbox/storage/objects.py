@@ -180,9 +180,7 @@ class ObjectStorage:
     def files_of(self, version: StorePath, manifest: dict[str, Any]) -> StorePath:
         """Return the prefix that a version's manifest names; its own in a copy of a local store."""
         place = _object(version)
-        return (
-            place.parent / str(manifest["directory"]) if "directory" in manifest else place
-        )
+        return place.parent / str(manifest["directory"]) if "directory" in manifest else place
 
     def parts_of(self, version: StorePath) -> list[StorePath]:
         """Return a version's manifest, and the prefix of its files."""
