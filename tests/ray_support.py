@@ -13,7 +13,9 @@ from motionbox.extraction.executors import Executor
 from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.progress import Counts, PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
+from motionbox.inputs.data_root import DataRoot
 from motionbox.inputs.manifest import load_manifest
+from motionbox.storage import StorePath
 from motionbox.store import open_store
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from store_support import small_config
@@ -32,8 +34,8 @@ def frame_folders(root: Path) -> Path:
     return root
 
 
-def make_folder_run(store: Path, data: Path) -> Run:
-    """Create a run of three units over frame folders."""
+def make_folder_run(store: StorePath, data: DataRoot) -> Run:
+    """Create a run of three units over frame folders, or tars of them."""
     manifest = load_manifest("folder", data)
     inputs = scan_inputs(data, manifest.column("path").to_pylist())
     prepare_store(store)
