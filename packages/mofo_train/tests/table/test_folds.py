@@ -109,6 +109,16 @@ def test_folds_are_joined_clip_by_clip() -> None:
         )
 
 
+def test_a_single_seed_has_an_interval_over_clips() -> None:
+    """Half of 100 clips right: the binomial's 95 % interval is 50 +- 9.8."""
+    own = [[True] * 50 + [False] * 50]
+    joined = join_folds(folder_table("folds=2"), [part(0, {"videomae": own}), part(1, {"videomae": own})])
+    found = joined.panels[0].rows[0].estimate("label_top1")
+    assert found.mean == 50
+    assert found.half_width == pytest.approx(9.8 / 2**0.5, abs=0.5), "200 clips in both folds"
+    assert "interval over test clips, per cent" in joined.markdown()
+
+
 class Commands:
     """Stands in for `subprocess.run`; writes down what would run and ends as it is told to."""
 

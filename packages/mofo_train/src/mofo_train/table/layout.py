@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from mofo_train.table.cited import CitedRow
 from mofo_train.table.power import Difference, Right, difference, smallest_seen
 
@@ -70,8 +72,11 @@ class MeasuredRow:
     right: dict[str, Right] = field(default_factory=dict, compare=False)
 
     def estimate(self, metric: str) -> Estimate:
-        """Summarise a metric."""
-        return Estimate.of(self.values[metric])
+        """Summarise a metric over seeds; with a single one over clips, where these are known."""
+        own = self.right.get(metric)
+        if own is None or len(own) > 1:
+            return Estimate.of(self.values[metric])
+        return Estimate(self.values[metric][0], difference(own, np.zeros_like(own)).half_width)
 
     def difference(self, other: MeasuredRow, metric: str) -> Estimate | Difference:
         """Summarise the difference to another row by seeds and clips, or by seeds alone where no clips are known."""
@@ -148,7 +153,9 @@ class Table:
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def _measured(self, panel: Panel, heads: list[str]) -> list[str]:
-        lines = ["Measured here (mean ± 95 % interval over seeds, per cent):", ""]
+        one = all(len(values) == 1 for row in panel.rows for values in row.values.values())
+        over = "test clips" if one else "seeds"
+        lines = [f"Measured here (mean ± 95 % interval over {over}, per cent):", ""]
         lines += _markdown_grid(
             ["row", *heads], [[row.title, *(row.estimate(m).text() for m in self.metrics)] for row in panel.rows]
         )
