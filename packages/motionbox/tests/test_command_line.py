@@ -91,10 +91,11 @@ def test_errors_are_one_line_and_a_fault_keeps_its_traceback(capsys: pytest.Capt
 
     group = click.Group(commands=[fail])
     assert ending(capsys, group, "fail")[::2] == (2, "program: error: clips must be there,\\nthey are not\n")
-    assert ending(capsys, group, "fail", "--no")[::2] == (
-        2,
-        "program: error: No such option '--no'; see program fail --help\n",
-    )
+    code, _, err = ending(capsys, group, "fail", "--no")
+    assert code == 2
+    assert re.fullmatch(
+        r"program: error: No such option:? '?--no'?; see program fail --help\n", err
+    )  # by click's version
     with pytest.raises(ZeroDivisionError):
         run(group, "program", ["fail", "--fault"])
     with pytest.raises(SystemExit) as stop:
