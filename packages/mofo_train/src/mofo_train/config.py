@@ -137,6 +137,7 @@ class ClipsConfig(Section):
         convert_on: Who makes views of the decoded planes of stored clips (RGB, crops, augmentation): each `worker`, or
             the `device`, batch by batch, which spares the workers much of their time and needs a store with H.264
             clips that are not reduced further; `auto`: the device where it is a GPU and the store's clips allow it.
+            No GPU has run it yet, so the worker is the default.
     """
 
     dataset: str
@@ -150,7 +151,7 @@ class ClipsConfig(Section):
     num_workers: int = Field(8, ge=0)
     cache_gib: float = Field(0.0, ge=0)
     max_bad_share: float = Field(0.01, ge=0, le=1)
-    convert_on: Literal["auto", "worker", "device"] = "auto"
+    convert_on: Literal["auto", "worker", "device"] = "worker"
 
     @field_validator("split", mode="before")
     @classmethod

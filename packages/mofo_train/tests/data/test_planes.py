@@ -149,7 +149,7 @@ def test_a_store_without_frames_or_with_larger_ones_is_refused(store_path: Path,
         assert not reader.leaves_views_to("cuda", "auto")
 
 
-def test_where_nothing_is_said_a_gpu_makes_the_views_and_a_processor_does_not(reader: ClipReader) -> None:
+def test_a_gpu_makes_the_views_where_it_may_and_a_processor_where_it_must(reader: ClipReader) -> None:
     answers = {(device, who): reader.leaves_views_to(device, who) for device in ("cpu", "cuda") for who in WHO}
     left = [key for key, answer in answers.items() if answer]
     assert left == [("cpu", "device"), ("cuda", "auto"), ("cuda", "device")]

@@ -131,7 +131,7 @@ def _compiled(function: Callable[..., Tensor], backend: str | Callable[..., obje
 
 
 class _Compiled:
-    """A function in few kernels; sizes of clips, which differ, do not compile it anew.
+    """A function in few kernels; every width of clips compiles it anew.
 
     Where it cannot be compiled, for want of a C compiler for instance, it runs as it is, and says so once.
     """
