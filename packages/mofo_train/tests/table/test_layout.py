@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 
 from mofo_train.table.cited import CITED_ROWS
-from mofo_train.table.layout import MAX_SEEDS, Estimate, MeasuredRow, Table
+from mofo_train.table.layout import MAX_SEEDS, Estimate, MeasuredRow, Panel, Table
 
 
 @pytest.mark.parametrize("count", range(2, MAX_SEEDS + 1))
@@ -32,7 +32,7 @@ def table() -> Table:
         MeasuredRow("videomae", "VideoMAE", {"label_top1": [70.0, 72.0], "label_top5": [92.0, 92.0]}),
         MeasuredRow("mofo", "MOFO & more", {"label_top1": [75.0, 77.0], "label_top5": [95.0, 94.0]}),
     )
-    return Table("Title", ("label_top1", "label_top5"), rows, "videomae", CITED_ROWS, ("a note",))
+    return Table("Title", ("label_top1", "label_top5"), (Panel("", rows),), "videomae", CITED_ROWS, ("a note",))
 
 
 def test_markdown_keeps_measured_and_cited_apart() -> None:
@@ -74,3 +74,29 @@ def test_files(tmp_path: Path) -> None:
     assert all(row["source"] for row in rows if row["kind"] == "cited")
     with Image.open(paths[3]) as image:
         assert image.width > 400
+
+
+def test_settings_stand_apart_and_say_how_small_a_difference_they_see() -> None:
+    """Two seeds on 200 clips: where clips are known, intervals are over seeds and clips together."""
+    rng = np.random.default_rng(0)
+
+    def row(name: str, accuracy: float) -> MeasuredRow:
+        right = rng.uniform(size=(2, 200)) < accuracy
+        return MeasuredRow(name, name.upper(), {"verb_top1": (100 * right.mean(1)).tolist()}, {"verb_top1": right})
+
+    panels = (
+        Panel("all labels", (row("base", 0.3), row("better", 0.9), row("same", 0.3))),
+        Panel("few labels", (row("base", 0.3), row("better", 0.9))),
+    )
+    text = Table("Title", ("verb_top1",), panels, "base", (), ()).markdown()
+    first, second = text.split("## few labels")
+    assert "## all labels" in first
+    assert "| SAME |" not in second
+    for part in (first, second):
+        better = next(line for line in part.splitlines() if line.startswith("| BETTER | +"))
+        assert better.endswith("* |"), "its interval leaves out 0"
+        seen = next(line for line in part.splitlines() if line.startswith("| smallest difference"))
+        assert 3 < float(seen.split("|")[2]) < 30
+    assert "* |" not in next(
+        line for line in first.splitlines() if line.startswith("| SAME | -") or "| SAME | +" in line
+    )

@@ -14,6 +14,7 @@ import torch
 
 from messages_support import messages
 from mofo_train.config import PretrainConfig, load_recipe, recipe_names
+from mofo_train.data.sources import open_clips
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.mask_kinds import MASKS
@@ -24,11 +25,12 @@ from mofo_train.table import run as table1
 from mofo_train.table.generated import generated_stores
 from mofo_train.table.layout import Table
 from mofo_train.table.plan import StepSpeed, estimate_costs, make_plan
-from mofo_train.table.recipe import TableConfig
+from mofo_train.table.recipe import SettingConfig, TableConfig
 from mofo_train.table.run import run_table
 from mofo_train.table.stages import plan_stages
 
 ONE = Ranks(0, 1, torch.device("cpu"))
+PAPER_ROWS = ("scratch", "videomae", "mofo_masks", "mofo_mca", "mofo")
 TABLES = [name for name in recipe_names() if name.endswith("_table1") or "_ablation_" in name]
 
 
@@ -81,8 +83,11 @@ def test_the_rows_of_masks_alone_differ_in_their_mask_alone() -> None:
 def test_rows_share_their_pretraining() -> None:
     stages = plan_stages(load_recipe(TableConfig, "synthetic_table1"))
     pretrained = [stage for stage in stages if stage.kind == "pretrain"]
-    assert len(pretrained) == 2 * 3
-    sources = {stage.row: stage.source for stage in stages if stage.kind == "finetune" and stage.seed == 1}
+    assert len(pretrained) == 7 * 3
+    tuned = [stage for stage in stages if stage.kind == "finetune" and stage.seed == 1]
+    sources = {stage.row: stage.source for stage in tuned if stage.setting == "all"}
+    assert sources == {stage.row: stage.source for stage in tuned if stage.setting == "few"}
+    assert all(stage.config.model.fusion == "mean" for stage in tuned if stage.setting == "probe")
     assert sources["scratch"] is None
     assert sources["videomae"] is sources["mofo_mca"] is not sources["mofo"]
     assert sources["mofo"] is sources["mofo_masks"]
@@ -162,7 +167,10 @@ def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[st
 
 
 def small_table(*overrides: str) -> TableConfig:
-    return load_recipe(TableConfig, "synthetic_table1", overrides).at("smoke")
+    """Return Table 1 at its smallest: the paper's rows, every row finetuned one way."""
+    table = load_recipe(TableConfig, "synthetic_table1", overrides)
+    rows = tuple(row for row in table.rows if row.name in PAPER_ROWS)
+    return table.model_copy(update={"rows": rows, "settings": (SettingConfig(name="", title=""),)}).at("smoke")
 
 
 def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store_path: Path, tmp_path: Path) -> None:
@@ -179,9 +187,9 @@ def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store
     assert all(re.match(r"\[\d+/14\] ", line) for line in lines), "several processes may share a terminal"
     assert fakes.inits["row-mofo-seed-0"] != fakes.inits["row-mofo_mca-seed-0"]
     again, _ = run(small_table(), store_path, tmp_path)
-    assert again.rows == result.rows
+    assert again.panels == result.panels
     assert len(fakes.ran) == 8
-    mofo = next(row for row in result.rows if row.name == "mofo")
+    mofo = next(row for row in result.panels[0].rows if row.name == "mofo")
     assert mofo.values == {"verb_top1": [0.0, 10.0], "noun_top1": [50.0, 50.0], "action_top1": [6.0, 6.0]}
     assert "figures mean nothing" in result.markdown().splitlines()[0]
     assert result.cited == (), "published figures are not of this data set"
@@ -205,7 +213,7 @@ def test_a_stage_in_other_hands_is_left_alone_and_waited_for(
     assert len(waits[0]) == 13
     assert held not in waits[0]
     assert fakes.ran == [*waits[0], held]
-    assert [row.name for row in result.rows] == ["scratch", "videomae", "mofo_masks", "mofo_mca", "mofo"]
+    assert tuple(row.name for row in result.panels[0].rows) == PAPER_ROWS
 
 
 @pytest.mark.slow
@@ -264,8 +272,8 @@ def test_plan_of_a_part_says_what_share_it_is_and_that_a_batch_cannot_be_filled(
     found = make_plan(table, tmp_path, ONE.device, stores={"tuned": store_path}, data_root=None)
     text = "\n".join(found.lines())
     assert "10 of 168,913 clips of the official training split are learned from" in text
-    assert "missing: clips: a batch of pretrain-synthetic_pretrain_mini_videomae-" in text
-    assert "takes 16, there are 10; set optim.batch_size" in text
+    assert "missing: clips: a batch of row-scratch-all-seed-0 takes 16, there are 10" in text
+    assert "set optim.batch_size" in text
 
 
 def test_a_recipe_given_by_its_path_makes_no_folders_of_it(tmp_path: Path) -> None:
@@ -299,3 +307,27 @@ def test_misfits_are_named() -> None:
     pilot = plan_stages(table.at("smoke"))
     assert {stage.config.data.max_clips for stage in pilot} == {16}
     assert {stage.config.model.name for stage in pilot} == {"videomae_base"}
+
+
+def test_few_labels_leave_the_test_split_whole(store_path: Path) -> None:
+    recipe = "synthetic_finetune_mini_mean"
+    data = load_recipe(FinetuneConfig, recipe, ["data.num_labelled=4"]).data
+    root = store_path.parent / "synthetic"
+    assert len(open_clips(data, store_path, root)) == 4
+    every = load_recipe(FinetuneConfig, recipe).data
+    assert len(open_clips(data, store_path, root, test_split="validation")) == len(
+        open_clips(every, store_path, root, test_split="validation")
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "few", "title": "few", "rows": ["videomae", "nobody"]}, "'nobody' in 'few'"),
+        ({"name": "few", "title": "few", "rows": ["mofo"]}, "must hold baseline 'videomae'"),
+    ],
+)
+def test_settings_name_rows_and_hold_the_baseline(change: dict[str, Any], message: str) -> None:
+    table = load_recipe(TableConfig, "synthetic_table1").model_dump()
+    with pytest.raises(ValueError, match=message):
+        TableConfig.model_validate({**table, "settings": [change]})

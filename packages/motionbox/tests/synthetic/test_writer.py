@@ -218,3 +218,9 @@ def test_misuse_is_named():
         SyntheticConfig(num_clips=0)
     with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         SyntheticConfig(seed=-1)
+
+
+def test_a_small_set_has_clips_of_one_size_and_a_third_to_test_with():
+    plans = plan_clips(SyntheticConfig(num_clips=30, small=True))
+    assert {(plan.width, plan.height, plan.num_frames, plan.suffix) for plan in plans} == {(84, 64, 16, ".mp4")}
+    assert sum(plan.split == "validation" for plan in plans) == 10

@@ -14,7 +14,7 @@ from mofo_train.models.linear import Linear
 from mofo_train.models.pooling import MotionPooling
 from mofo_train.models.vit import NORM_EPSILON, Encoder, VitSize
 
-_HEAD_INIT_SCALE = 0.001
+_HEAD_INIT_SCALE, _SMALL_HEAD_INIT_SCALE = 0.001, 0.2
 
 
 class Classifier(nn.Module):
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
         self.head = Linear(size.dim, num_classes)
         self.apply(partial(_init_normal, std=size.init_std))
         with torch.no_grad():
-            self.head.weight.mul_(_HEAD_INIT_SCALE)
+            self.head.weight.mul_(_HEAD_INIT_SCALE if size.init_std is not None else _SMALL_HEAD_INIT_SCALE)
 
     def enable_grad_checkpointing(self, enabled: bool = True) -> None:
         """Turn activation checkpointing on or off."""
@@ -72,8 +72,8 @@ class Classifier(nn.Module):
         return cast(Tensor, self.fc_norm(self.pooling(tokens, inside)))
 
 
-def _init_normal(module: nn.Module, std: float) -> None:
+def _init_normal(module: nn.Module, std: float | None) -> None:
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=std)
+        nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5 if std is None else std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear
-from mofo_train.models.vit import NORM_EPSILON, Block, Encoder, VitSize, gather_tokens, position_code, run_blocks
+from mofo_train.models.vit import NORM_EPSILON, Block, Encoder, VitSize, gather_tokens, run_blocks, sinusoid_table
 
 _TARGET_EPSILON = 1e-6
 
@@ -55,7 +55,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder_to_decoder = Linear(size.dim, size.decoder_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.decoder_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
-        self.register_buffer("positions", position_code(size, clip, size.decoder_dim), persistent=False)
+        self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.decoder_dim), persistent=False)
 
     def enable_grad_checkpointing(self, enabled: bool = True) -> None:
         """Turn activation checkpointing on or off: less memory for about a third more time."""

@@ -30,8 +30,7 @@ class VitSize:
 
     `init_std` is the standard deviation of a classifier's initial weights. BERT's 0.02 is meant for 768 values a token:
     at 72, blocks with such weights say next to nothing, and a classifier that starts so stays at chance for tens of
-    thousands of clips; 1 / sqrt(dim) lets it learn at once. `has_grid_code`: time, row and column of a token have their
-    own part of its position code, for grids so small that the flat code of the published models tells columns badly.
+    thousands of clips. None, which is 1 / sqrt(the layer's inputs), lets it learn at once.
     """
 
     dim: int
@@ -41,8 +40,7 @@ class VitSize:
     decoder_depth: int
     decoder_num_heads: int
     patch_px: int = PATCH_PX
-    init_std: float = 0.02
-    has_grid_code: bool = False
+    init_std: float | None = 0.02
 
     def clip_shape(self, num_frames: int, image_px: int) -> ClipShape:
         """Return the clips that a model of this size reads."""
@@ -52,9 +50,7 @@ class VitSize:
 # The published models (VideoMAE appendix and training scripts), a tiny one for tests, and a mini one with small patches
 # for the small pictures of the generated set.
 SIZES: dict[str, VitSize] = {
-    "videomae_mini": VitSize(
-        72, 3, 3, 48, 2, 3, patch_px=SMALL_PATCH_PX["videomae_mini"], init_std=72**-0.5, has_grid_code=True
-    ),
+    "videomae_mini": VitSize(72, 3, 3, 48, 2, 3, patch_px=SMALL_PATCH_PX["videomae_mini"], init_std=None),
     "videomae_tiny": VitSize(192, 4, 3, 96, 2, 3),
     "videomae_small": VitSize(384, 12, 6, 192, 4, 3),
     "videomae_base": VitSize(768, 12, 12, 384, 4, 6),
@@ -87,21 +83,6 @@ def sinusoid_table(num_positions: int, dim: int) -> Tensor:
     table[:, 0::2] = angle[:, 0::2].sin()
     table[:, 1::2] = angle[:, 1::2].cos()
     return table.to(torch.float32)
-
-
-def position_code(size: VitSize, clip: ClipShape, dim: int) -> Tensor:
-    """Compute the fixed position code of a clip's tokens, float32 (num_tokens, dim).
-
-    The published models count tokens and take `sinusoid_table`; with `has_grid_code` a quarter of the values tells the
-    time, the rest row and column, sine and cosine each.
-    """
-    if not size.has_grid_code:
-        return sinusoid_table(clip.num_tokens, dim)
-    side = clip.image_px // clip.patch_px
-    of_row = dim * 3 // 8 // 2 * 2
-    time, row = sinusoid_table(clip.num_tubelets, dim - 2 * of_row), sinusoid_table(side, of_row)
-    grid = torch.cartesian_prod(torch.arange(clip.num_tubelets), torch.arange(side), torch.arange(side))
-    return torch.cat([time[grid[:, 0]], row[grid[:, 1]], row[grid[:, 2]]], 1)
 
 
 class TubeletEmbedding(nn.Module):
@@ -201,7 +182,7 @@ class Encoder(nn.Module):
         self.clip = clip
         self.grad_checkpointing = False
         self.patch_embed = TubeletEmbedding(size.dim, clip)
-        self.register_buffer("positions", position_code(size, clip, size.dim), persistent=False)
+        self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.dim), persistent=False)
         rates = [drop_path * place / max(1, size.depth - 1) for place in range(size.depth)]
         self.blocks = nn.ModuleList([Block(size.dim, size.num_heads, rate) for rate in rates])
         self.norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON) if final_norm else nn.Identity()

@@ -216,6 +216,14 @@ def _right_answers(folders: list[Path]) -> dict[str, Right]:
     return {metric: np.stack([one[metric] for one in right]) for metric in right[0]}
 
 
+def _what_was_kept(stages: list[Stage]) -> str:
+    """Say which weights are tested."""
+    shares = {stage.config.selection.share for stage in stages if isinstance(stage.config, FinetuneConfig)}
+    if shares == {0.0}:
+        return "the last weights are tested; nothing is chosen, neither on held-out clips nor on the test split"
+    return "weights chosen on clips held out of the training split; the test split has no say"
+
+
 def _collect(
     table: TableConfig, out: Path, stages: list[Stage], results: dict[str, dict[str, Any]], ranks: Ranks
 ) -> Table:
@@ -233,7 +241,7 @@ def _collect(
     notes = (
         f"seeds {', '.join(map(str, range(table.seeds)))}; {tested['num_test_clips']} test clips, of "
         f"{tested['num_without_box']} the centre stands in for the box, {tested['num_unreadable']} unreadable",
-        "weights chosen on clips held out of the training split; the test split has no say",
+        _what_was_kept(stages),
         f"all stages together took {format_seconds(seconds)}, each on {ranks.world_size} x {ranks.device.type}",
     )
     cited = CITED_ROWS if table.dataset in ("ssv2", "epic100") else ()
