@@ -19,6 +19,7 @@ import pytest
 
 import mofo_train.cli
 import motionbox.cli
+from motionbox.commands import StorePlace
 
 MAINS = {"motionbox": motionbox.cli.main, "mofo-train": mofo_train.cli.main}
 GROUPS: dict[str, click.Group] = {"motionbox": motionbox.cli.cli, "mofo-train": mofo_train.cli.cli}
@@ -151,6 +152,7 @@ WRONG_INPUTS = [
     *WRONG_PATHS,
 ]
 WRONG_OUTPUTS = ["{text}/below", "{empty_folder}/" + "n" * 300, "/p" * 3000, "gs://bucket/x", "/proc/nothing"]
+WRONG_PLACES = ["s3://", "ftp://bucket/x", "s3:///x"]
 WRONG_NUMBERS = ["x", "", "-1", "1.5.1", "1e", "0x10", "１２x", "--"]
 
 
@@ -161,9 +163,10 @@ def wrong_values(name: str, parameter: click.Parameter) -> list[str]:
     """Return values that a parameter of a command must not take."""
     if (name, parameter.name) in ACCEPTED:
         return []
+    if isinstance(parameter.type, StorePlace):
+        return [*WRONG_PLACES, *(WRONG_OUTPUTS if name == "extract" else WRONG_INPUTS)]
     if isinstance(parameter.type, click.Path):
-        output = parameter.name in OUTPUTS or (name == "extract" and parameter.name == "store")
-        if output:
+        if parameter.name in OUTPUTS:
             return WRONG_OUTPUTS
         if (name, parameter.name) in UNREAD:
             return WRONG_PATHS
@@ -246,7 +249,14 @@ def test_wrong_arguments_are_one_line(
 @pytest.mark.slow
 def test_every_option_is_tried() -> None:
     """Where a type does not tell what is wrong, the tables above do."""
-    told = (click.Path, click.Choice, click.types.IntParamType, click.types.FloatParamType, click.types.BoolParamType)
+    told = (
+        StorePlace,
+        click.Path,
+        click.Choice,
+        click.types.IntParamType,
+        click.types.FloatParamType,
+        click.types.BoolParamType,
+    )
     untold = set()
     for group in GROUPS.values():
         for name in group.list_commands(click.Context(group)):
