@@ -83,7 +83,10 @@ def open_boxes(dataset: str, store: StorePath | None, data_root: Path | None) ->
         raise DataError(f"{error}; {_how_to_make(dataset, path)}") from None
     actual = boxes.run_info()["dataset"]
     if actual != dataset:
-        raise DataError(f"dataset must be that of store {path}, got {dataset!r} and a store of {actual!r}; set data.dataset={actual}")
+        raise DataError(
+            f"dataset must be that of store {path}, got {dataset!r} and a store of {actual!r}; "
+            f"set data.dataset={actual}"
+        )
     return boxes, find_media(boxes, data_root)
 
 

@@ -355,3 +355,14 @@ def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         assert run(str(tmp_path / "a.pth"), str(tmp_path / name), "--to", layout) == 2
         assert "must be writable, got: no space left; free space" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before, "nothing half written stays"
+
+
+def test_bytes_of_another_kind_are_told_in_one_plain_line(tmp_path: Path) -> None:
+    """A video beside the checkpoints, and a pickle with an operation that weights never need."""
+    for name, data in (("video.mp4", b"\x00\x00\x00\x20ftypisom" * 20), ("odd.pth", b"\x80\x02\x95" + bytes(50))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(CheckpointError) as stop:
+            load_checkpoint(tmp_path / name)
+        assert "\n" not in str(stop.value)
+        assert "weights_only" not in str(stop.value)
+        assert len(str(stop.value)) < len(str(tmp_path)) + 120

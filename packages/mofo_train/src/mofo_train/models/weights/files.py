@@ -100,7 +100,10 @@ def _read(path: Path, kind: WeightsKind | None) -> Any:
     except pickle.UnpicklingError as error:
         text = _TERMINAL_CODE.sub("", str(error))
         refused = _GLOBAL.search(text)
-        what = f"{refused[1]} in it, whose code would run" if refused else text.split("\n", 1)[0]
+        if refused is None:
+            detail = text.rpartition("WeightsUnpickler error: ")[2].split("\n", 1)[0]
+            raise CheckpointError(f"checkpoint {path} must hold weights, got other bytes ({detail})") from None
+        what = f"{refused[1]} in it, whose code would run"
         raise CheckpointError(
             f"checkpoint {path} must be a plain file of weights, got {what}; save its state_dict alone"
         ) from None
