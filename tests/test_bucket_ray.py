@@ -44,6 +44,7 @@ def test_nodes_without_a_shared_path_give_the_store_of_one_machine(
 ) -> None:
     from ray.cluster_utils import Cluster
 
+    (tmp_path / "frames").mkdir()
     data = _tars(frame_folders(tmp_path / "frames"), tmp_path / "tars")
     expected = finish(make_folder_run(tmp_path / "store", data), SerialExecutor())
     upload("s3://cluster/data", data)

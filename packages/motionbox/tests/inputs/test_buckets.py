@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bucket_support import NOT_THE_CLOUDS, Answer, answering, make_bucket, refusal, s3_server, upload
-from motionbox.errors import InputError
+from motionbox.errors import InputError, StoreError
 from motionbox.extraction.plan import scan_inputs
 from motionbox.inputs.data_root import Listing, open_root
 from motionbox.inputs.folder.listed import ListedMedia
@@ -148,7 +148,7 @@ def test_refusals_are_said_in_one_line(status: int, code: str, said: str, monkey
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(InputError, match=r"s3://b/d needs obstore, .* pip install 'motionbox\[cloud\]'"):
+    with pytest.raises(StoreError, match=r"s3://b/d needs obstore, .* pip install 'motionbox\[cloud\]'"):
         load_manifest("folder", "s3://b/d")
 
 

@@ -63,7 +63,7 @@ class Client:
     def __init__(self, url: str) -> None:
         """Take the bucket's URL, `s3://bucket`; nothing is asked of it yet."""
         self.url = url
-        self.store = _open(url)
+        self.store = open_bucket(url)
 
     def read(self, key: str) -> bytes:
         """Return an object."""
@@ -190,7 +190,13 @@ def _client_of(url: str) -> Client:
     return Client(url)
 
 
-def _open(url: str) -> ObjectStore:
+def open_bucket(url: str) -> ObjectStore:
+    """Return a connection to a bucket, or to a prefix of one; nothing is asked of it yet.
+
+    Raises:
+        StoreError: obstore is not installed.
+        InputError: The URL, or what the environment says, is of no use.
+    """
     try:
         from obstore.store import from_url
     except ImportError:

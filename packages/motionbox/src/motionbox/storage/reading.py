@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from motionbox.errors import CredentialsError, InputError
+from motionbox.storage.client import open_bucket
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -25,7 +25,6 @@ PART_BYTES = 8 << 20
 """An object is fetched in requests of this size."""
 
 _PARTS_AT_ONCE = 4
-_RETRY: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 _URL = re.compile(r"(?:s3|s3a|gs|az|abfss?)://[^/]+(?:/|$)", re.IGNORECASE)
 # What providers call a request whose signature is no longer, or not yet, worth anything.
 _STALE = (
@@ -162,14 +161,7 @@ class Objects:
 
     def _opened(self) -> ObjectStore:
         if self._store is None:
-            try:
-                from obstore.store import from_url
-            except ImportError:
-                remedy = "pip install 'motionbox[cloud]'"
-                raise InputError(f"{self.url} needs obstore, which is not installed: {remedy}") from None
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-            options = {"allow_http": True} if endpoint.startswith("http://") else {}
-            self._store = from_url(self.url, client_options=options, retry_config=_RETRY)  # type: ignore[call-overload]
+            self._store = open_bucket(self.url)
         return self._store
 
 
