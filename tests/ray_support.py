@@ -1,6 +1,5 @@
 """What the tests on Ray share: real frame folders, runs over them, and an action at the first sign of life."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +56,7 @@ class WhenStarted(PlainReporter):
     """Does something once, when a worker gives its first sign of life; the action gets the worker's process id."""
 
     def __init__(self, run: Run, action: Callable[[int], None]) -> None:
-        super().__init__(io.StringIO())
+        super().__init__()
         self._run = run
         self._action = action
         self.done = False
