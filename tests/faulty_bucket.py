@@ -1,12 +1,10 @@
-"""A bucket for tests: moto's server on the loopback address, and a proxy before it that can break requests."""
+"""A bucket for tests: moto's server on the loopback address, which breaks requests where it is told to."""
 
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,32 +15,31 @@ BUCKET = "trials"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
 # Clients of tests wait longer than a busy machine makes them, and not as long as a cloud may be down.
 PATIENCE = {
-    "MOTIONBOX_CLOUD_RETRY_SECONDS": "30",
-    "MOTIONBOX_CLOUD_TIMEOUT_SECONDS": "12",
-    "MOTIONBOX_LEASE_SECONDS": "10",
+    "MOTIONBOX_CLOUD_RETRY_SECONDS": "60",
+    "MOTIONBOX_CLOUD_TIMEOUT_SECONDS": "20",
+    "MOTIONBOX_LEASE_SECONDS": "20",
 }
-_SERVER = "import logging; logging.disable(); from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Where the server and the proxy listen.
+    """Where the server listens.
 
     Attributes:
-        port: Of the proxy.
-        server_port: Of the server itself.
+        port: On the loopback address.
+        sound_port: Where no request is broken.
     """
 
     port: int
-    server_port: int
+    sound_port: int
 
-    def environment(self, *, direct: bool = False) -> dict[str, str]:
-        """Return the variables by which a process finds the bucket, through the proxy unless `direct`."""
-        endpoint = f"http://127.0.0.1:{self.server_port if direct else self.port}"
+    def environment(self, *, sound: bool = False) -> dict[str, str]:
+        """Return the variables by which a process finds the bucket."""
+        endpoint = f"http://127.0.0.1:{self.sound_port if sound else self.port}"
         return {**CREDENTIALS, **PATIENCE, "AWS_ENDPOINT_URL": endpoint}
 
     def plant(self, part: str, kind: str, nth: int = 1, count: int = 1, **where: str) -> None:
-        """Break requests whose path or query holds `part`; see `fault_proxy`."""
+        """Break requests whose path or query holds `part`; see `fault_server`."""
         _ask(self.port, "POST", "/__plan__", {"part": part, "kind": kind, "nth": nth, "count": count, **where})
 
     def watch(self, part: str) -> None:
@@ -73,43 +70,12 @@ def _ask(port: int, method: str, path: str, content: object = None) -> bytes:
 
 @contextmanager
 def running_bucket() -> Iterator[Bucket]:
-    """Start the server and the proxy; stop them in the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Start the server; stop it in the end."""
+    program = [sys.executable, str(Path(__file__).with_name("fault_server.py")), BUCKET]
     environment = {**os.environ, **CREDENTIALS}
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVER.format(port=port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
+    with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
-            _wait_for(port, server)
-            connection = http.client.HTTPConnection("127.0.0.1", port)
-            connection.request("PUT", f"/{BUCKET}", headers={"Content-Length": "0"})
-            assert connection.getresponse().status == 200
-            proxy_file = Path(__file__).with_name("fault_proxy.py")
-            with subprocess.Popen(
-                [sys.executable, str(proxy_file), str(port)], stdout=subprocess.PIPE, text=True
-            ) as proxy:
-                try:
-                    assert proxy.stdout is not None
-                    yield Bucket(int(proxy.stdout.readline()), port)
-                finally:
-                    proxy.kill()
+            assert server.stdout is not None
+            yield Bucket(*map(int, server.stdout.readline().split()))
         finally:
             server.kill()
-
-
-def _wait_for(port: int, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "moto's server ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("moto's server did not start")

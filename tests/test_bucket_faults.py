@@ -58,9 +58,19 @@ def sweep(bucket: Bucket, root: Path, faults: list[Fault]) -> list[Outcome]:
     }
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     trials = [sys.executable, str(Path(__file__).with_name("bucket_trials.py"))]
-    done = subprocess.run(trials, env=environment, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    log = root / "outcomes.jsonl"
+    with log.open("w") as file:
+        done = subprocess.run(
+            trials,
+            env=environment,
+            input=json.dumps(asked),
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr[-3000:]
-    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    outcomes = [json.loads(line) for line in log.read_text().splitlines()]
     return [Outcome(**{**outcome, "fault": Fault(**outcome["fault"])}) for outcome in outcomes]
 
 
