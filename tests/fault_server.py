@@ -21,7 +21,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import Client
 
-KINDS = ("500", "503", "cut", "lost", "half", "timeout", "expired", "denied")
+KINDS = ("500", "503", "cut", "lost", "half", "timeout", "expired", "denied", "blind")
 _ANSWERS = {
     "500": ("500 Internal Server Error", "InternalError", "We encountered an internal error. Please try again."),
     "503": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
@@ -59,6 +59,9 @@ class FaultyServer:
             time.sleep(_HANG_SECONDS)
         if kind in ("cut", "timeout"):
             return _hang_up(environ)
+        if kind == "blind":  # as providers that know no conditions
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+            environ.pop("HTTP_IF_MATCH", None)
         answer = self._inner(environ, start)
         if kind == "lost":
             b"".join(answer)

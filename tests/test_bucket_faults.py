@@ -29,7 +29,7 @@ POINTS = (
 )
 _PER_FILE = {"object.put": 12, "object.read_back": 12, "attempt.write": 8, "attempt.torn": 8, "run.write": 4}
 _NUM_UNITS = 2
-_AT_ONCE = 6
+_AT_ONCE = 10
 _ONCE = ("snapshot", "guidance", "lease")
 REQUESTS = (
     *(f"{kind}:{count}" for kind in ("500", "503", "cut", "half", "timeout", "lost") for count in (1, 3)),

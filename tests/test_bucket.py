@@ -1,0 +1,168 @@
+"""Stores in object storage: every command on one, how many requests a unit takes, and what can be wrong with a bucket.
+
+Whatever uses obstore runs in a process of its own, because its threads do not survive the forks of other tests.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faulty_bucket import BUCKET, Bucket, running_bucket
+
+pytest.importorskip("moto")
+pytest.importorskip("obstore")
+
+_COMMANDS = """
+import contextlib, io, json, sys
+from motionbox.cli import main
+
+results = []
+for words in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(words)
+        except SystemExit as stop:
+            code = stop.code
+    results.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(results))
+"""
+_SESSION = """
+import sys
+from pathlib import Path
+import bucket_trials
+from faulty_bucket import Bucket
+
+print(bucket_trials.reference(Bucket(*map(int, sys.argv[1:3])), Path(sys.argv[3])).num_requests)
+"""
+Result = tuple[int, str, str]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with running_bucket() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a generated data set of one clip."""
+    root = tmp_path_factory.mktemp("videos") / "data"
+    [(code, _, err)] = run_commands({}, ["synth", "-o", str(root), "--num-clips", "1", "--seed", "5"])
+    assert code == 0, err
+    return root
+
+
+def run_commands(variables: dict[str, str], *commands: list[str]) -> list[Result]:
+    """Return exit code, output and messages of each command, run one after the other in a process of their own."""
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMANDS],
+        env=environment,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(int(code or 0), out, err) for code, out, err in json.loads(done.stdout.splitlines()[-1])]
+
+
+def extract(data: Path, store: str) -> list[str]:
+    """Return the command line of an extraction in one process."""
+    where = ["--dataset", "synthetic", "--data-root", str(data), "--store", store]
+    return ["extract", *where, "--preset", "tuned", "--workers", "0", "--flow", "dis"]
+
+
+def test_every_command_takes_a_store_in_a_bucket(bucket: Bucket, data: Path, tmp_path: Path) -> None:
+    store, local = f"s3://{BUCKET}/stores/all", str(tmp_path / "store")
+    boxes, same = tmp_path / "boxes.csv", tmp_path / "same.csv"
+    results = run_commands(
+        bucket.environment(),
+        extract(data, store),
+        extract(data, store),
+        ["status", store],
+        ["verify", store],
+        ["gc", store, "--delete"],
+        ["export", store, "--format", "csv", "-o", str(boxes)],
+        ["evaluate", store, "--annotations", str(data / "boxes.json")],
+        ["report", store, "-o", str(tmp_path / "report.html"), "--previews", "0"],
+        ["import-boxes", store, "--like", "motion", "--name", "random"],
+        extract(data, local),
+        ["export", local, "--format", "csv", "-o", str(same)],
+    )
+    assert [code for code, _, _ in results] == [0] * len(results), results
+    assert boxes.read_bytes() == same.read_bytes()  # the place makes no difference
+    assert "1 of 1 committed" in results[2][1]
+    assert not any("testing" in out + err for _, out, err in results)  # no secret is shown
+
+
+def test_a_unit_takes_few_requests(bucket: Bucket, tmp_path: Path) -> None:
+    """A unit of a run with maps and JPEG clips has 6 files: each is put once and read back once."""
+    for part in ("/attempts/u000000/", "/commits/u000000"):
+        bucket.watch(part)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _SESSION, str(bucket.port), str(bucket.sound_port), str(tmp_path / "counted")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = bucket.seen("/attempts/u000000/")
+    assert seen["PUT"] == 6 + 1  # files, and the sign of life of its one video
+    assert 6 <= seen["GET"] + seen.get("HEAD", 0) <= 6 + 14  # reading back, then what the snapshot reads
+    assert bucket.seen("/commits/u000000")["PUT"] == 1
+    assert int(done.stdout) <= 220
+
+
+def test_rights_that_end_in_mid_run_leave_it_resumable(bucket: Bucket, data: Path) -> None:
+    store = f"s3://{BUCKET}/stores/expiring"
+    bucket.plant("stores/expiring", "expired", 1, 10**6, only="/attempts/")
+    [(code, _, err)] = run_commands(bucket.environment(), extract(data, store))
+    assert code == 75
+    assert "credentials have expired" in err.splitlines()[-1]
+    bucket.mend("stores/expiring")
+    assert [code for code, _, _ in run_commands(bucket.environment(), extract(data, store), ["verify", store])] == [
+        0,
+        0,
+    ]
+
+
+def test_what_is_wrong_with_a_bucket_is_one_line(bucket: Bucket, data: Path) -> None:
+    bucket.plant("stores/denied", "denied", 1, 10**6)
+    bucket.plant("stores/blind", "blind", 1, 10**6)
+    strangers = (
+        "import obstore; from obstore.store import S3Store; "
+        f"S3Store('{BUCKET}', client_options={{'allow_http': True}}).put('stores/others/x.csv', b'theirs')"
+    )
+    environment = {**os.environ, **bucket.environment()}
+    subprocess.run([sys.executable, "-c", strangers], env=environment, check=True)
+    lines = {
+        "s3://no-such-bucket/x": "no such bucket",
+        f"s3://{BUCKET}/stores/denied": "no rights (",
+        f"s3://{BUCKET}/stores/blind": "lies in a bucket that ignores conditional puts",
+        f"s3://{BUCKET}/stores/others": "is a directory with other files in it",
+    }
+    results = run_commands(bucket.environment(), *(extract(data, store) for store in lines))
+    for (store, words), (code, _, err) in zip(lines.items(), results, strict=True):
+        last = err.splitlines()[-1]
+        assert code == 2, (store, err)
+        assert words in last, err
+        assert store in last, err
+        assert "Traceback" not in err
+
+
+def test_a_bucket_with_versions_is_as_good(bucket: Bucket, data: Path) -> None:
+    versioned = (
+        "import sys, urllib.request as u; "
+        "put = lambda url, data: u.urlopen(u.Request(url, data, method='PUT')).read(); "
+        "put(sys.argv[1], b''); put(sys.argv[1] + '?versioning', b'<VersioningConfiguration>"
+        "<Status>Enabled</Status></VersioningConfiguration>')"
+    )
+    url = f"http://127.0.0.1:{bucket.sound_port}/versioned"
+    subprocess.run([sys.executable, "-c", versioned, url], check=True)
+    store = "s3://versioned/store"
+    results = run_commands(bucket.environment(), extract(data, store), ["verify", store], ["gc", store, "--delete"])
+    assert [code for code, _, _ in results] == [0, 0, 0], results
