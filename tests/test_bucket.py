@@ -14,6 +14,7 @@ import pytest
 
 from faulty_bucket import BUCKET, Bucket, running_bucket
 
+boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto")
 pytest.importorskip("obstore")
 
@@ -90,13 +91,13 @@ def test_every_command_takes_a_store_in_a_bucket(bucket: Bucket, data: Path, tmp
         ["verify", store],
         ["gc", store, "--delete"],
         ["export", store, "--format", "csv", "-o", str(boxes)],
-        ["evaluate", store, "--annotations", str(data / "boxes.json")],
+        ["evaluate", store, "--boxes", str(data / "boxes.json")],
         ["report", store, "-o", str(tmp_path / "report.html"), "--previews", "0"],
         ["import-boxes", store, "--like", "motion", "--name", "random"],
         extract(data, local),
         ["export", local, "--format", "csv", "-o", str(same)],
     )
-    assert [code for code, _, _ in results] == [0] * len(results), results
+    assert [code for code, _, _ in results] == [0] * len(results), [entry for entry in results if entry[0]]
     assert boxes.read_bytes() == same.read_bytes()  # the place makes no difference
     assert "1 of 1 committed" in results[2][1]
     assert not any("testing" in out + err for _, out, err in results)  # no secret is shown
@@ -155,14 +156,10 @@ def test_what_is_wrong_with_a_bucket_is_one_line(bucket: Bucket, data: Path) -> 
 
 
 def test_a_bucket_with_versions_is_as_good(bucket: Bucket, data: Path) -> None:
-    versioned = (
-        "import sys, urllib.request as u; "
-        "put = lambda url, data: u.urlopen(u.Request(url, data, method='PUT')).read(); "
-        "put(sys.argv[1], b''); put(sys.argv[1] + '?versioning', b'<VersioningConfiguration>"
-        "<Status>Enabled</Status></VersioningConfiguration>')"
-    )
-    url = f"http://127.0.0.1:{bucket.sound_port}/versioned"
-    subprocess.run([sys.executable, "-c", versioned, url], check=True)
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{bucket.sound_port}", **keys)
+    client.create_bucket(Bucket="versioned")
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
     store = "s3://versioned/store"
     results = run_commands(bucket.environment(), extract(data, store), ["verify", store], ["gc", store, "--delete"])
     assert [code for code, _, _ in results] == [0, 0, 0], results
