@@ -48,7 +48,7 @@ def test_who_makes_the_views_is_no_part_of_a_result() -> None:
         ("seed=-1", "seed: .*got -1"),
         ("seed", "--set must be section"),
         ("seed.x=1", "'seed' is no section"),
-        ("model.image_px=100", "model.image_px: .*multiple of 16"),
+        ("model.image_px=100", "model: image_px must be a multiple of 16 for videomae_tiny, got 100"),
         ("data.crop_scales=[2]", r"data: crop_scales must be shares in \(0, 1\], got \(2\.0,\)$"),
     ],
 )
