@@ -23,9 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
-  mofo-train table1 --profile smoke
   mofo-train table1 --dataset folder --data-root my-videos --folds 5 --jobs 2
-  mofo-train table1 --dataset ssv2 --store stores/ssv2 --plan
   mofo-train table1 --dataset epic100 --plan --assume h100"""
 
 
