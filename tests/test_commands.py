@@ -113,7 +113,6 @@ URLS = [
     ("motionbox", "show", "hdfs://node:9000/x", "clip", "-o", "a.mp4"),
     ("motionbox", "import-list", "https://host/train.csv", "--data-root", "."),
     ("motionbox", "flow", "file:///data/a.mp4", "-o", "out"),
-    ("mofo-train", "pretrain", "--store", "s3://bucket/x"),
     ("mofo-train", "finetune", "--data-root", "abfss://c@a.dfs.core.windows.net/x"),
     ("mofo-train", "evaluate", "--set", "data.root=s3://bucket/x"),
     ("mofo-train", "convert", "S3://bucket/weights.pth", "out.pth"),
