@@ -19,7 +19,7 @@ import pytest
 
 import mofo_train.cli
 import motionbox.cli
-from motionbox.commands import StorePlace
+from motionbox.command_line import StorePlace
 
 MAINS = {"motionbox": motionbox.cli.main, "mofo-train": mofo_train.cli.main}
 GROUPS: dict[str, click.Group] = {"motionbox": motionbox.cli.cli, "mofo-train": mofo_train.cli.cli}

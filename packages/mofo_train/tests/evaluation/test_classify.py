@@ -269,7 +269,7 @@ def test_the_report_of_another_checkpoint_is_not_overwritten(store_path: Path, t
         assert "out must hold a report of the same checkpoint and recipe, got" in str(done.exception)
     assert {name: (tmp_path / "out" / name).read_bytes() for name in kept} == kept
     (tmp_path / "out" / "report.json").write_text("{")
-    assert "with a report of another program" in str(evaluate("--checkpoint", str(paths[0])).exception)
+    assert "with one of another program or command" in str(evaluate("--checkpoint", str(paths[0])).exception)
 
 
 def test_clips_without_boxes_in_the_store_are_named(

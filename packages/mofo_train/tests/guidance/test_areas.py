@@ -94,8 +94,8 @@ def test_without_a_generator_the_values_decide_and_favour_no_place(generator: to
     ("areas", "options", "message"),
     [
         (torch.zeros(4), {}, r"areas must be numbers \(B, H\*W\), got torch.float32 \(4,\)"),
-        (torch.zeros(1, 4), {"max_share": 1.1}, r"within \[0, 1\], got 0.0 and 1.1"),
-        (torch.zeros(1, 4), {"min_share": 0.5}, r"within \[0, 1\], got 0.5 and 0.4"),
+        (torch.zeros(1, 4), {"max_share": 1.1}, r"in \[0, 1\], the smaller first, got 0.0 and 1.1"),
+        (torch.zeros(1, 4), {"min_share": 0.5}, r"in \[0, 1\], the smaller first, got 0.5 and 0.4"),
     ],
 )
 def test_errors_say_what_is_wrong(areas: torch.Tensor, options: dict[str, float], message: str) -> None:

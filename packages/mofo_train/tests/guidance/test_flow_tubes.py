@@ -202,8 +202,8 @@ def test_a_crop_gets_the_stored_flow_of_its_pixels(flow_store_path: Path) -> Non
         stored = open_store(flow_store_path).flow(clips.clip_ids[index], [4])[0]
         rows, columns = (slice(length // 4, length * 3 // 4) for length in stored.shape[:2])
         in_patches = stored[rows, columns].mean((0, 1)) / (np.array(stored.shape[1::-1]) / 2 / 4)
-        assert np.allclose(found[0].mean((1, 2)).numpy(), in_patches, atol=0.01)
-        assert np.abs(in_patches).max() > 0.03, "something moves"
+        assert np.allclose(found[0].mean((1, 2)).numpy(), in_patches, atol=5e-4)
+        assert np.abs(in_patches).max() > 0.005, "something moves"
 
 
 def test_the_kind_hides_what_the_recipe_says() -> None:

@@ -108,7 +108,8 @@ def test_official_annotations_are_recognised(testdata, tmp_path):
     assert report.missing_by_kind == {".MP4": 138}
 
 
-def test_extract_says_what_is_missing_before_any_work(tmp_path, write_video):
+def test_extract_says_what_is_missing_before_any_work(tmp_path, write_video, caplog):
+    caplog.set_level("INFO")
     root = something_root(tmp_path / "data", num_videos=2, num_there=0)
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     write_video(root / "videos/1.webm", frames, codec="libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"})
@@ -117,7 +118,7 @@ def test_extract_says_what_is_missing_before_any_work(tmp_path, write_video):
     arguments += ["--executor", "serial"]
     refused = CliRunner().invoke(extract, arguments, standalone_mode=False)
     assert isinstance(refused.exception, InputError)
-    assert "  videos: 1 of 2 that the clips name are there" in refused.stderr.splitlines()
+    assert "  videos: 1 of 2 that the clips name are there" in "\n".join(caplog.messages).splitlines()
     assert not store.exists()
     result = CliRunner().invoke(extract, [*arguments, "--allow-missing"], standalone_mode=False)
     assert result.return_value == 3

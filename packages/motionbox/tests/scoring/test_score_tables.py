@@ -184,7 +184,7 @@ def test_command_scores_a_store(tmp_path):
     assert CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path)], standalone_mode=False).return_value == 3
 
 
-def test_command_says_when_visors_numbers_are_not_epics(tmp_path):
+def test_command_says_when_visors_numbers_are_not_epics(tmp_path, caplog):
     from click.testing import CliRunner
 
     from motionbox.commands.evaluate import evaluate as command
@@ -196,11 +196,12 @@ def test_command_says_when_visors_numbers_are_not_epics(tmp_path):
     path.write_text(json.dumps({"video_annotations": [frame]}))
     result = CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path)], standalone_mode=False)
     assert "| store | 1.000" in result.output
-    assert "taken for EPIC's" in result.stderr
+    assert "taken for EPIC's" in caplog.text
     mapping = tmp_path / "frame_mapping.json"
     mapping.write_text(json.dumps({"P01_01": {name: "frame_0000000312.jpg"}}))
+    caplog.clear()
     result = CliRunner().invoke(
         command, [str(tmp_path), "--boxes", str(path), "--frame-mapping", str(mapping)], standalone_mode=False
     )
     assert "| store | 0.000" in result.output
-    assert result.stderr == ""
+    assert caplog.text == ""

@@ -35,10 +35,7 @@ def report(store: StorePath, out: Path, run: str | None, previews: int, data_roo
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"output file must end in .html, got {str(out)!r}")
     options = ReportOptions(num_previews=previews, data_root=data_root)
-    with (
-        open_store(store, run=run) as opened,
-        progress_bar() as bar,
-    ):
+    with progress_bar() as bar, open_store(store, run=run) as opened:
         task = bar.add_task("Drawing previews", total=previews)
         page = build_report(opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total))
     data = page.encode("utf-8", "backslashreplace")
