@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import fault_harness
-from fault_harness import DONE, FAILED, INTERRUPTED, KILLED, Fault, Outcome, Stage, fork
+from fault_harness import DONE, FAILED, INTERRUPTED, KILLED, Fault, Outcome, Stage, fork, race
 from faulty_bucket import BUCKET, Bucket
 from motionbox.errors import StoreError
 from motionbox.storage import ObjectPath
@@ -221,17 +221,8 @@ def _plant_kill(stage: BucketStage, fault: Fault, rng: random.Random, expected: 
 
 
 def _plant_race(stage: BucketStage, fault: Fault, rng: random.Random, expected: Expected, outcome: Outcome) -> None:
-    """Two drivers that do not ask for the lease; in half of the trials one of them is killed on its way."""
     wait(fork(lambda: _prepare(stage)))
-    processes = [fork(stage.forced) for _ in range(2)]
-    outcome.struck = True
-    if rng.random() < 0.5:
-        time.sleep(rng.uniform(0.0, float(fault.detail)))
-        os.kill(processes[0], signal.SIGKILL)
-    for process in processes:
-        code = wait(process)
-        if code not in (DONE, KILLED):
-            outcome.violations.append(f"a racing session ended with {code}")
+    race(stage.forced, fault, rng, outcome, wait)
 
 
 def _prepare(stage: BucketStage) -> int:

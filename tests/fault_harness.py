@@ -349,14 +349,20 @@ def _plant_signal(stage: Stage, fault: Fault, rng: random.Random, outcome: Outco
 
 
 def _plant_race(stage: Stage, fault: Fault, rng: random.Random, outcome: Outcome) -> None:
-    """Two forced drivers on one store; in half of the trials one of them is killed on its way."""
-    processes = [fork(stage.session) for _ in range(2)]
+    race(stage.session, fault, rng, outcome, wait)
+
+
+def race(
+    session: Callable[[], int], fault: Fault, rng: random.Random, outcome: Outcome, wait_for: Callable[[int], int]
+) -> None:
+    """Two drivers on one store that ask nobody; in half of the trials one of them is killed on its way."""
+    processes = [fork(session) for _ in range(2)]
     outcome.struck = True
     if rng.random() < 0.5:
         time.sleep(rng.uniform(0.0, float(fault.detail)))
         os.kill(processes[0], signal.SIGKILL)
     for process in processes:
-        code = wait(process)
+        code = wait_for(process)
         if code not in (DONE, KILLED):
             outcome.violations.append(f"a racing session ended with {code}")
 

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mofo_train.config import NetworkConfig, PretrainConfig
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.mask_kinds import num_hidden_tokens
+from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.from_recipe import create_model
 from mofo_train.models.vit import size_of
@@ -148,29 +150,44 @@ def _cost_of(stage: Stage, clips: int, size: DataSetSize, rate: float) -> PaperC
 def _flops(stage: Stage) -> tuple[float, float, int]:
     """Return operations of a training step and of a test view, per crop, and the number of weights."""
     config = stage.config
-    net = config.model
-    clip = size_of(net.name).clip_shape(net.num_frames, net.image_px)
-    frames = torch.empty(1, 3, net.num_frames, net.image_px, net.image_px, device="meta")
-    model: nn.Module
+    if isinstance(config, FinetuneConfig):
+        return _finetuning_flops(config)
+    return _pretraining_flops(config)
+
+
+def _finetuning_flops(config: FinetuneConfig) -> tuple[float, float, int]:
+    clip = _clip_of(config.model)
+    counter = FlopCounterMode(display=False)
     with torch.device("meta"):
-        if isinstance(config, FinetuneConfig):
-            classifier = create_model(config.model.model_copy(update={"init": None}), num_outputs(config))
-            counter = FlopCounterMode(display=False)
-            with counter, torch.no_grad():
-                classifier.encoder(torch.empty(1, clip.num_tokens, frames.numel() // clip.num_tokens))
-            # A fusion is a block at most, one more beside the encoder's.
-            depth = size_of(net.name).depth
-            forward = counter.get_total_flops() * (depth + (config.model.fusion != "mean")) / depth
-            model, training = classifier, _FORWARD_AND_BACKWARD * forward
-        else:
-            forward = 0.0
-            model = create_pretrain_model(
-                net.name, num_frames=net.num_frames, image_px=net.image_px, decoder_depth=config.model.decoder_depth
-            )
-    if not isinstance(config, FinetuneConfig):
-        mask = torch.arange(clip.num_tokens)[None] < num_hidden_tokens(config.mask, clip)
-        training = training_flops(model, frames, mask)
-    return training, float(forward), sum(value.numel() for value in model.parameters())
+        classifier = create_model(config.model.model_copy(update={"init": None}), num_outputs(config))
+        with counter, torch.no_grad():
+            classifier.encoder(torch.empty(1, clip.num_tokens, _frames_of(config.model).numel() // clip.num_tokens))
+    # A fusion is a block at most, one more beside the encoder's.
+    depth = size_of(config.model.name).depth
+    forward = counter.get_total_flops() * (depth + (config.model.fusion != "mean")) / depth
+    return _FORWARD_AND_BACKWARD * forward, float(forward), _num_weights(classifier)
+
+
+def _pretraining_flops(config: PretrainConfig) -> tuple[float, float, int]:
+    net, clip = config.model, _clip_of(config.model)
+    with torch.device("meta"):
+        model = create_pretrain_model(
+            net.name, num_frames=net.num_frames, image_px=net.image_px, decoder_depth=net.decoder_depth
+        )
+    mask = torch.arange(clip.num_tokens)[None] < num_hidden_tokens(config.mask, clip)
+    return training_flops(model, _frames_of(net), mask), 0.0, _num_weights(model)
+
+
+def _clip_of(net: NetworkConfig) -> ClipShape:
+    return size_of(net.name).clip_shape(net.num_frames, net.image_px)
+
+
+def _frames_of(net: NetworkConfig) -> torch.Tensor:
+    return torch.empty(1, 3, net.num_frames, net.image_px, net.image_px, device="meta")
+
+
+def _num_weights(model: nn.Module) -> int:
+    return sum(value.numel() for value in model.parameters())
 
 
 def _reference_flops() -> float:
