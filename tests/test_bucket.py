@@ -123,7 +123,10 @@ def test_rights_that_end_in_mid_run_leave_it_resumable(bucket: Bucket, data: Pat
     bucket.plant("stores/expiring", "expired", 1, 10**6, only="/attempts/")
     [(code, _, err)] = run_commands(bucket.environment(), extract(data, store))
     assert code == 75
-    assert "credentials have expired" in err.splitlines()[-1]
+    assert (
+        "the credentials are not accepted (ExpiredToken: The provided token has expired.); renew them"
+        in err.splitlines()[-1]
+    )
     bucket.mend("stores/expiring")
     assert [code for code, _, _ in run_commands(bucket.environment(), extract(data, store), ["verify", store])] == [
         0,
@@ -141,8 +144,8 @@ def test_what_is_wrong_with_a_bucket_is_one_line(bucket: Bucket, data: Path) -> 
     environment = {**os.environ, **bucket.environment()}
     subprocess.run([sys.executable, "-c", strangers], env=environment, check=True)
     lines = {
-        "s3://no-such-bucket/x": "no such bucket",
-        f"s3://{BUCKET}/stores/denied": "no rights (",
+        "s3://no-such-bucket/x": "there is no bucket 'no-such-bucket'",
+        f"s3://{BUCKET}/stores/denied": "access denied (",
         f"s3://{BUCKET}/stores/blind": "lies in a bucket that ignores conditional puts",
         f"s3://{BUCKET}/stores/others": "is a directory with other files in it",
     }

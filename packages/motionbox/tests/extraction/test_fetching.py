@@ -178,11 +178,11 @@ def test_a_forbidden_object_is_a_row_and_expired_credentials_are_the_end(
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         tables = planned.tables(LocalCache(tmp_path / "scratch", 1000))
     assert _reasons(tables) == {"b": "unreadable"}
-    assert "s3://videos/refused/b.num: access denied (AccessDenied)" in _messages(tables)
+    assert "s3://videos/refused/b.num: access denied (AccessDenied: no)" in _messages(tables)
     planned.root = open_root("s3://videos/refused")
     with answering(_answers({"b.num": refusal(400, "ExpiredToken")})) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        with pytest.raises(CredentialsError, match=r"b.num: the credentials are not accepted \(ExpiredToken\)"):
+        with pytest.raises(CredentialsError, match=r"b.num: the credentials are not accepted \(ExpiredToken: no\)"):
             planned.tables(LocalCache(tmp_path / "scratch", 1000))
         answer = execute(_task(planned, tmp_path))
     assert answer.stop is not None

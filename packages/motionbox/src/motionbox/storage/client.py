@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum, auto
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,24 @@ MANY = 32
 _CODE = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Message>)?")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _QUERY = re.compile(r"\?\S*")
-_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "InvalidToken", "RequestTimeTooSkewed")
-_DENIED = (
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AuthenticationFailed",
-    "AuthorizationFailure",
+# What providers call a request whose signature is no longer, or not yet, worth anything.
+_STALE = (
+    *("ExpiredToken", "TokenRefreshRequired", "InvalidToken", "RequestTimeTooSkewed", "RequestExpired"),
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidClientTokenId"),
 )
+_DENIED = ("AccessDenied", "AuthorizationFailure", "status code: 403")
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+
+
+class Refusal(Enum):
+    """Why a request to a bucket failed."""
+
+    CREDENTIALS = auto()
+    DENIED = auto()
+    NO_BUCKET = auto()
+    MISSING = auto()
+    CONDITION = auto()
+    OTHER = auto()
 
 
 @dataclass(frozen=True)
@@ -229,36 +240,59 @@ class _Errors:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if error is None or not isinstance(error, Exception):
+        refusal = refusal_of(error) if isinstance(error, Exception) else None
+        if error is None or refusal in (None, Refusal.CONDITION):
             return
-        from obstore import exceptions as known
-
-        if isinstance(error, known.AlreadyExistsError | known.PreconditionError):
-            return
-        if isinstance(error, FileNotFoundError) and error.errno is None and "NoSuchBucket" not in str(error):
-            raise FileNotFoundError(errno.ENOENT, "no such object", self._where) from None
-        if isinstance(error, known.BaseError | FileNotFoundError):
-            raise self._translated(error) from None
-
-    def _translated(self, error: Exception) -> OSError:
-        from obstore import exceptions as known
-
-        text, cause = str(error), _cause(error)
-        if any(code in text for code in _EXPIRED):
-            return PermissionError(errno.EACCES, f"credentials have expired ({cause})", self._where)
-        denied = isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError)
-        if denied or any(code in text for code in _DENIED):
-            return PermissionError(errno.EACCES, f"no rights ({cause})", self._where)
-        if "NoSuchBucket" in text or "ContainerNotFound" in text:
-            return PermissionError(errno.EACCES, "no such bucket", self._where)
-        return OSError(errno.EIO, cause, self._where)
+        # A bucket that is not there is no object that is not there: nothing may go on as if it were empty.
+        number = {
+            Refusal.MISSING: errno.ENOENT,
+            Refusal.CREDENTIALS: errno.EACCES,
+            Refusal.DENIED: errno.EACCES,
+            Refusal.NO_BUCKET: errno.EACCES,
+        }.get(refusal, errno.EIO)
+        raise OSError(number, words_of(refusal, error, self._where), self._where) from None
 
 
-def _cause(error: Exception) -> str:
+def refusal_of(error: Exception) -> Refusal | None:
+    """Return why a request failed, from what obstore raised; None for an error that is not a bucket's."""
+    from obstore import exceptions as known
+
+    text = str(error)
+    text = found[1] if (found := _CODE.search(text)) else text
+    kinds = (
+        (Refusal.CONDITION, isinstance(error, known.AlreadyExistsError | known.PreconditionError)),
+        (Refusal.CREDENTIALS, isinstance(error, known.UnauthenticatedError) or any(code in text for code in _STALE)),
+        (Refusal.DENIED, isinstance(error, known.PermissionDeniedError) or any(code in text for code in _DENIED)),
+        (Refusal.NO_BUCKET, any(code in text for code in _NO_BUCKET)),
+        (Refusal.MISSING, isinstance(error, known.NotFoundError | FileNotFoundError)),
+    )
+    # obstore's FileNotFoundError has no number; one that has is of a file of this machine
+    if not isinstance(error, known.BaseError) and not (isinstance(error, FileNotFoundError) and error.errno is None):
+        return None
+    return next((kind for kind, holds in kinds if holds), Refusal.OTHER)
+
+
+def words_of(refusal: Refusal, error: BaseException, where: str) -> str:
+    """Return what a failed request is told as, with what to do; `where` is the URL that it was for."""
+    cause = _cause(error)
+    if refusal is Refusal.CREDENTIALS:
+        return f"the credentials are not accepted ({cause}); renew them and run the command again"
+    if refusal is Refusal.DENIED:
+        return f"access denied ({cause}); ask the owner of the bucket for the right to it"
+    if refusal is Refusal.NO_BUCKET:
+        return f"there is no bucket {where.split('/')[2]!r}; check its name and the endpoint"
+    if refusal is Refusal.MISSING:
+        return "does not exist"
+    if refusal is Refusal.CONDITION:
+        return "has changed since it was listed"
+    return cause
+
+
+def _cause(error: BaseException) -> str:
     """Return what went wrong in a few words: the bucket's own code and message where it gave them; never a query."""
     text = str(error)
     if found := _CODE.search(text):
         return one_line(": ".join(part for part in found.groups() if part))[:200]
     if found := _STATUS.search(text):
         return found[1].strip()
-    return _QUERY.sub("", one_line(text.split("\n\n")[0]))[:300]
+    return _QUERY.sub("", one_line(text.strip().split("\n\n")[0]))[:300] or "failed without a word"

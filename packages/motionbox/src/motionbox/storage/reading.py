@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from motionbox.errors import CredentialsError, InputError
-from motionbox.storage.client import open_bucket
+from motionbox.storage.client import Refusal, open_bucket, refusal_of, words_of
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -26,12 +26,6 @@ PART_BYTES = 8 << 20
 
 _PARTS_AT_ONCE = 4
 _URL = re.compile(r"(?:s3|s3a|gs|az|abfss?)://[^/]+(?:/|$)", re.IGNORECASE)
-# What providers call a request whose signature is no longer, or not yet, worth anything.
-_STALE = (
-    *("ExpiredToken", "TokenRefreshRequired", "InvalidToken", "RequestTimeTooSkewed", "RequestExpired"),
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidClientTokenId"),
-)
-_CODE = re.compile(r"<Code>\s*([A-Za-z]+)\s*</Code>|<Error><Code>([A-Za-z]+)")
 
 
 def is_url(text: object) -> bool:
@@ -175,30 +169,13 @@ def explained(error: Exception, where: str) -> Exception:
         PermissionError: There, but not for us.
         OSError: Anything else, a network that broke included; or the error itself where it is none of storage's.
     """
-    text = str(error)
-    kind = type(error).__name__
-    match = _CODE.search(text)
-    code = (match[1] or match[2]) if match else ""
-    if not type(error).__module__.startswith("obstore") and not isinstance(error, FileNotFoundError):
+    refusal = refusal_of(error)
+    if refusal is None:
         return error
-    said = f" ({code})" if code else ""
-    if code in _STALE or kind == "UnauthenticatedError":
-        return CredentialsError(
-            f"{where}: the credentials are not accepted{said}; renew them and run the command again"
-        )
-    if kind == "PreconditionError":
-        return ChangedError(errno.ESTALE, f"{where}: has changed since it was listed")
-    if code == "NoSuchBucket" or "NoSuchBucket" in text:
-        bucket = where.split("/")[2]
-        return FileNotFoundError(
-            errno.ENOENT, f"{where}: there is no bucket {bucket!r}; check its name and the endpoint"
-        )
-    if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(errno.ENOENT, f"{where}: does not exist")
-    if kind == "PermissionDeniedError" or "status code: 403" in text:
-        return PermissionError(errno.EACCES, f"{where}: access denied{said}; ask for the right to list and read it")
-    return OSError(errno.EIO, f"{where}: {code or _first_line(text)}")
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else "failed without a word"
+    said = f"{where}: {words_of(refusal, error, where)}"
+    if refusal is Refusal.CREDENTIALS:
+        return CredentialsError(said)
+    if refusal is Refusal.CONDITION:
+        return ChangedError(errno.ESTALE, said)
+    missing = refusal in (Refusal.MISSING, Refusal.NO_BUCKET)
+    return OSError(errno.ENOENT if missing else errno.EACCES if refusal is Refusal.DENIED else errno.EIO, said)
