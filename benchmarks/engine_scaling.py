@@ -20,11 +20,11 @@ import click
 import numpy as np
 
 from motionbox.config import load_config
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
 from motionbox.extraction.executors import RayExecutor, SerialExecutor
 from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.progress import PlainReporter
+from motionbox.extraction.worker import default_tools
 from motionbox.inputs.manifest import load_manifest
 from motionbox.store.units import units_of
 from motionbox.store.writing.attempt import Attempt
@@ -111,15 +111,14 @@ class _Timed:
 def measure_cpu(data_root: Path, flow: str, directory: Path) -> dict[str, float]:
     """Extract once in this process; returns the share of CPU time of each part (other programs do not disturb it)."""
     run = make_run(directory / "serial", data_root, flow)
-    source, estimator = worker._tools(run.config, "auto")
+    source, estimator = default_tools(run.config, "auto")
     still = np.zeros((64, 64), np.uint8)
     estimator(still, still)
     timed, commit = _Timed(estimator), _Timed(Attempt.commit)
-    worker._tools = lambda *_arguments: (source, timed)
     Attempt.commit = lambda *arguments, **facts: commit(*arguments, **facts)
     decode = -_cpu_of(source._running().pid)
     total = -time.process_time()
-    drive(run, SerialExecutor(), EngineOptions(), PlainReporter(io.StringIO()))
+    drive(run, SerialExecutor(lambda *_: (source, timed)), EngineOptions(), PlainReporter(io.StringIO()))
     total += time.process_time()
     decode += _cpu_of(source._running().pid)
     frames = sum(read_commit(run.paths, unit_id)["num_frames"] for unit_id in run.paths.committed_units())

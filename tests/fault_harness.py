@@ -27,9 +27,7 @@ import zarr.storage
 from motionbox.config import ExtractConfig
 from motionbox.errors import Interrupted, StoreError
 from motionbox.extraction import work_unit as pipeline
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
-from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.scoring.guidance.controls import write_random
@@ -45,7 +43,7 @@ from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.guidance_writer import GuidanceWriter
 from motionbox.store.writing.runs import Run, library_versions
 from store_oracle import check_complete, check_consistency, fingerprint, whole_fingerprint
-from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import SIDE, NumberSource, make_run, number_executor, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "c": "30@4", "d": "error not_a_video", "e": "10@4!6", "f": "16@4"}
 MAX_FRAMES = 16
@@ -149,14 +147,12 @@ class Stage:
         failpoints.arm(fault)
         if not self.links:
             os.link = _refuse_link
-        tools = (_Journalled(self.journal), DifferenceFlow())
-        worker._tools = lambda *_arguments: tools
         if stop_after is not None:
             _stop_after(stop_after)
         try:
             with interrupted_by_signals():
                 run = make_run(self.store, self.root / "videos", self.manifest, config=config, max_frames=MAX_FRAMES)
-                drive(run, SerialExecutor(), EngineOptions(lost=self.lost), PlainReporter())
+                drive(run, number_executor(_Journalled(self.journal)), EngineOptions(lost=self.lost), PlainReporter())
                 make_snapshot(run)
                 SiblingUnits(run).carry_guidances(run)
                 self._guide(run)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from motionbox.config import ExtractConfig, load_config
 from motionbox.errors import ClipError, Reason
+from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.work_unit import FrameSource, process_unit
 from motionbox.flow import FlowEstimator
@@ -87,6 +88,12 @@ class DifferenceFlow:
         change = (frame1.astype(np.float32) - frame0) / 64
         flow = np.stack([change, change.T], axis=2)
         return (flow if initial is None else flow + 0.25 * initial).astype(np.float32)
+
+
+def number_executor(source: NumberSource | None = None, flow: FlowEstimator | None = None) -> SerialExecutor:
+    """Return an executor in this process that decodes text videos."""
+    tools = (source or NumberSource(), flow or DifferenceFlow())
+    return SerialExecutor(lambda *_: tools)
 
 
 def number_videos(root: Path, videos: dict[str, str]) -> pa.Table:

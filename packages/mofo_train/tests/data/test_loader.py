@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from clips_support import dataset, same
 from mofo_train.data.dataset import Sample
@@ -19,6 +21,7 @@ from mofo_train.errors import DataError
 from mofo_train.training.safeguards import DivergedError, stop_if_diverged
 
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 
 def batches(store_path: Path, num_workers: int) -> Iterator[Batch]:
@@ -47,15 +50,25 @@ def test_batches_that_are_kept_are_not_written_over(store_path: Path) -> None:
     assert all(batch.in_use.item() for batch in there)
 
 
-def test_memory_is_held_for_batches_that_are_copied_only(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mofo_train.data.loader.get_worker_info", lambda: True)
-    held = _Buffers()
-    monkeypatch.setattr("mofo_train.data.loader._BUFFERS", held)
+def in_a_worker(function: Callable[[], T]) -> T:
+    """Return what a function says in the worker of a loader."""
+    loader = DataLoader([0], num_workers=1, collate_fn=lambda _: function(), multiprocessing_context="fork")
+    return next(iter(loader))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("pin", "is_used_again"), [(False, False), (True, True)])
+def test_memory_is_held_for_batches_that_are_copied_only(store_path: Path, pin: bool, is_used_again: bool) -> None:
     clips = dataset(store_path)
-    for pin, num_held in ((False, 0), (True, 1)):
-        loader = create_loader(clips, ResumableSampler(12, 3, seed=0, epochs=1), num_workers=0, pin=pin)
-        assert loader.collate_fn([clips[SampleKey(0, 0, 0)]]).frames.is_shared()
-        assert len(held._held) == num_held
+    loader = create_loader(clips, ResumableSampler(12, 3, seed=0, epochs=1), num_workers=0, pin=pin)
+    sample = clips[SampleKey(0, 0, 0)]
+
+    def two_batches() -> tuple[bool, bool]:
+        first = loader.collate_fn([sample])
+        copied(first)
+        second = loader.collate_fn([sample])
+        return first.frames.is_shared(), first.frames.data_ptr() == second.frames.data_ptr()
+
+    assert in_a_worker(two_batches) == (True, is_used_again)
 
 
 def test_a_worker_uses_memory_again_once_it_is_free() -> None:
@@ -83,21 +96,22 @@ def test_too_little_shared_memory_is_one_clear_error(room: int, monkeypatch: pyt
         return real(size, device=device)  # type: ignore[no-any-return, no-untyped-call]
 
     monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
-    monkeypatch.setattr("mofo_train.data.loader.get_worker_info", lambda: True)
     buffers = _Buffers()
     with pytest.raises(DataError, match=r"must have room .* 101 bytes more: No space left \(28\); enlarge"):
         [buffers.take(100) for _ in range(6)]
     with pytest.raises(DataError, match="8 bytes more"):
-        shared(torch.zeros(2))
+        in_a_worker(lambda: shared(torch.zeros(2)))
 
 
-def test_a_worker_moves_what_it_read_to_shared_memory_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_moves_what_it_read_to_shared_memory_itself() -> None:
     tensor = torch.arange(12.0).view(3, 4)
     assert shared(tensor) is tensor, "no worker"
-    monkeypatch.setattr("mofo_train.data.loader.get_worker_info", lambda: True)
-    assert shared(tensor).is_shared()
-    assert torch.equal(shared(tensor), tensor)
-    assert shared(torch.empty(0, 4)).shape == (0, 4)
+
+    def moved() -> tuple[bool, bool, tuple[int, ...]]:
+        there = shared(tensor)
+        return there.is_shared(), torch.equal(there, tensor), tuple(shared(torch.empty(0, 4)).shape)
+
+    assert in_a_worker(moved) == (True, True, (0, 4))
 
 
 def test_a_batch_reads_one_sample_after_the_other(store_path: Path) -> None:

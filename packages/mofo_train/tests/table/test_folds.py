@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,6 @@ import pytest
 
 from mofo_train.config import load_recipe
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
-from mofo_train.table import generated
 from mofo_train.table.generated import data_of, generate_data, with_labels
 from mofo_train.table.layout import MeasuredRow, Panel, Table
 from mofo_train.table.recipe import TableConfig
@@ -120,22 +118,20 @@ def test_a_single_seed_has_an_interval_over_clips() -> None:
 
 
 class Commands:
-    """Stands in for `subprocess.run`; writes down what would run and ends as it is told to."""
+    """Runs no command; writes down what would run and ends as it is told to."""
 
     def __init__(self) -> None:
         self.ran: list[list[str]] = []
         self.code = 0
 
-    def __call__(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(self, command: list[str]) -> int:
         self.ran.append(command[4:])
-        return subprocess.CompletedProcess(command, self.code)
+        return self.code
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
-    fake = Commands()
-    monkeypatch.setattr(generated.subprocess, "run", fake)
-    return fake
+def commands() -> Commands:
+    return Commands()
 
 
 def test_a_folder_is_extracted_with_its_flow_and_compared_with_areas_that_say_nothing(
@@ -143,7 +139,7 @@ def test_a_folder_is_extracted_with_its_flow_and_compared_with_areas_that_say_no
 ) -> None:
     table, store = folder_table(), str(tmp_path / "store-tuned")
     commands.code = 3  # some clips cannot be read: listed, and left out
-    generate_data(table, tmp_path, Path("my videos"))
+    generate_data(table, tmp_path, Path("my videos"), commands)
     extract, *controls = commands.ran
     assert extract[:5] == ["extract", "--dataset", "folder", "--data-root", "my videos"]
     assert "store.flow=uint8" in extract
@@ -151,20 +147,20 @@ def test_a_folder_is_extracted_with_its_flow_and_compared_with_areas_that_say_no
         ["import-boxes", store, "--name", "random", "--like", "motion"],
         ["import-boxes", store, "--name", "other", "--like", "motion", "--shuffle"],
     ]
-    generate_data(table, tmp_path, Path("my videos"))
+    generate_data(table, tmp_path, Path("my videos"), commands)
     assert len(commands.ran) == 3, "done before"
     with pytest.raises(CheckpointError, match="choose another --out"):
-        generate_data(table, tmp_path, Path("other videos"))
+        generate_data(table, tmp_path, Path("other videos"), commands)
 
 
 def test_a_changed_clip_list_is_another_table(commands: Commands, tmp_path: Path) -> None:
     data = tmp_path / "videos"
     data.mkdir()
     (data / "annotations.csv").write_text("path,label\na.mp4,sit\n")
-    generate_data(folder_table(), tmp_path, data)
+    generate_data(folder_table(), tmp_path, data, commands)
     (data / "annotations.csv").write_text("path,label\na.mp4,jump\n")
     with pytest.raises(CheckpointError, match="choose another --out"):
-        generate_data(folder_table(), tmp_path, data)
+        generate_data(folder_table(), tmp_path, data, commands)
     assert len(commands.ran) == 3
 
 
@@ -172,9 +168,9 @@ def test_what_fails_or_is_interrupted_is_done_again(commands: Commands, tmp_path
     for code, error in ((2, DataError), (75, Interrupted)):
         commands.code = code
         with pytest.raises(error, match="motionbox extract --dataset folder"):
-            generate_data(folder_table(), tmp_path, Path("videos"))
+            generate_data(folder_table(), tmp_path, Path("videos"), commands)
     commands.code = 0
-    generate_data(folder_table(), tmp_path, Path("videos"))
+    generate_data(folder_table(), tmp_path, Path("videos"), commands)
     assert [command[0] for command in commands.ran] == ["extract"] * 3 + ["import-boxes"] * 2
 
 
@@ -182,14 +178,6 @@ def test_where_videos_are_looked_for(tmp_path: Path) -> None:
     assert data_of(folder_table(), tmp_path, None) == Path("data/folder")
     assert data_of(folder_table(), tmp_path, Path("d")) == Path("d")
     assert data_of(load_recipe(TableConfig, "synthetic_table1"), tmp_path, None) == tmp_path / "data"
-
-
-class _Clips:
-    def __init__(self, **columns: list[object]) -> None:
-        self._table = pa.table(columns)
-
-    def clips(self) -> pa.Table:
-        return self._table
 
 
 @pytest.mark.parametrize(
@@ -200,20 +188,17 @@ class _Clips:
         ({"verb_class": [0, 1], "noun_class": [0, 1], "label": [None, ""]}, ["verb_class", "noun_class"]),
     ],
 )
-def test_what_is_predicted_follows_from_the_columns(
-    monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], predicted: list[str]
-) -> None:
-    monkeypatch.setattr(generated, "open_store", lambda _: _Clips(**columns))
-    table = with_labels(folder_table(), Path("store"))
+def test_what_is_predicted_follows_from_the_columns(columns: dict[str, list[object]], predicted: list[str]) -> None:
+    table = with_labels(folder_table(), Path("store"), pa.table(columns))
     tasks = {stage.config.task for stage in plan_stages(table) if stage.kind == "finetune"}
     assert {(*task.columns,) for task in tasks} == {tuple(predicted)}
     assert {task.num_classes for task in tasks} == {None}
 
 
-def test_a_folder_without_labels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generated, "open_store", lambda _: _Clips(verb_class=[0, 1], split=["train", "train"]))
+def test_a_folder_without_labels_is_refused() -> None:
+    clips = pa.table({"verb_class": [0, 1], "split": ["train", "train"]})
     with pytest.raises(DataError, match=r"a column label \(names\), .* got verb_class"):
-        with_labels(folder_table(), Path("store"))
+        with_labels(folder_table(), Path("store"), clips)
 
 
 @pytest.mark.slow

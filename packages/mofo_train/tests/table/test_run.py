@@ -26,7 +26,7 @@ from mofo_train.table.generated import generated_stores
 from mofo_train.table.layout import Table
 from mofo_train.table.plan import StepSpeed, estimate_costs, make_plan
 from mofo_train.table.recipe import SettingConfig, TableConfig
-from mofo_train.table.run import run_table
+from mofo_train.table.run import Trainings, run_table
 from mofo_train.table.stages import plan_stages
 
 ONE = Ranks(0, 1, torch.device("cpu"))
@@ -123,12 +123,10 @@ def test_ablations_have_a_recipe_each() -> None:
 class Fakes:
     """Stands in for the three trainings; writes down what ran."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.ran: list[str] = []
         self.inits: dict[str, str] = {}
         self.stop_before: str | None = None
-        monkeypatch.setattr(table1, "pretrain", self.pretrain)
-        monkeypatch.setattr(table1, "_finetune_and_test", self.finetune)
 
     def pretrain(self, *arguments: Any, **_: Any) -> Path:
         return self._run(arguments[2])
@@ -157,13 +155,14 @@ class Fakes:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    return Fakes(monkeypatch)
+def fakes() -> Fakes:
+    return Fakes()
 
 
-def run(table: TableConfig, store_path: Path, out: Path) -> tuple[Table, list[str]]:
+def run(table: TableConfig, store_path: Path, out: Path, fakes: Fakes) -> tuple[Table, list[str]]:
+    trainings = Trainings(fakes.pretrain, fakes.finetune)
     with messages("mofo_train") as lines:
-        return run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None), lines
+        return run_table(table, out, ONE, stores={"tuned": store_path}, data_root=None, trainings=trainings), lines
 
 
 def small_table(*overrides: str) -> TableConfig:
@@ -176,17 +175,17 @@ def small_table(*overrides: str) -> TableConfig:
 def test_a_stopped_table_goes_on_and_done_stages_are_skipped(fakes: Fakes, store_path: Path, tmp_path: Path) -> None:
     fakes.stop_before = "row-mofo-seed-0"
     with pytest.raises(Interrupted):
-        run(small_table(), store_path, tmp_path)
+        run(small_table(), store_path, tmp_path, fakes)
     before = list(fakes.ran)
     assert len(before) == 6
     fakes.stop_before, fakes.ran = None, []
-    result, lines = run(small_table(), store_path, tmp_path)
+    result, lines = run(small_table(), store_path, tmp_path, fakes)
     assert len(fakes.ran) == 14 - 6
     assert not set(before) & set(fakes.ran)
     assert sum("done before" in line for line in lines) == 6
     assert all(re.match(r"\[\d+/14\] ", line) for line in lines), "several processes may share a terminal"
     assert fakes.inits["row-mofo-seed-0"] != fakes.inits["row-mofo_mca-seed-0"]
-    again, _ = run(small_table(), store_path, tmp_path)
+    again, _ = run(small_table(), store_path, tmp_path, fakes)
     assert again.panels == result.panels
     assert len(fakes.ran) == 8
     mofo = next(row for row in result.panels[0].rows if row.name == "mofo")
@@ -208,7 +207,7 @@ def test_a_stage_in_other_hands_is_left_alone_and_waited_for(
             other.close()
 
         monkeypatch.setattr(table1.time, "sleep", let_go)
-        result, _ = run(small_table(), store_path, tmp_path)
+        result, _ = run(small_table(), store_path, tmp_path, fakes)
     assert len(waits) == 1
     assert len(waits[0]) == 13
     assert held not in waits[0]
@@ -229,11 +228,11 @@ def test_two_processes_make_the_table_of_one(tmp_path: Path) -> None:
 
 
 def test_results_of_other_recipes_are_not_overwritten(fakes: Fakes, store_path: Path, tmp_path: Path) -> None:
-    run(small_table(), store_path, tmp_path)
+    run(small_table(), store_path, tmp_path, fakes)
     kept = (tmp_path / "row-mofo-seed-0" / "result.json").read_bytes()
     change = 'smoke.finetune_set=["optim.epochs=7", "optim.batch_size=8"]'
     with pytest.raises(CheckpointError, match="must hold the result of the same recipe and store"):
-        run(small_table(change), store_path, tmp_path)
+        run(small_table(change), store_path, tmp_path, fakes)
     assert (tmp_path / "row-mofo-seed-0" / "result.json").read_bytes() == kept
 
 
@@ -247,10 +246,16 @@ def test_a_changed_pretraining_changes_what_builds_on_it() -> None:
     assert prints(small_table()) == one
 
 
-def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: StepSpeed(100.0, 50.0, 200.0, 10**6))
+def hundred_crops(*_: object) -> StepSpeed:
+    """A device that does 100 crops a second."""
+    return StepSpeed(100.0, 50.0, 200.0, 10**6)
+
+
+def test_plan_says_what_is_missing(tmp_path: Path) -> None:
     table = load_recipe(TableConfig, "ssv2_table1")
-    found = make_plan(table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None)
+    found = make_plan(
+        table, tmp_path, ONE.device, stores={"paper": tmp_path / "none"}, data_root=None, measure=hundred_crops
+    )
     text = "\n".join(found.lines())
     assert "missing: " in text
     assert "motionbox extract --dataset ssv2" in text
@@ -266,10 +271,9 @@ def test_plan_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_plan_of_a_part_says_what_share_it_is_and_that_a_batch_cannot_be_filled(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mofo_train.table.plan._measure", lambda *_: StepSpeed(100.0, 50.0, 200.0, 10**6))
     monkeypatch.setitem(plan._OFFICIAL_TRAIN_CLIPS, "synthetic", 168_913)
     table = load_recipe(TableConfig, "synthetic_table1")
-    found = make_plan(table, tmp_path, ONE.device, stores={"tuned": store_path}, data_root=None)
+    found = make_plan(table, tmp_path, ONE.device, stores={"tuned": store_path}, data_root=None, measure=hundred_crops)
     text = "\n".join(found.lines())
     assert "10 of 168,913 clips of the official training split are learned from" in text
     assert "missing: clips: a batch of row-scratch-all-seed-0 takes 16, there are 10" in text

@@ -10,9 +10,7 @@ import pytest
 from motionbox.cli import main
 from motionbox.commands.status import _show_run
 from motionbox.errors import ClipError, Reason
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
-from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.pictures.report import build_report
@@ -24,7 +22,7 @@ from motionbox.store.writing.guidance_writer import GuidanceWriter
 from motionbox.store.writing.runs import Run
 from odd_videos import WRITERS
 from store_oracle import fingerprint, whole_fingerprint
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import DifferenceFlow, NumberSource, make_run, number_executor, number_videos, small_config
 
 VIDEOS = {"a": "14@4", "b": "1@4", "long": "60@4", "none": "error not_a_video", "broken": "24@4!18"}
 MAX_FRAMES = 32
@@ -34,24 +32,23 @@ NUM_WHOLE_UNITS = 3  # of five: in two there is no video without an error
 class Extraction:
     """A store and sessions on it; counts what they decode and compute."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path) -> None:
         self.root, self.store = root / "videos", root / "store"
         self.manifest = number_videos(self.root, VIDEOS)
         self.source, self.flow = NumberSource(colour=True), DifferenceFlow()
-        monkeypatch.setattr(worker, "_tools", lambda *_arguments: (self.source, self.flow))
 
     def run(self, store: Path | None = None, **overrides: object) -> Run:
         config = small_config(**overrides)
         self.source, self.flow = NumberSource(colour=True), DifferenceFlow()
         run = make_run(store or self.store, self.root, self.manifest, config=config, max_frames=MAX_FRAMES)
-        drive(run, SerialExecutor(), EngineOptions(), PlainReporter())
+        drive(run, number_executor(self.source, self.flow), EngineOptions(), PlainReporter())
         make_snapshot(run)
         return run
 
 
 @pytest.fixture
-def extraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Extraction:
-    return Extraction(tmp_path, monkeypatch)
+def extraction(tmp_path: Path) -> Extraction:
+    return Extraction(tmp_path)
 
 
 def digest(run: Run) -> str:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +14,22 @@ import pytest
 from messages_support import messages
 from motionbox.cli import main
 from motionbox.errors import InputError, Interrupted, Reason
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, Stop, drive
 from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import Counts, PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.worker import Acknowledgement, Task
+from motionbox.storage import failpoints
 from motionbox.store import open_store
 from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import read_json
 from motionbox.store.units import units_of
-from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
 from motionbox.store.writing.runs import Run
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos
+from store_support import DifferenceFlow, NumberSource, make_run, number_executor, number_videos
 
 VIDEOS = {"a": "60@25", "b": "30@25", "c": "300@25", "d": "10@25"}
-
-
-@pytest.fixture(autouse=True)
-def number_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), DifferenceFlow()))
 
 
 @pytest.fixture
@@ -43,9 +38,9 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path / "store", tmp_path / "videos", manifest, max_frames=100)
 
 
-def drive_serially(run: Run, **options) -> str:
+def drive_serially(run: Run, executor: SerialExecutor | None = None, **options) -> str:
     with messages("motionbox") as lines:
-        drive(run, SerialExecutor(), EngineOptions(**options), PlainReporter())
+        drive(run, executor or number_executor(), EngineOptions(**options), PlainReporter())
     return "\n".join(lines)
 
 
@@ -55,14 +50,13 @@ def statuses(run: Run) -> dict[str, tuple[str, str]]:
     return {row["clip_id"]: (row["status"], row["reason"].split(":")[0]) for row in rows}
 
 
-def test_a_run_commits_every_unit_and_a_second_does_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_commits_every_unit_and_a_second_does_nothing(run: Run) -> None:
     text = drive_serially(run)
     assert "4/4 clips" in text
     assert run.paths.committed_units() == [unit.unit_id for unit in units_of(run.plan())]
     assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
     assert not list(run.paths.attempts.rglob("working-*"))
-    monkeypatch.setattr(worker, "_tools", None)  # would fail if it were used
-    drive_serially(run)
+    drive_serially(run, SerialExecutor(lambda *_: pytest.fail("a unit is processed again")))
 
 
 def test_a_deterministic_error_is_a_result_of_the_first_attempt(tmp_path: Path) -> None:
@@ -107,7 +101,7 @@ class Failing(SerialExecutor):
     """Answers the first attempts itself."""
 
     def __init__(self, answers: list[Acknowledgement]) -> None:
-        super().__init__()
+        super().__init__(lambda *_: (NumberSource(), DifferenceFlow()))
         self.answers = answers
         self.attempts: list[str] = []
 
@@ -136,31 +130,32 @@ def test_a_unit_that_cannot_be_stored_leaves_the_run_resumable(run: Run) -> None
     assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
 
 
-def test_a_full_disk_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **facts: object) -> bool:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.fixture
+def fault() -> Iterator[Callable[[str], None]]:
+    """Plants a fault in this process, see `failpoints`."""
+    yield failpoints.arm
+    failpoints.arm(None)
 
-    real = Attempt.commit
-    monkeypatch.setattr(Attempt, "commit", full)
+
+def test_a_full_disk_stops_the_run(run: Run, fault: Callable[[str], None]) -> None:
+    fault("commit.write:1:enospc")
     with pytest.raises(Interrupted, match=r"No space left on device.*units left; the same command resumes"):
         drive_serially(run)
     assert run.paths.committed_units() == []
-    monkeypatch.setattr(Attempt, "commit", real)
     drive_serially(run)
     assert len(run.paths.committed_units()) == len(units_of(run.plan()))
 
 
-def test_a_machine_that_lacks_something_ends_the_run_and_blames_no_video(run: Run, monkeypatch) -> None:
+def test_a_machine_that_lacks_something_ends_the_run_and_blames_no_video(run: Run) -> None:
     def tools(*_arguments: object) -> None:
         raise ModuleNotFoundError("No module named 'numba'")
 
-    monkeypatch.setattr(worker, "_tools", tools)
     with pytest.raises(InputError, match="No module named 'numba'"):
-        drive_serially(run)
+        drive_serially(run, SerialExecutor(tools))
     assert not any(run.paths.failures.iterdir())
 
 
-def test_a_bug_on_one_video_costs_that_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_on_one_video_costs_that_video(tmp_path: Path) -> None:
     class Buggy(DifferenceFlow):
         def __call__(self, frame0, frame1, *, initial=None):
             if int(frame0[0, 0]) == int(bad[0, 0]) and (frame0[24:] == bad[24:]).all():
@@ -171,8 +166,7 @@ def test_a_bug_on_one_video_costs_that_video(tmp_path: Path, monkeypatch: pytest
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
     path = tmp_path / "videos" / "d.num"
     bad = next(NumberSource().open(path, start_seconds=None, stop_seconds=None, frame_fps=None)[1]).grey
-    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), Buggy()))
-    drive_serially(run)
+    drive_serially(run, number_executor(flow=Buggy()))
     assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "d": ("failed", "internal")}
 
 
@@ -182,47 +176,42 @@ def test_a_lost_node_costs_an_attempt_and_no_blame(run: Run) -> None:
     assert statuses(run) == dict.fromkeys(VIDEOS, ("ok", ""))
 
 
+class Signalling(NumberSource):
+    """Sends this process one signal, when it opens a video: the first one, or the one of a name."""
+
+    def __init__(self, number: signal.Signals, name: str | None = None) -> None:
+        super().__init__()
+        self._number: signal.Signals | None = number
+        self._name = name
+
+    def open(self, path: Path, **options):
+        if self._number is not None and self._name in (None, path.stem):
+            os.kill(os.getpid(), self._number)
+            self._number = None
+        return super().open(path, **options)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains_and_the_same_command_resumes(run: Run, monkeypatch, number: signal.Signals) -> None:
-    real = Attempt.commit
-
-    def signalling(*args, **facts) -> bool:
-        os.kill(os.getpid(), number)
-        return real(*args, **facts)
-
+def test_a_signal_drains_and_the_same_command_resumes(run: Run, number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    monkeypatch.setattr(Attempt, "commit", signalling)
     with pytest.raises(Interrupted, match=f"stopped by {number.name} with .* units left"):
-        drive_serially(run)
+        drive_serially(run, number_executor(Signalling(number)))
     assert len(run.paths.committed_units()) == 1  # the unit under way was finished
     assert signal.getsignal(number) is before
-    monkeypatch.setattr(Attempt, "commit", real)
     drive_serially(run)
     assert len(run.paths.committed_units()) == len(units_of(run.plan()))
 
 
-def test_a_signal_at_the_last_unit_leaves_only_the_snapshot(run: Run, monkeypatch) -> None:
-    real, num_units = Attempt.commit, len(units_of(run.plan()))
-
-    def signalling(*args, **facts) -> bool:
-        if len(run.paths.committed_units()) == num_units - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args, **facts)
-
-    monkeypatch.setattr(Attempt, "commit", signalling)
+def test_a_signal_at_the_last_unit_leaves_only_the_snapshot(run: Run) -> None:
+    last = units_of(run.plan())[-1]
+    assert [piece.video_id for piece in last.pieces] == ["d"]
     with pytest.raises(Interrupted, match="stopped by SIGTERM with only the snapshot left"):
-        drive_serially(run)
+        drive_serially(run, number_executor(Signalling(signal.SIGTERM, "d")))
 
 
-def test_work_under_way_is_abandoned_when_the_drain_is_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopping(self, name, count, fps, start, stop, breaks):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, name, count, fps, start, stop, breaks)
-
-    real = NumberSource._frames
-    monkeypatch.setattr(NumberSource, "_frames", stopping)
+def test_work_under_way_is_abandoned_when_the_drain_is_over(run: Run) -> None:
     with pytest.raises(Interrupted):
-        drive_serially(run, drain_seconds=0.0)
+        drive_serially(run, number_executor(Signalling(signal.SIGTERM)), drain_seconds=0.0)
     assert run.paths.committed_units() == []
     assert not list(run.paths.attempts.rglob("working-*"))
 
@@ -258,7 +247,7 @@ class Stalling(SerialExecutor):
     """Gives a sign of life long ago and never an answer, until the engine kills the attempt."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(lambda *_: (NumberSource(), DifferenceFlow()))
         self.num_cancelled = 0
 
     def submit(self, task, check) -> None:

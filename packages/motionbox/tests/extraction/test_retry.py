@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from motionbox.errors import StoreError
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
-from motionbox.extraction.executors import SerialExecutor
+from motionbox.extraction.executors import Executor
 from motionbox.extraction.plan import scan_inputs
 from motionbox.extraction.progress import PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
@@ -16,14 +15,9 @@ from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.writing.retry import Retry, retry_failed
 from motionbox.store.writing.runs import Run, RunInputs, load_run
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import NumberSource, make_run, number_executor, number_videos, small_config
 
 GOOD = {"a": "60@25", "b": "30@25", "c": "500@25"}
-
-
-@pytest.fixture(autouse=True)
-def number_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), DifferenceFlow()))
 
 
 def write(root: Path, **videos: str) -> None:
@@ -36,10 +30,10 @@ def inputs_of(root: Path) -> RunInputs:
     return RunInputs("folder", root, manifest, scan_inputs(root, manifest["path"].to_pylist()), small_config())
 
 
-def extract(store: Path, root: Path) -> Run:
+def extract(store: Path, root: Path, executor: Executor | None = None) -> Run:
     """Create or resume the run, do what is left of it and publish a snapshot."""
     run = make_run(store, root, inputs_of(root).manifest, max_frames=100)
-    drive(run, SerialExecutor(), EngineOptions(), PlainReporter())
+    drive(run, executor or number_executor(), EngineOptions(), PlainReporter())
     make_snapshot(run)
     return run
 
@@ -90,7 +84,7 @@ def test_a_long_video_is_done_again_whole(tmp_path: Path, wanted: str) -> None:
     assert digest(store) == wanted
 
 
-def test_a_fault_that_was_the_machines_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_that_was_the_machines_is_forgotten(tmp_path: Path) -> None:
     root, store = tmp_path / "videos", tmp_path / "store"
     number_videos(root, {**GOOD, "b": "error timeout"})
     extract(store, root)
@@ -103,12 +97,11 @@ def test_a_fault_that_was_the_machines_is_forgotten(tmp_path: Path, monkeypatch:
             return super().open(text, **options)
 
     (root / "b2.num").write_text(GOOD["b"])
-    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (Mended(), DifferenceFlow()))
-    extract(store, root)
+    extract(store, root, number_executor(Mended()))
     assert statuses(store)["b"] == "failed"  # quarantined: not tried without being asked
     assert retry_failed(store, inputs_of(root)) == Retry(("b",), 1, 0)
     assert (root / "b.num").stat() == stamp
-    extract(store, root)
+    extract(store, root, number_executor(Mended()))
     assert statuses(store) == dict.fromkeys(GOOD, "ok")
 
 

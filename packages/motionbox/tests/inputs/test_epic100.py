@@ -308,7 +308,7 @@ def test_boxes_annotated_by_frame_number_meet_the_stores_frames(official, testda
                 frames.append({"image": {"name": name, "video": "P01_06"}, "annotations": [hand]})
         path = tmp_path / "P01_06.json"
         path.write_text(json.dumps({"video_annotations": frames[::3]}))
-        rows, missing = score_store(store.path, read_annotations(path))
+        rows, missing = score_store(store, read_annotations(path))
         assert (missing, rows[-1].clip_ids) == (0, ["P01_06_90", "P01_06_92"])
         return [score.frame_iou for score in rows[-1].scores]
 

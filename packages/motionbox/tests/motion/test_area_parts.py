@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from motionbox.config import load_config
-from motionbox.motion import area_parts
 from motionbox.motion.area_parts import areas_in_parts, joined_boxes, part_slices
 from motionbox.motion.areas import clip_areas
 from motionbox.motion.boxes import BoxSource, StabilisedBoxes
@@ -39,8 +38,7 @@ def test_a_short_clip_is_one_part() -> None:
     assert joined.clip_confidence == whole.clip_confidence
 
 
-def test_a_long_clip_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(area_parts, "_MAX_CELLS", 300 * 16 * 24)
+def test_a_long_clip_is_read_in_parts() -> None:
     maps, times = moving_spot(1000), np.arange(1000) / 30
     asked: list[slice] = []
 
@@ -48,7 +46,7 @@ def test_a_long_clip_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(rows)
         return maps[rows]
 
-    parts = list(areas_in_parts(read, times, (16, 24), (192, 128), CONFIG))
+    parts = list(areas_in_parts(read, times, (16, 24), (192, 128), CONFIG, max_cells=300 * 16 * 24))
     assert [rows.stop - rows.start for rows in asked] == [256, 256, 256, 232]
     assert sum(len(part.areas) for part in parts) == 1000
     assert all((part.areas[:, 4:8] > 0).any(axis=(1, 2)).all() for part in parts)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from motionbox.commands.bench import bench as command
 from motionbox.errors import FlowError, InputError
 from motionbox.scoring import flow_bench as bench
+from motionbox.scoring.box_agreement import agreement_clips
 from motionbox.scoring.known_flow import truth_pairs, warped_pair
 
 
@@ -57,36 +58,34 @@ def test_replace_section_replaces_only_its_own() -> None:
     assert bench.replace_section(again, "flow", "two\n") == again
 
 
-def test_table_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_table_says_what_was_measured() -> None:
     pair = warped_pair("translation", width=48, height=32)
-    shift = np.float32([0.3, 0.4])
+    true, shift = pair.flow[0, 0], np.float32([0.3, 0.4])
 
-    def flow_of(offset: float) -> bench.FlowFunction:
-        return lambda *_: pair.flow + offset * shift
+    def flow_of(offset: float, spot_px: float = 0.0) -> bench.FlowFunction:
+        """The true flow and an offset; in the clip, which is larger, one spot moves otherwise."""
 
-    monkeypatch.setattr(
-        bench, "engines", lambda: {bench.DEFAULT: flow_of(0.1), "far": flow_of(2.0), bench.REFERENCE: flow_of(0.0)}
-    )
-    monkeypatch.setattr(bench, "agreement_clips", lambda _: [])
-    monkeypatch.setattr(
-        bench,
-        "clip_box_ious",
-        lambda _clips, engines, reference, **_: {n: [1.0, float(n == reference)] for n in engines},
-    )
-    monkeypatch.setattr(bench, "truth_pairs", lambda _: [pair])
-    monkeypatch.setattr(bench, "timed_pairs", lambda _: [("drawn", pair.frame0, pair.frame1)])
-    target = tmp_path / "docs" / "benchmarks.md"
-    result = CliRunner().invoke(command, ["--rounds", "2", "--write", str(target)], standalone_mode=False)
-    assert result.exception is None
-    lines = target.read_text().splitlines()
+        def flow(frame0: np.ndarray, _: np.ndarray) -> np.ndarray:
+            result = np.tile(true + offset * shift, (*frame0.shape, 1)).astype(np.float32)
+            result[100:150, 100:150] += np.float32(spot_px)
+            return result
+
+        return flow
+
+    functions = {bench.DEFAULT: flow_of(0.1), "far": flow_of(2.0, spot_px=9.0), bench.REFERENCE: flow_of(0.0)}
+    clips = agreement_clips(None, num_frames=3)[:1]
+    subjects = bench.Subjects(functions, [("drawn", pair.frame0, pair.frame1)], [pair], clips)
+    results = bench.measure(subjects, rounds=2)
+    assert [len(result.milliseconds) for result in results] == [2, 2, 2]
+    lines = bench.to_markdown(results, bench.measure_floor(pair.frame0, pair.frame1)).splitlines()
     rows = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
     }
     assert rows[bench.DEFAULT][-3:] == ["0.0500", "100.0%", "1.000 (1.000)"]
-    assert rows["far"][-3:] == ["1.0000", "0.0%", "0.500 (0.000)"]
+    assert rows["far"][-3:-1] == ["1.0000", "0.0%"]
+    assert 0 < float(rows["far"][-1].split()[0]) < 0.9, "the box of the spot is not that of a clip without motion"
     assert rows[bench.REFERENCE][-1] == ""
     assert rows["translation x1"] == ["0.050", "1.000", "0.000"]
-    assert "<!-- bench flow: begin -->" in lines
 
 
 def test_missing_test_data_is_said(tmp_path: Path) -> None:
@@ -119,10 +118,11 @@ def test_bench_of_the_gpu_measures_consecutive_frames(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("motionbox.flow._missing_for_cuda", lambda: None)
     monkeypatch.setattr(bench_gpu, "bench_gpu", measure)
-    result = CliRunner().invoke(
-        command, ["--backend", "cuda", "--rounds", "2", "--testdata", str(tmp_path)], standalone_mode=False
-    )
+    target = tmp_path / "docs" / "benchmarks.md"
+    options = ["--backend", "cuda", "--rounds", "2", "--testdata", str(tmp_path), "--write", str(target)]
+    result = CliRunner().invoke(command, options, standalone_mode=False)
     assert result.exception is None
+    assert target.read_text().startswith("<!-- bench gpu: begin -->\ndrawn translation, 16 frames.")
     assert measured == [((16, 256, 456), np.uint8, 2)]
     assert "| frames to flow | 1,234 pairs/s |  |  |" in result.output
     assert "| kernel: warp | 2e+09 pixels/s | 50% | 25% |" in result.output

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 
 from motionbox.errors import InputError
-from motionbox.scoring import score_tables as box_scores
 from motionbox.scoring.annotations import AnnotatedVideo
 from motionbox.scoring.box_metrics import AnnotatedClip, ClipScore
 from motionbox.scoring.score_tables import ScoreRow, clip_table, markdown_table, score_store
@@ -16,15 +15,7 @@ BOXES = np.array([[0, 0, 20, 20], [10, 0, 30, 20], [20, 0, 40, 20]], np.int16)
 class FakeStore:
     """Two clips: one of three frames at 10 fps, one that failed."""
 
-    def __init__(self, path, *, run=None):
-        assert run is None
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
+    path = "a-store"
 
     def clips(self):
         rows = [
@@ -77,17 +68,12 @@ class FakeStore:
         return areas
 
 
-@pytest.fixture(autouse=True)
-def _fake_store(monkeypatch):
-    monkeypatch.setattr(box_scores, "open_store", FakeStore)
-
-
 def truth(clip_id: str, numbers=(1, 2, 3), boxes=BOXES) -> AnnotatedClip:
     return AnnotatedClip(clip_id, np.array(numbers), np.array(boxes, float))
 
 
 def test_store_is_scored_beside_trivial_boxes(tmp_path):
-    rows, missing = score_store(tmp_path, [truth("a"), truth("broken"), truth("elsewhere")])
+    rows, missing = score_store(FakeStore(), [truth("a"), truth("broken"), truth("elsewhere")])
     assert missing == 2
     assert [row.name for row in rows] == ["full frame", "centre half", "true clip box", "best constant box", "store"]
     assert rows[-1].scores[0].frame_iou == 1
@@ -97,9 +83,9 @@ def test_store_is_scored_beside_trivial_boxes(tmp_path):
 
 def test_annotated_frames_are_found_by_time(tmp_path):
     every_second = truth("a", (1, 2), BOXES[[0, 2]])
-    rows, _ = score_store(tmp_path, [every_second], fps=5.0)
+    rows, _ = score_store(FakeStore(), [every_second], fps=5.0)
     assert rows[-1].scores[0].frame_iou == 1
-    rows, _ = score_store(tmp_path, [every_second])
+    rows, _ = score_store(FakeStore(), [every_second])
     assert rows[-1].scores[0].frame_iou == pytest.approx((1 + 1 / 3) / 2)
 
 
@@ -110,7 +96,7 @@ def video(numbers, boxes=BOXES, video_id="P01_01") -> AnnotatedVideo:
 def test_annotated_videos_are_scored_on_the_frames_within_each_clip(tmp_path):
     # Number n is at n / 60 s: 300 is the first frame of clip "a", 306 the second; 298 and 330 are outside.
     boxes = np.array([[50, 0, 99, 50], BOXES[0], BOXES[1], [50, 0, 99, 50]])
-    rows, missing = score_store(tmp_path, [video([298, 300, 306, 330], boxes)])
+    rows, missing = score_store(FakeStore(), [video([298, 300, 306, 330], boxes)])
     assert missing == 0
     assert rows[-1].clip_ids == ["a"]
     np.testing.assert_allclose(rows[-1].frame_ious[0], [1, 1])
@@ -118,20 +104,20 @@ def test_annotated_videos_are_scored_on_the_frames_within_each_clip(tmp_path):
 
 
 def test_rate_of_annotated_videos_is_epics_own_or_given(tmp_path):
-    rows, _ = score_store(tmp_path, [video([255, 260], BOXES[[1, 2]])], fps=50.0)
+    rows, _ = score_store(FakeStore(), [video([255, 260], BOXES[[1, 2]])], fps=50.0)
     np.testing.assert_allclose(rows[-1].frame_ious[0], [1, 1])
     with pytest.raises(InputError, match="at least one clip"):
-        score_store(tmp_path, [video([255, 260], BOXES[[1, 2]])])  # at 60 per second they are before the clip
+        score_store(FakeStore(), [video([255, 260], BOXES[[1, 2]])])  # at 60 per second they are before the clip
 
 
 def test_videos_without_a_scored_clip_are_counted(tmp_path):
     videos = [video([300, 306, 312]), video([300, 306, 312], video_id="P01_02"), video([1], BOXES[:1], "P09_01")]
-    assert score_store(tmp_path, videos)[1] == 2
+    assert score_store(FakeStore(), videos)[1] == 2
 
 
 def test_no_common_clip_is_an_error_that_names_clips(tmp_path):
     with pytest.raises(InputError, match="begin with a, broken"):
-        score_store(tmp_path, [truth("elsewhere")])
+        score_store(FakeStore(), [truth("elsewhere")])
 
 
 def row(name: str, *frame_ious: float, milliseconds: tuple[float, ...] = ()) -> ScoreRow:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pytest
 
 from motionbox.errors import StoreError
 from motionbox.extraction.work_unit import process_unit
-from motionbox.storage import posix
+from motionbox.storage import failpoints, posix
 from motionbox.store.layout import RunPaths, read_json
 from motionbox.store.units import BlockRows, Piece, Unit, VideoError
-from motionbox.store.writing import attempt, commit
+from motionbox.store.writing import commit
 from motionbox.store.writing.attempt import Attempt, UnitRows
 from motionbox.store.writing.commit import read_commit, verify_files
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config
@@ -117,11 +118,15 @@ def test_a_torn_write_is_not_published(paths: RunPaths, result, monkeypatch: pyt
     assert files_below(paths.root) == []
 
 
-def test_a_full_disk_publishes_nothing(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, data: memoryview) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def fault() -> Iterator[Callable[[str], None]]:
+    """Plants a fault in this process, see `failpoints`."""
+    yield failpoints.arm
+    failpoints.arm(None)
 
-    monkeypatch.setattr(posix, "_write_all", full)
+
+def test_a_full_disk_publishes_nothing(paths: RunPaths, result, fault: Callable[[str], None]) -> None:
+    fault("attempt.torn:2:enospc")  # half of the second file is written
     with pytest.raises(OSError, match="No space left"):
         commit_unit(paths, "u000000", result)
     assert files_below(paths.root) == []
@@ -165,14 +170,9 @@ def test_files_and_directories_are_forced_to_disk_before_the_record(paths: RunPa
     assert after == [str(paths.commits)]
 
 
-def test_a_record_that_appeared_keeps_its_files(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The record is there but its directory cannot be forced to disk: after a crash the unit may be committed."""
-
-    def broken(path: Path) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(posix, "fsync_directory", broken)
-    monkeypatch.setattr(attempt, "make_directory", lambda path: path.mkdir(parents=True))
+def test_a_record_that_appeared_keeps_its_files(paths: RunPaths, result, fault: Callable[[str], None]) -> None:
+    """The record is there but its directory is not forced to disk: after a crash the unit may be committed."""
+    fault("commit.after_link:1:eio")
     with pytest.raises(OSError, match="Input/output error"):
         commit_unit(paths, "u000000", result)
     verify_files(committed_attempt(paths, "u000000"), read_commit(paths, "u000000")["files"])

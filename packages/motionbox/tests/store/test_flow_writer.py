@@ -12,9 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from motionbox.config import load_config
 from motionbox.errors import StoreError
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
-from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import create_reporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.extraction.work_unit import process_unit
@@ -26,7 +24,7 @@ from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.commit import read_commit, verify_files
 from motionbox.store.writing.flow_writer import FlowWriter
 from motionbox.store.writing.runs import Run
-from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_videos, small_config
+from store_support import SIDE, DifferenceFlow, NumberSource, make_run, number_executor, number_videos, small_config
 
 FLOWS = hnp.arrays(np.float32, (3, 4, 2), elements=st.floats(-50, 50, width=32))
 
@@ -106,9 +104,8 @@ def build(tmp_path: Path, form: str, *, max_frames: int = 100, **overrides: obje
     return make_run(tmp_path / "store", tmp_path / "videos", manifest, config=config, max_frames=max_frames)
 
 
-def extract(run: Run, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(worker, "_tools", lambda *_: (NumberSource(), DifferenceFlow()))
-    drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+def extract(run: Run) -> Store:
+    drive(run, number_executor(), EngineOptions(), create_reporter())
     make_snapshot(run)
     return open_store(run.paths.root.parents[1])
 
@@ -126,8 +123,8 @@ def expected(name: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("form", "tolerance"), [("float16", 0.002), ("uint8", 20 / 254 + 1e-4)])
 @pytest.mark.parametrize("maps", [True, False])
-def test_store_gives_each_frame_its_flow(tmp_path: Path, monkeypatch, form, tolerance, maps) -> None:
-    store = extract(build(tmp_path, form, **{"store.motion_maps": maps}), monkeypatch)
+def test_store_gives_each_frame_its_flow(tmp_path: Path, form, tolerance, maps) -> None:
+    store = extract(build(tmp_path, form, **{"store.motion_maps": maps}))
     for name in ("a", "c", "e"):
         flow = store.flow(name)
         assert (flow.dtype, len(flow)) == (np.float32, len(store.frame_times(name)))
@@ -140,9 +137,9 @@ def test_store_gives_each_frame_its_flow(tmp_path: Path, monkeypatch, form, tole
     assert [check.problem for check in verify_store(store.path)] == [None] * len(list(verify_store(store.path)))
 
 
-def test_verify_finds_a_changed_byte_of_flow(tmp_path: Path, monkeypatch) -> None:
+def test_verify_finds_a_changed_byte_of_flow(tmp_path: Path) -> None:
     run = build(tmp_path, "uint8")
-    extract(run, monkeypatch)
+    extract(run)
     (shard, *_) = run.paths.attempts.rglob("flow.zarr/48x48/c/0/0/0/0")
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 1
@@ -152,7 +149,7 @@ def test_verify_finds_a_changed_byte_of_flow(tmp_path: Path, monkeypatch) -> Non
     assert "flow.zarr/48x48/c/0/0/0/0 is damaged" in problems[0]
 
 
-def test_content_digest_covers_the_flow_and_not_the_split(tmp_path: Path, monkeypatch) -> None:
+def test_content_digest_covers_the_flow_and_not_the_split(tmp_path: Path) -> None:
     digests = {}
     for name, form, max_frames in (
         ("a", "uint8", 100),
@@ -160,18 +157,18 @@ def test_content_digest_covers_the_flow_and_not_the_split(tmp_path: Path, monkey
         ("c", "float16", 100),
         ("d", "none", 100),
     ):
-        digests[name] = extract(build(tmp_path / name, form, max_frames=max_frames), monkeypatch).info["content_digest"]
+        digests[name] = extract(build(tmp_path / name, form, max_frames=max_frames)).info["content_digest"]
     assert digests["a"] == digests["b"]
     assert len(set(digests.values())) == 3
 
 
-def test_store_without_flow_says_how_to_get_it(tmp_path: Path, monkeypatch) -> None:
-    store = extract(build(tmp_path, "none"), monkeypatch)
+def test_store_without_flow_says_how_to_get_it(tmp_path: Path) -> None:
+    store = extract(build(tmp_path, "none"))
     with pytest.raises(StoreError, match=r"keeps no flow .*--save flow"):
         store.flow("a")
 
 
-def test_a_void_attempt_leaves_no_flow_behind(tmp_path: Path, monkeypatch) -> None:
+def test_a_void_attempt_leaves_no_flow_behind(tmp_path: Path) -> None:
     run = build(tmp_path, "float16")
     flow, calls = DifferenceFlow(), []
 
@@ -182,8 +179,7 @@ def test_a_void_attempt_leaves_no_flow_behind(tmp_path: Path, monkeypatch) -> No
         return flow(*arguments, **options)
 
     breaks.name = "breaks"
-    monkeypatch.setattr(worker, "_tools", lambda *_: (NumberSource(), breaks))
-    drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+    drive(run, number_executor(flow=breaks), EngineOptions(), create_reporter())
     attempts = {path.name for path in run.paths.attempts.glob("*/*")}
     committed = {read_commit(run.paths, unit)["attempt"] for unit in run.paths.committed_units()}
     assert len(calls) > 150

@@ -5,9 +5,7 @@ from click.testing import CliRunner
 
 from motionbox.cli import cli
 from motionbox.errors import StoreError
-from motionbox.extraction import worker
 from motionbox.extraction.drive import EngineOptions, drive
-from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import create_reporter
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.store import open_store
@@ -16,15 +14,14 @@ from motionbox.store.care.verify import verify_store
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.lock import store_lock
 from motionbox.store.writing.runs import Run
-from store_support import DifferenceFlow, NumberSource, make_run, number_videos
+from store_support import make_run, number_executor, number_videos
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(worker, "_tools", lambda *_arguments: (NumberSource(), DifferenceFlow()))
+def run(tmp_path: Path) -> Run:
     manifest = number_videos(tmp_path / "videos", {"a": "60@25", "b": "300@25", "c": "error not_a_video"})
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest, max_frames=100)
-    drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+    drive(run, number_executor(), EngineOptions(), create_reporter())
     make_snapshot(run)
     return run
 
@@ -65,7 +62,7 @@ def test_damage_is_named(run: Run) -> None:
 def test_a_healed_unit_has_the_same_content(run: Run) -> None:
     before = open_store(store_of(run)).info["content_digest"]
     run.paths.commit(run.paths.committed_units()[0]).unlink()
-    drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+    drive(run, number_executor(), EngineOptions(), create_reporter())
     assert "not committed" in problems(run)["snapshot 1"]
     assert make_snapshot(run) == 2
     assert open_store(store_of(run)).info["content_digest"] == before
@@ -95,7 +92,7 @@ def test_gc_leaves_the_snapshots_that_readers_pin(run: Run) -> None:
     store = store_of(run)
     with open_store(store) as reader:
         run.paths.commit("u000000").unlink()
-        drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+        drive(run, number_executor(), EngineOptions(), create_reporter())
         make_snapshot(run)
         assert [entry.path.name for entry in find_garbage(store) if entry.path.parent == run.paths.snapshots] == []
         assert reader.snapshot == 1
@@ -106,7 +103,7 @@ def test_gc_leaves_the_snapshots_that_readers_pin(run: Run) -> None:
 def test_gc_that_is_killed_leaves_nothing_half_visible(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(run)
     run.paths.commit("u000000").unlink()
-    drive(run, SerialExecutor(), EngineOptions(), create_reporter())
+    drive(run, number_executor(), EngineOptions(), create_reporter())
     make_snapshot(run)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", lambda *_arguments, **_options: None)

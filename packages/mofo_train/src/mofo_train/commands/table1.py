@@ -89,6 +89,7 @@ def command(
     from mofo_train.table.generated import PREPARED, data_of, generate_data, with_labels
     from mofo_train.table.recipe import TableConfig
     from mofo_train.table.run import run_folds
+    from motionbox.store import open_store
 
     name = recipe or f"{dataset}_table1"
     own = (*overrides, f"folds={folds}") if folds else overrides
@@ -107,7 +108,8 @@ def command(
                 generate_data(table, folder, data_root)
             ranks.gather(None)  # the others wait
         if table.dataset == "folder" and not only_plan:
-            table = with_labels(table, next(iter(stores.values())))
+            labelled = next(iter(stores.values()))
+            table = with_labels(table, labelled, open_store(labelled).clips())
         if only_plan or not (table.dataset == "synthetic" or stages_only):
             _say_plan(table, folder, stores, data_root, ranks, only_plan=only_plan)
             if only_plan:

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,6 @@ from mofo_train.data.labels import HEADS
 from mofo_train.errors import DataError, ExitCode, Interrupted
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
-from motionbox.store import open_store
 
 _LOG = logging.getLogger(__name__)
 PREPARED = ("synthetic", "metaworld", "folder")
@@ -30,13 +30,21 @@ def data_of(table: TableConfig, out: Path, data_root: Path | None) -> Path:
     return data_root or default
 
 
-def generate_data(table: TableConfig, out: Path, data_root: Path | None = None) -> None:
+def run_command(command: list[str]) -> int:
+    """Run a command in this process's place in the terminal; return its exit code."""
+    return subprocess.run(command, check=False).returncode
+
+
+def generate_data(
+    table: TableConfig, out: Path, data_root: Path | None = None, run: Callable[[list[str]], int] = run_command
+) -> None:
     """Make what is missing of a table's data: the videos, their boxes in `generated_stores`, the guidances to compare.
 
     Args:
         table: The recipe; data set `synthetic` and `metaworld` are generated, `folder` has to be there.
         out: Folder of the table.
         data_root: Folder of the videos; None = the default.
+        run: Runs a command, returns its exit code.
 
     Raises:
         DataError: A command failed; it has said why.
@@ -66,14 +74,13 @@ def generate_data(table: TableConfig, out: Path, data_root: Path | None = None) 
         marker = out / f"{name}.done"  # beside what is made: those folders are others' to fill
         if read_result(marker, fingerprint) is None:
             _LOG.info(" ".join(command[3:]))
-            _run(command)
+            _check(command, run(command))
             marker.mkdir(parents=True, exist_ok=True)
             write_json(marker / "result.json", {"fingerprint": fingerprint})
 
 
-def _run(command: list[str]) -> None:
-    """Run a command; clips that it could not read are no reason to stop, they are listed."""
-    code = subprocess.run(command, check=False).returncode
+def _check(command: list[str], code: int) -> None:
+    """Stop where a command failed; clips that it could not read are no reason to, they are listed."""
     said = f"`{' '.join(command[3:])}`"
     if code == ExitCode.INTERRUPTED:
         raise Interrupted(f"{said} was interrupted; the same command resumes")
@@ -111,13 +118,17 @@ def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
     return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
 
 
-def with_labels(table: TableConfig, store: Path) -> TableConfig:
+def with_labels(table: TableConfig, store: Path, clips: pa.Table) -> TableConfig:
     """Let a table of a labelled folder predict what the folder is labelled with: `label`, or verb and noun.
+
+    Args:
+        table: The recipe.
+        store: Where the clips are, for the error.
+        clips: Its clips.
 
     Raises:
         DataError: Neither is there.
     """
-    clips = open_store(store).clips()
     if any(_is_labelled(clips, name) for name in _LABELLED):
         columns = '["label"]'
     elif all(_is_labelled(clips, name) for name in _VERB_AND_NOUN):

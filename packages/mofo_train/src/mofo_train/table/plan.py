@@ -58,6 +58,10 @@ class StepSpeed:
     num_weights: int
 
 
+Measure = Callable[[PretrainConfig | FinetuneConfig, torch.device], StepSpeed]
+"""What measures the training step of a recipe on a device."""
+
+
 @dataclass(frozen=True)
 class StageCost:
     """What one stage takes.
@@ -79,13 +83,16 @@ class StageCost:
     disk_gib: float
 
 
-def estimate_costs(stages: list[Stage], num_train_clips: int | None, device: torch.device) -> list[StageCost]:
+def estimate_costs(
+    stages: list[Stage], num_train_clips: int | None, device: torch.device, measure: Measure | None = None
+) -> list[StageCost]:
     """Measure each kind of step once on this device and multiply.
 
     Args:
         stages: The table's.
         num_train_clips: Clips of the training split; None = the official number of the data set.
         device: Where to measure.
+        measure: Measures a kind of step; None = `measure_step`.
     """
     measured: dict[str, StepSpeed] = {}
     costs = []
@@ -95,7 +102,7 @@ def estimate_costs(stages: list[Stage], num_train_clips: int | None, device: tor
         shape = config.model.model_dump_json(exclude={"init", "init_weights"})
         kind = f"{stage.kind} {shape} {config.run.precision} {config.run.compile}"
         if kind not in measured:
-            measured[kind] = _measure(config, device)
+            measured[kind] = (measure or measure_step)(config, device)
         speed = measured[kind]
         crops = config.optim.epochs * clips * config.data.crops_per_clip
         middle, least, most = (crops / rate / 3600 for rate in (speed.crops_per_second, speed.fastest, speed.slowest))
@@ -115,7 +122,7 @@ def num_outputs(config: FinetuneConfig) -> int:
     return sum(config.task.num_classes or [_OFFICIAL_OUTPUTS.get(name, _USUAL_OUTPUTS) for name in config.task.columns])
 
 
-def _measure(config: PretrainConfig | FinetuneConfig, device: torch.device) -> StepSpeed:
+def measure_step(config: PretrainConfig | FinetuneConfig, device: torch.device) -> StepSpeed:
     """Measure whole training steps on random data, compiled where the recipe says so."""
     net = config.model
     clip = size_of(net.name).clip_shape(net.num_frames, net.image_px)
@@ -236,8 +243,9 @@ def make_plan(
     *,
     stores: Mapping[str, Path],
     data_root: Path | None,
+    measure: Measure | None = None,
 ) -> Plan:
-    """Find out what a table needs; arguments as of `run_table`."""
+    """Find out what a table needs; arguments as of `run_table` and `estimate_costs`."""
     stages = all_stages(table)
     missing, num_clips = "", None
     try:
@@ -252,7 +260,7 @@ def make_plan(
         remarks.insert(0, f"{num_clips:,} of {official:,} clips of the official training split are learned from")
     if num_clips is not None and not missing:
         missing = _too_large_batch(stages, num_clips)
-    return Plan(out, name, estimate_costs(stages, num_clips, device), done, missing, tuple(remarks))
+    return Plan(out, name, estimate_costs(stages, num_clips, device, measure), done, missing, tuple(remarks))
 
 
 def _clips_to_come(table: TableConfig, data_root: Path | None) -> int | None:

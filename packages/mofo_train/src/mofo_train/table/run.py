@@ -10,11 +10,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,18 @@ _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0
 
 
+class Trainings(NamedTuple):
+    """What trains the stages of a table.
+
+    Attributes:
+        pretrain: As `training.pretraining.pretrain`.
+        finetune_and_test: As `finetune_and_test`.
+    """
+
+    pretrain: Callable[[PretrainConfig, ClipReader, Path, Ranks], Path]
+    finetune_and_test: Callable[..., dict[str, Any]]
+
+
 def run_table(
     table: TableConfig,
     out: Path,
@@ -49,6 +61,7 @@ def run_table(
     *,
     stores: Mapping[str, Path],
     data_root: Path | None,
+    trainings: Trainings | None = None,
 ) -> Table:
     """Run what is missing of a table and write it.
 
@@ -58,13 +71,14 @@ def run_table(
         ranks: This process among all.
         stores: Preset -> motion boxes; must exist, see `generate_data`.
         data_root: Folder of the videos; None = that of the store.
+        trainings: What trains; None = this package's.
 
     Raises:
         CheckpointError: `out` holds stages of other recipes or another store; nothing is overwritten.
         Interrupted: Stopped and saved; the same command resumes.
     """
     stages = plan_stages(table)
-    run = _TableRun(out, ranks, stores, data_root)
+    run = _TableRun(out, ranks, stores, data_root, trainings or Trainings(pretrain, finetune_and_test))
     pending = list(enumerate(stages, start=1))
     while pending:
         left = len(pending)
@@ -106,6 +120,7 @@ class _TableRun:
     ranks: Ranks
     stores: Mapping[str, Path]
     data_root: Path | None
+    trainings: Trainings
     readers: dict[str, ClipReader] = field(default_factory=dict)
     caches: dict[str, ClipCache] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -134,9 +149,10 @@ class _TableRun:
 
     def _train(self, stage: Stage, training: ClipReader, folder: Path) -> dict[str, Any]:
         if isinstance(stage.config, PretrainConfig):
-            return {"checkpoint": str(pretrain(stage.config, training, folder, self.ranks))}
+            return {"checkpoint": str(self.trainings.pretrain(stage.config, training, folder, self.ranks))}
         test = self._reader(stage, stage.config.test.split)
-        return _finetune_and_test(stage, stage.config, training, test, self.results, folder, self.ranks)
+        train = self.trainings.finetune_and_test
+        return train(stage, stage.config, training, test, self.results, folder, self.ranks)
 
     def _reader(self, stage: Stage, test_split: str | None = None) -> ClipReader:
         data, guidance = stage.config.data, stage.config.guidance
@@ -165,7 +181,7 @@ def _lock(path: Path, ranks: Ranks) -> Iterator[bool]:
         yield ranks.gather(mine)[0]
 
 
-def _finetune_and_test(
+def finetune_and_test(
     stage: Stage,
     config: FinetuneConfig,
     training: ClipReader,
@@ -174,6 +190,20 @@ def _finetune_and_test(
     folder: Path,
     ranks: Ranks,
 ) -> dict[str, Any]:
+    """Finetune from what a stage starts from and predict the test clips.
+
+    Args:
+        stage: The stage.
+        config: Its recipe.
+        training: Clips to learn from.
+        test: Clips to predict.
+        results: Of the stages before, by key.
+        folder: Where checkpoints, log and predictions go.
+        ranks: This process among all.
+
+    Returns:
+        What `result.json` says of it: the checkpoint, the table's figures, how many clips were tested and how.
+    """
     if stage.source is not None:
         init = Path(results[stage.source.key]["checkpoint"]) / "model.safetensors"
         config = config.model_copy(update={"model": config.model.model_copy(update={"init": init})})

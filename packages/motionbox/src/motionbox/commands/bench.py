@@ -62,11 +62,11 @@ def _measure_cpu(testdata: Path | None, rounds: int) -> tuple[str, str]:
     """Return the name of the section and its tables."""
     from motionbox.scoring import flow_bench
 
-    results = flow_bench.measure(testdata, rounds=rounds)
-    name, frame0, frame1 = flow_bench.timed_pairs(testdata)[0]
+    subjects = flow_bench.Subjects.of(testdata)
+    results = flow_bench.measure(subjects, rounds=rounds)
+    name, frame0, frame1 = subjects.pairs[0]
     _LOG.info("floor on %s", name)
-    floor = flow_bench.measure_floor(frame0, frame1)
-    return "flow", flow_bench.to_markdown(results, floor, flow_bench.truth_names(testdata))
+    return "flow", flow_bench.to_markdown(results, flow_bench.measure_floor(frame0, frame1))
 
 
 def _measure_gpu(testdata: Path | None, rounds: int) -> tuple[str, str]:

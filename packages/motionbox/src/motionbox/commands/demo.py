@@ -52,7 +52,8 @@ def demo(out: Path, num_clips: int, presets: Sequence[str], flow: str, workers: 
     for preset in presets:
         click.echo(f"2. boxes, preset {preset}:")
         speeds[preset] = _extract(data, out / "stores" / preset, preset, flow, workers)
-        found = {row.name: row for row in score_store(out / "stores" / preset, truths)[0]}
+        with open_store(out / "stores" / preset) as store:
+            found = {row.name: row for row in score_store(store, truths)[0]}
         rows.update({name: found[name] for name in _REFERENCES})
         rows[preset] = found["store"]
     with open_store(out / "stores" / presets[-1]) as store:

@@ -59,16 +59,18 @@ def evaluate(
     from motionbox.scoring.annotations import AnnotatedVideo, read_annotations
     from motionbox.scoring.area_metrics import area_table
     from motionbox.scoring.score_tables import clip_table, markdown_table, score_areas, score_store
+    from motionbox.store import open_store
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise InputError(f"--plot must end in .png, got {str(plot)!r}")
     truths = read_annotations(boxes_file, frame_mapping=frame_mapping)
     if any(isinstance(truth, AnnotatedVideo) and not truth.renumbered for truth in truths):
         _LOG.warning("VISOR's frame numbers are taken for EPIC's; --frame-mapping corrects those that differ")
-    rows, missing = score_store(store, truths, fps=fps, run=run)
+    with open_store(store, run=run) as opened:
+        rows, missing = score_store(opened, truths, fps=fps)
+        areas = score_areas(opened, truths, fps=fps)
     click.echo(f"{len(rows[0].scores)} clips of {store} against {boxes_file}")
     click.echo(markdown_table(rows))
-    areas = score_areas(store, truths, fps=fps, run=run)
     if areas:
         click.echo(f"\n{area_table(areas)}")
     if per_clip:

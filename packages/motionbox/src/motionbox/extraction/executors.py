@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 
 from motionbox.errors import InputError, Interrupted
 from motionbox.extraction.ray_process import HEAD_LOST, HEAD_SECONDS, RayOptions
-from motionbox.extraction.worker import Acknowledgement, Task, execute
+from motionbox.extraction.worker import Acknowledgement, Task, Tools, default_tools, execute
 from motionbox.signals import deferred
 
 _START = "from motionbox.extraction.ray_process import main; main()"
@@ -60,10 +60,15 @@ class Executor(Protocol):
 
 
 class SerialExecutor:
-    """Executes tasks in this process, one after the other: for debugging."""
+    """Executes tasks in this process, one after the other: for debugging.
 
-    def __init__(self) -> None:
+    Args:
+        tools: Makes what decodes and what computes the flow.
+    """
+
+    def __init__(self, tools: Tools = default_tools) -> None:
         self.num_slots = 1
+        self._tools = tools
         self._waiting: list[tuple[Task, Callable[[], None]]] = []
 
     def submit(self, task: Task, check: Callable[[], None]) -> None:
@@ -74,7 +79,7 @@ class SerialExecutor:
         """Execute the submitted task."""
         task, check = self._waiting.pop()
         try:
-            return [execute(task, check=check)]
+            return [execute(task, check=check, tools=self._tools)]
         except Interrupted:
             return []
 

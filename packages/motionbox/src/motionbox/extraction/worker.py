@@ -111,12 +111,33 @@ class Acknowledgement:
     stop: str | None = None
 
 
-def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowledgement:
+Tools = Callable[[ExtractConfig, str], "tuple[FrameSource, FlowEstimator]"]
+"""What makes a worker's decoder and flow estimator, of the config and the flow backend."""
+
+
+@lru_cache(maxsize=1)
+def default_tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstimator]:
+    """Return what decodes in a child process and what computes the flow, kept from unit to unit."""
+    import cv2
+
+    from motionbox.flow import create_flow_estimator
+    from motionbox.store.clip_blocks import SHORT_SIDE_PX
+    from motionbox.video.sources import ChildSource
+
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    colour_px = None if config.store.clips == "none" else SHORT_SIDE_PX
+    source = ChildSource(config.frames.short_side_px, colour_short_side_px=colour_px)
+    return source, create_flow_estimator(config.flow, backend=backend)
+
+
+def execute(task: Task, *, check: Callable[[], None] | None = None, tools: Tools = default_tools) -> Acknowledgement:
     """Process a unit and commit its result.
 
     Args:
         task: The attempt.
         check: Called with every sign of life; may raise to abandon the attempt.
+        tools: Makes what decodes and what computes the flow.
 
     Returns:
         What happened; faults of videos and of the store are answers, not exceptions.
@@ -128,7 +149,7 @@ def execute(task: Task, *, check: Callable[[], None] | None = None) -> Acknowled
     spent = TimeSpent()
     unit_id, config = task.unit.unit_id, task.config
     try:
-        decoder, estimator = _tools(config, task.backend)
+        decoder, estimator = tools(config, task.backend)
         stored = None if task.stored is None else StoredBlocks(task.stored, config)
         with (
             spent.on(OTHER),
@@ -187,22 +208,6 @@ def _taken_over(unit: StoredUnit | None, stored: StoredBlocks | None) -> dict[st
 def _source(task: Task, decoder: FrameSource, sign: _SignOfLife) -> FetchingSource:
     pieces = [(piece, place_below(task.data_root, piece.path)) for piece in task.unit.pieces]
     return FetchingSource(decoder, scratch_cache(task.scratch_gib), pieces, task.inputs, beat=sign.repeat)
-
-
-@lru_cache(maxsize=1)
-def _tools(config: ExtractConfig, backend: str) -> tuple[FrameSource, FlowEstimator]:
-    """Return the worker's decoder and flow estimator, kept from unit to unit."""
-    import cv2
-
-    from motionbox.flow import create_flow_estimator
-    from motionbox.store.clip_blocks import SHORT_SIDE_PX
-    from motionbox.video.sources import ChildSource
-
-    cv2.setNumThreads(1)
-    keep_freed_memory()
-    colour_px = None if config.store.clips == "none" else SHORT_SIDE_PX
-    source = ChildSource(config.frames.short_side_px, colour_short_side_px=colour_px)
-    return source, create_flow_estimator(config.flow, backend=backend)
 
 
 def keep_freed_memory() -> bool:

@@ -15,18 +15,21 @@ from motionbox.motion.areas import ClipAreas, clip_areas
 if TYPE_CHECKING:
     from motionbox.config import ExtractConfig
 
-_MAX_CELLS = 1 << 24  # 2.5 minutes of 60 frames a second in a grid of 32 x 57
+MAX_CELLS = 1 << 24
+"""Cells of a part at most: 2.5 minutes of 60 frames a second in a grid of 32 x 57."""
+
 _MULTIPLE_FRAMES = 256
 
 
-def part_slices(num_frames: int, num_cells: int) -> list[slice]:
+def part_slices(num_frames: int, num_cells: int, max_cells: int = MAX_CELLS) -> list[slice]:
     """Return the parts of a clip: as equal as multiples of 256 frames allow; one for all but very long clips.
 
     Args:
         num_frames: Of the clip.
         num_cells: Of a frame.
+        max_cells: Of a part, about.
     """
-    count = max(1, -(-num_frames * num_cells // _MAX_CELLS))
+    count = max(1, -(-num_frames * num_cells // max_cells))
     inner = np.linspace(0, num_frames / _MULTIPLE_FRAMES, count + 1)[1:-1].round().astype(int) * _MULTIPLE_FRAMES
     return [slice(a, b) for a, b in itertools.pairwise([0, *inner.tolist(), num_frames]) if b > a]
 
@@ -37,6 +40,7 @@ def areas_in_parts(
     size_hw: tuple[int, int],
     frame_wh: tuple[int, int],
     config: ExtractConfig,
+    max_cells: int = MAX_CELLS,
 ) -> Iterator[ClipAreas]:
     """Yield the areas of a clip, part by part; a part's strongest cell is 255.
 
@@ -46,8 +50,9 @@ def areas_in_parts(
         size_hw: Height and width of the maps, each above 0.
         frame_wh: Width and height of the frame in display pixels.
         config: The config that made the maps.
+        max_cells: Cells of a part at most, about.
     """
-    for part in part_slices(len(times), size_hw[0] * size_hw[1]):
+    for part in part_slices(len(times), size_hw[0] * size_hw[1], max_cells):
         yield clip_areas(read_maps(part), times[part], *frame_wh, config)
 
 

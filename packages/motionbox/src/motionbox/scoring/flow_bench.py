@@ -25,8 +25,8 @@ import numpy.typing as npt
 from motionbox.config import FlowConfig, TVL1Params
 from motionbox.flow import Flow, create_flow_estimator
 from motionbox.flow.opencv import one_opencv_thread
-from motionbox.scoring.box_agreement import agreement_clips, clip_box_ious
-from motionbox.scoring.known_flow import truth_pairs, warped_pair
+from motionbox.scoring.box_agreement import AgreementClip, agreement_clips, clip_box_ious
+from motionbox.scoring.known_flow import TruthPair, truth_pairs, warped_pair
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,6 +78,28 @@ class EngineResult:
     def median_ms(self) -> float:
         """Return the median time of a pair in milliseconds."""
         return statistics.median(self.milliseconds)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What is measured, and on what.
+
+    Attributes:
+        engines: Flow functions by name, `DEFAULT` and `REFERENCE` among them.
+        pairs: Name, frame and later frame of what is timed.
+        truths: Pairs whose flow is known.
+        clips: Clips whose boxes are compared.
+    """
+
+    engines: dict[str, FlowFunction]
+    pairs: list[tuple[str, Grey, Grey]]
+    truths: list[TruthPair]
+    clips: list[AgreementClip]
+
+    @classmethod
+    def of(cls, testdata: Path | None) -> Subjects:
+        """Return all engines, on the test data, or on drawn frames where there are none."""
+        return cls(engines(), timed_pairs(testdata), truth_pairs(testdata), agreement_clips(testdata))
 
 
 def engines() -> dict[str, FlowFunction]:
@@ -152,25 +174,24 @@ def consecutive_frames(testdata: Path | None) -> tuple[str, Grey]:
     return "drawn translation", np.stack(drawn)
 
 
-def measure(testdata: Path | None, *, rounds: int = 3) -> list[EngineResult]:
+def measure(subjects: Subjects, *, rounds: int = 3) -> list[EngineResult]:
     """Time every engine and compare it with known flow and with OpenCV.
 
     Args:
-        testdata: Folder of the test data; None: drawn frames only.
+        subjects: The engines, and what they are measured on.
         rounds: How often every pair is timed.
     """
-    functions = engines()
+    functions = subjects.engines
     results = {name: EngineResult(name) for name in functions}
-    pairs, truths = timed_pairs(testdata), truth_pairs(testdata)
     with one_opencv_thread():
         for name, function in functions.items():
             _LOG.info("accuracy of %s", name)
-            for truth in truths:
+            for truth in subjects.truths:
                 error = truth.endpoint_error(function(truth.frame0, truth.frame1))
                 results[name].endpoint_errors_px[truth.name] = error
-        flows = _time_all(functions, pairs, results, rounds)
+        flows = _time_all(functions, subjects.pairs, results, rounds)
         quick = {name: function for name, function in functions.items() if name not in NO_BOXES}
-        for name, ious in clip_box_ious(agreement_clips(testdata), quick, DEFAULT).items():
+        for name, ious in clip_box_ious(subjects.clips, quick, DEFAULT).items():
             results[name].box_ious = ious
     for name, result in results.items():
         distances = [
@@ -284,7 +305,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def to_markdown(results: list[EngineResult], floor: Floor, truths: list[str]) -> str:
+def to_markdown(results: list[EngineResult], floor: Floor) -> str:
     """Return the tables of speed and accuracy as Markdown."""
     reference = next(result for result in results if result.name == REFERENCE)
     lines = [
@@ -302,7 +323,8 @@ def to_markdown(results: list[EngineResult], floor: Floor, truths: list[str]) ->
     lines += ["", "Mean end-point error in pixels where the flow is known:", ""]
     lines += ["| pair | " + " | ".join(r.name for r in results) + " |", "|---" * (len(results) + 1) + "|"]
     lines += [
-        f"| {name} | " + " | ".join(f"{r.endpoint_errors_px[name]:.3f}" for r in results) + " |" for name in truths
+        f"| {name} | " + " | ".join(f"{r.endpoint_errors_px[name]:.3f}" for r in results) + " |"
+        for name in results[0].endpoint_errors_px
     ]
     lines += [
         "",
@@ -318,11 +340,6 @@ def to_markdown(results: list[EngineResult], floor: Floor, truths: list[str]) ->
 
 def _box_cell(ious: list[float]) -> str:
     return f"{statistics.mean(ious):.3f} ({min(ious):.3f})" if ious else ""
-
-
-def truth_names(testdata: Path | None) -> list[str]:
-    """Return the names of the truth pairs in order."""
-    return [pair.name for pair in truth_pairs(testdata)]
 
 
 def replace_section(text: str, name: str, body: str) -> str:

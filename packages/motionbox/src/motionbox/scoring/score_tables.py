@@ -23,8 +23,7 @@ from motionbox.scoring.box_metrics import (
     trivial_boxes,
 )
 from motionbox.scoring.marks import Truth, clips_of_truths, cover_of_boxes, grid_of, marks_of
-from motionbox.storage import StorePath
-from motionbox.store import Store, open_store
+from motionbox.store import Store
 
 _TITLES = {
     "frame_iou": "frame IoU",
@@ -68,21 +67,14 @@ class ScoreRow:
         return summarise(self.scores)
 
 
-def score_store(
-    path: StorePath,
-    truths: Iterable[Truth],
-    *,
-    fps: float | None = None,
-    run: str | None = None,
-) -> tuple[list[ScoreRow], int]:
+def score_store(store: Store, truths: Iterable[Truth], *, fps: float | None = None) -> tuple[list[ScoreRow], int]:
     """Score a store's boxes, and boxes that do not look at the video beside them.
 
     Args:
-        path: The store.
+        store: The store, open.
         truths: Annotated clips, in display pixels; frame number n stands at (n - 1) / fps seconds. Or annotated videos:
             each of their clips is scored on the annotated frames within it, frame number n at n / fps seconds.
         fps: Rate of the annotated frames, None: each clip's own, and EPIC's official rate for videos.
-        run: Run id or preset, where the store has several runs; None: the newest.
 
     Returns:
         One row per trivial method and one for the store; how many annotated clips and videos could not be scored,
@@ -90,22 +82,20 @@ def score_store(
 
     Raises:
         InputError: Not one annotated clip can be scored.
-        StoreError: It is not a store.
     """
     rows: dict[str, ScoreRow] = {}
     missing = 0
-    with open_store(path, run=run) as store:
-        clips = store.clips().column("clip_id").to_pylist()
-        find = clips_of_truths(store)
-        for truth in truths:
-            known = [scene for clip in find(truth) if (scene := _scene(store, clip, truth, fps)) is not None]
-            missing += not known
-            for scene in known:
-                _score_scene(rows, scene)
+    clips = store.clips().column("clip_id").to_pylist()
+    find = clips_of_truths(store)
+    for truth in truths:
+        known = [scene for clip in find(truth) if (scene := _scene(store, clip, truth, fps)) is not None]
+        missing += not known
+        for scene in known:
+            _score_scene(rows, scene)
     if not rows:
         raise InputError(
-            f"store {path} must hold at least one clip that the boxes file annotates, got none; clip ids of the store "
-            f"begin with {', '.join(sorted(clips)[:3]) or 'nothing'}"
+            f"store {store.path} must hold at least one clip that the boxes file annotates, got none; clip ids of the "
+            f"store begin with {', '.join(sorted(clips)[:3]) or 'nothing'}"
         )
     return list(rows.values()), missing
 
@@ -139,34 +129,30 @@ def _score_scene(rows: dict[str, ScoreRow], scene: _Scene) -> None:
     rows["store"].confidences.append(scene.clip["confidence"])
 
 
-def score_areas(
-    path: StorePath, truths: Iterable[Truth], *, fps: float | None = None, run: str | None = None
-) -> list[AreaRow]:
+def score_areas(store: Store, truths: Iterable[Truth], *, fps: float | None = None) -> list[AreaRow]:
     """Score a store's areas: those of motion, of every other guidance, and the frame boxes taken as areas.
 
     Args:
-        path: The store.
+        store: The store, open.
         truths: As in `score_store`.
         fps: As in `score_store`.
-        run: As in `score_store`.
 
     Returns:
         A row for each kind of areas, over the clips that it covers; none where the store has no areas at all.
     """
     rows: dict[str, AreaRow] = {}
-    with open_store(path, run=run) as store:
-        sources = store.guidance_sources()[0 if store.info["motion_maps"] else 1 :]
-        find = clips_of_truths(store)
-        pairs = ((entry, clip) for entry in truths for clip in find(entry) if clip["num_frames"])
-        for truth, clip in pairs:
-            times, grid = store.frame_times(clip["clip_id"]), grid_of(store, clip["clip_id"])
-            marks = marks_of(truth, clip, times, fps, grid)
-            if not sources or not bx.has_box(marks.boxes).any():
-                continue
-            areas = {source: store.motion_areas(clip["clip_id"], source=source) for source in sources}
-            boxes = store.frame_boxes(clip["clip_id"]).astype(np.float64)
-            areas["frame boxes"] = np.stack([cover_of_boxes(box[None], grid) for box in boxes])
-            add_clip(rows, clip, areas, times, marks)
+    sources = store.guidance_sources()[0 if store.info["motion_maps"] else 1 :]
+    find = clips_of_truths(store)
+    pairs = ((entry, clip) for entry in truths for clip in find(entry) if clip["num_frames"])
+    for truth, clip in pairs:
+        times, grid = store.frame_times(clip["clip_id"]), grid_of(store, clip["clip_id"])
+        marks = marks_of(truth, clip, times, fps, grid)
+        if not sources or not bx.has_box(marks.boxes).any():
+            continue
+        areas = {source: store.motion_areas(clip["clip_id"], source=source) for source in sources}
+        boxes = store.frame_boxes(clip["clip_id"]).astype(np.float64)
+        areas["frame boxes"] = np.stack([cover_of_boxes(box[None], grid) for box in boxes])
+        add_clip(rows, clip, areas, times, marks)
     return list(rows.values())
 
 
