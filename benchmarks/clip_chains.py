@@ -49,7 +49,7 @@ def coding(num_chains: int, group_frames: int, crf: float, added: str) -> Iterat
     """Let clip blocks have another number of chains, group, CRF and more of x264's options for a while."""
     options = {"g": str(group_frames), "keyint_min": str(group_frames), "crf": str(crf)}
     options["x264-params"] = clip_coder._H264_OPTIONS["x264-params"] + added
-    codings = (*clip_blocks._CODINGS[:2], ("h264", num_chains, group_frames))
+    codings = {**clip_blocks._CODINGS, 2: ("h264", num_chains, group_frames)}
     with (
         mock.patch.object(clip_coder, "NUM_CHAINS", num_chains),
         mock.patch.dict(clip_coder._H264_OPTIONS, options),

@@ -113,7 +113,8 @@ def compare(path: Path, seconds: float) -> None:
     frames = list(read_colour_frames(path, short_side_px=256, stop_seconds=seconds))
     num_frames = len(frames)
     height, width = frames[0].rgb.shape[:2]
-    crop = crop_of(width, height)
+    x, y, *size = crop_of(width, height)
+    cut = (slice(None), slice(y, y + size[1]), slice(x, x + size[0]))
     share = min(1.0, seconds / (probe(path).duration_seconds or seconds))
     source_bytes = path.stat().st_size * share
     rows: list[tuple[str, float, Reader, float]] = [
@@ -131,7 +132,7 @@ def compare(path: Path, seconds: float) -> None:
         if name.startswith("VP9"):
             rows.append((name, len(data), lambda i, d=data: read_vp9(d, i), encode_fps))
         else:
-            rows.append((name, len(data), lambda i, d=data: read_clip_frames(d, i, crop_xywh=crop), encode_fps))
+            rows.append((name, len(data), lambda i, d=data: read_clip_frames(d, i)[cut], encode_fps))
     base = clips_per_second(rows[0][2], num_frames, 3)
     indices = list(range(0, num_frames, 5))
     for name, num_bytes, read, encode_fps in rows:

@@ -350,16 +350,13 @@ def load_config(
 
 
 def config_of_run(values: dict[str, Any]) -> ExtractConfig:
-    """Build the config that a store's run was made with, by this version or an earlier one.
+    """Build the config that a store's run was made with, by this version or another one.
 
     Args:
-        values: As `run.json` holds them. What earlier versions knew and this one does not shapes nothing here any more
-            and is left out; what they did not know takes its default.
+        values: As `run.json` holds them. What this version does not know shapes nothing here and is left out; what the
+            other one did not know takes its default.
     """
-    known = _known(values, ExtractConfig)
-    if known.get("boxes", {}).get("stabilise") == "evidence":  # its name up to algorithm version 3
-        known["boxes"]["stabilise"] = "areas"
-    return ExtractConfig.model_validate(known)
+    return ExtractConfig.model_validate(_known(values, ExtractConfig))
 
 
 def _known(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 A store keeps one such block for each block of a video (see `plan`), so that annotated segments that overlap share
 their frames and nothing depends on how a video was split. `Store.clip_frames` finds the blocks of a clip.
 
-Layout, little-endian: the magic `MBCLIP1` and a newline; uint32 number of frames T, width, height, coding (0 JPEG, 1
-H.264 in one chain, as it once was written, 2 H.264 in two chains); float64 (T,) times in seconds; uint64 (T + 1,)
-offsets of the frames' data from the start of the block; the data. A JPEG frame's data is a JPEG file. An H.264 frame's
+Layout, little-endian: the magic `MBCLIP1` and a newline; uint32 number of frames T, width, height, coding (0 JPEG,
+2 H.264 in two chains); float64 (T,) times in seconds; uint64 (T + 1,) offsets of the frames' data from the start of the
+block; the data. A JPEG frame's data is a JPEG file. An H.264 frame's
 data is one Annex B access unit without B-frames; odd sizes are padded to even ones and cut again when read.
 
 Frames of even and of odd position are two chains of H.264, each coded as if the other were not there, with a keyframe
@@ -49,8 +49,8 @@ _MAGIC = b"MBCLIP1\n"
 _START_CODE = b"\0\0\1"
 _MOST_PARAMETER_BYTES = 256
 _HEAD = struct.Struct("<8s4I")
-# By number in the head: form, chains, frames of a chain from keyframe to keyframe. Of a form the last one is written.
-_CODINGS: tuple[tuple[ClipForm, int, int], ...] = (("jpeg", 1, 1), ("h264", 1, 8), ("h264", NUM_CHAINS, GROUP_FRAMES))
+# By number in the head: form, chains, frames of a chain from keyframe to keyframe.
+_CODINGS: dict[int, tuple[ClipForm, int, int]] = {0: ("jpeg", 1, 1), 2: ("h264", NUM_CHAINS, GROUP_FRAMES)}
 Place = Callable[["VideoFrame", Decoder, NDArray[np.uint8]], None]
 
 
@@ -91,7 +91,7 @@ def pack_block(form: ClipForm, size_wh: tuple[int, int], times_seconds: list[flo
         times_seconds: Time of each frame, increasing.
         data: JPEG file or access unit of each frame.
     """
-    coding = max(place for place, (name, *_) in enumerate(_CODINGS) if name == form)
+    coding = next(number for number, (name, *_) in _CODINGS.items() if name == form)
     head = _HEAD.pack(_MAGIC, len(times_seconds), *size_wh, coding)
     start = len(head) + 16 * len(times_seconds) + 8
     offsets = np.cumsum([start, *map(len, data)], dtype="<u8")
@@ -107,8 +107,12 @@ def read_index(data: bytes | memoryview) -> ClipIndex:
     if len(data) < _HEAD.size:
         raise ClipError(Reason.TRUNCATED, f"training clip must have at least {_HEAD.size} bytes, got {len(data)}")
     magic, num_frames, width, height, coding = _HEAD.unpack_from(data)
-    if magic != _MAGIC or coding >= len(_CODINGS) or num_frames == 0:
-        raise ClipError(Reason.NOT_A_VIDEO, f"training clip must begin with {_MAGIC!r}, got {bytes(magic)!r}")
+    if magic != _MAGIC or coding not in _CODINGS or num_frames == 0:
+        raise ClipError(
+            Reason.NOT_A_VIDEO,
+            f"training clip must begin with {_MAGIC!r} and hold frames of coding 0 or 2, got {bytes(magic)!r} and "
+            f"{num_frames} frames of coding {coding}; run `motionbox verify` on the store",
+        )
     body = _HEAD.size + 16 * num_frames + 8
     if len(data) < body:
         raise ClipError(Reason.TRUNCATED, f"training clip of {num_frames} frames is cut off at {len(data)} bytes")
@@ -125,7 +129,6 @@ def read_clip_frames(
     indices: Sequence[int],
     *,
     short_side_px: int | None = None,
-    crop_xywh: tuple[int, int, int, int] | None = None,
     out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Decode some frames of a block, in any order, repeats allowed.
@@ -134,28 +137,24 @@ def read_clip_frames(
         data: A block.
         indices: Positions counted from 0.
         short_side_px: Larger frames are reduced (area mean) to this short side; None: as stored.
-        crop_xywh: Left, top, width and height in pixels, cut out of the (reduced) frame; None keeps it whole.
         out: Where to write the frames; None: new memory.
 
     Returns:
         uint8 (N, h, w, 3) RGB, in the order of `indices`.
 
     Raises:
-        ValueError: An index or the crop lies outside.
+        ValueError: An index lies outside.
         ClipError: The block is broken, or its frames are of another size than `out`.
     """
     index = read_index(data)
     size = (index.width, index.height)
     if short_side_px is not None and min(size) > 0:
         size = working_size(*size, short_side_px)
-    x, y, width, height = crop_xywh or (0, 0, *size)
-    if not (0 <= x < x + width <= size[0] and 0 <= y < y + height <= size[1]):
-        raise ValueError(f"crop_xywh must lie within {size[0]}x{size[1]}, got {crop_xywh!r}")
 
     def place(picture: VideoFrame, decoder: Decoder, room: NDArray[np.uint8]) -> None:
-        room[:] = _to_rgb(picture, index, size, decoder)[y : y + height, x : x + width]
+        room[:] = _to_rgb(picture, index, size, decoder)
 
-    return _gather(data, index, indices, (height, width, 3), place, out)
+    return _gather(data, index, indices, (size[1], size[0], 3), place, out)
 
 
 def read_clip_planes(

@@ -90,7 +90,6 @@ class ClipFrameReader:
 
         Raises:
             ClipError: A block is missing or broken, or has no frame at one of the times.
-            ValueError: The crop lies outside.
         """
         from motionbox.store.units import BLOCK_SECONDS
 

@@ -402,7 +402,6 @@ class Store:
         frame_indices: Sequence[int] | npt.NDArray[np.integer],
         *,
         short_side_px: int | None = None,
-        crop_xywh: tuple[int, int, int, int] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return frames of a clip, uint8 (n, h, w, 3) RGB, upright, in the order asked for.
 
@@ -410,16 +409,13 @@ class Store:
             clip_id: The clip.
             frame_indices: (n,) positions among the rows of `frame_times` and `frame_boxes`; repeats allowed.
             short_side_px: Larger frames are reduced (area mean) to this short side; None: to 256, as stored.
-            crop_xywh: Left, top, width and height in pixels of the (reduced) frames; None keeps them whole.
 
         Raises:
             StoreError: The store has no such clip, or keeps no frames of it.
             ClipError: The stored frames are damaged.
-            ValueError: A position or the crop lies outside.
+            ValueError: A position lies outside.
         """
-        return self._read_clip(
-            clip_id, frame_indices, partial(read_clip_frames, short_side_px=short_side_px, crop_xywh=crop_xywh)
-        )
+        return self._read_clip(clip_id, frame_indices, partial(read_clip_frames, short_side_px=short_side_px))
 
     def read_ahead(self, clips: Iterable[tuple[str, Sequence[int] | npt.NDArray[np.integer] | None]]) -> None:
         """Begin to fetch frames that will be asked for soon, many requests in flight; nothing on a file system.
