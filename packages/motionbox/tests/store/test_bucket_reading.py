@@ -100,7 +100,7 @@ def test_clips_begun_ahead_are_those_that_are_read(local: Path, cache: Path) -> 
     with open_store(local) as here, open_store(_URL) as there:
         here.read_ahead([("a", None)])  # nothing to do in a folder
         there.read_ahead([("a", [0, 3]), ("b", None)])
-        reader = there._clip_reader
+        reader = there._clips
         begun = {key: future.result() for key, future in reader._ahead.items()}
         assert len(begun) == 2  # of the two blocks of `a` only the first is asked for
         for clip_id in ("a", "b"):

@@ -11,9 +11,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from motionbox.errors import ClipError, Reason
 from motionbox.storage import StorePath, storage_of
+from motionbox.store.areas.files import open_array
 from motionbox.store.clip_blocks import read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
@@ -30,22 +32,40 @@ class Decode(Protocol):
         """Return frames of a block, written into `out` where there is one."""
 
 
-class ClipFrameReader:
+class ClipFrames:
     """Reads frames out of clip blocks of committed units; keeps the files used last open. Loads PyAV at the first."""
 
-    def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:
-        """Take the run's paths and its units: unit id and attempt id, by unit number."""
+    def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]], directory: StorePath, clips: pa.Table) -> None:
+        """Open the table of a snapshot's clip blocks.
+
+        Args:
+            paths: The run's paths.
+            units: Unit id and attempt id, by unit number.
+            directory: Where the snapshot's files are.
+            clips: Its table with the columns first_clip_block and num_clip_blocks.
+
+        Raises:
+            StoreError: A file is missing or damaged.
+        """
         self._paths = paths
         self._units = units
+        # int64 (N, 4): block number, unit number, offset and bytes in the unit's file
+        self._blocks = open_array(directory / "clip_blocks.npy")
+        self._first = clips.column("first_clip_block").fill_null(0).to_numpy()
+        self._count = clips.column("num_clip_blocks").to_numpy()
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._ahead: dict[tuple[int, int], Future[bytes]] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
-    def read_ahead(self, wanted: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]) -> None:
+    def has(self, row: int) -> bool:
+        """Return whether all frames of a clip are kept."""
+        return bool(self._count[row] > 0)
+
+    def read_ahead(self, wanted: Iterable[tuple[int, npt.NDArray[np.float64]]]) -> None:
         """Begin to read the blocks of frames that `read` will be asked for; let go of those begun before.
 
         Args:
-            wanted: Blocks of clips and times of frames, as `read` takes them.
+            wanted: Rows of clips and times of frames, as `read` takes them.
         """
         from motionbox.store.units import BLOCK_SECONDS
 
@@ -53,7 +73,8 @@ class ClipFrameReader:
             self._pool = (os.getpid(), ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="clips"))
             self._ahead = {}
         before, self._ahead = self._ahead, {}
-        for blocks, times in wanted:
+        for row, times in wanted:
+            blocks = self._blocks_of(row)
             numbers = np.unique(np.floor(times / BLOCK_SECONDS).astype(np.int64))
             for _, unit, offset, num_bytes in blocks[np.isin(blocks[:, 0], numbers)].tolist():
                 key = (unit, offset)
@@ -72,7 +93,7 @@ class ClipFrameReader:
 
     def read(
         self,
-        blocks: npt.NDArray[np.int64],
+        row: int,
         times_seconds: npt.NDArray[np.float64],
         decode: Decode,
         out: npt.NDArray[np.uint8] | None = None,
@@ -80,7 +101,7 @@ class ClipFrameReader:
         """Return the frames at the given times.
 
         Args:
-            blocks: int64 (N, 4), the clip's blocks: block number, unit number, offset and bytes in the unit's file.
+            row: The clip's row in the table.
             times_seconds: (T,) times of stored frames, in any order.
             decode: Block and positions in it -> uint8 (n, ...).
             out: Where to write them, uint8 (T, ...); None: new memory.
@@ -95,7 +116,7 @@ class ClipFrameReader:
 
         numbers = np.floor(times_seconds / BLOCK_SECONDS).astype(np.int64)
         num_found = 0
-        for number, unit, offset, num_bytes in blocks.tolist():
+        for number, unit, offset, num_bytes in self._blocks_of(row).tolist():
             rows = np.flatnonzero(numbers == number)
             if len(rows) == 0:
                 continue
@@ -116,6 +137,10 @@ class ClipFrameReader:
         if out is None or num_found < len(numbers):
             raise _no_frame()
         return out
+
+    def _blocks_of(self, row: int) -> npt.NDArray[np.int64]:
+        first = int(self._first[row])
+        return self._blocks[first : first + int(self._count[row])]
 
     def _file(self, number: int) -> _File:
         if number not in self._files:

@@ -7,8 +7,7 @@ open, also while an extraction runs.
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,15 +20,14 @@ import pyarrow as pa
 from motionbox.errors import StoreError
 from motionbox.motion.boxes import BoxSource, is_static
 from motionbox.storage import StorePath, parse_place
-from motionbox.storage.file_bytes import read_table
-from motionbox.storage.local_copies import hold_files, local_copy
-from motionbox.store.areas.blocks import frame_cells_wh
-from motionbox.store.areas.files import Pin, open_array
+from motionbox.storage.local_copies import hold_files
+from motionbox.store.areas.files import Pin
 from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
 from motionbox.store.areas.reader import AreaReader, computed_areas
 from motionbox.store.clip_blocks import SHORT_SIDE_PX, read_clip_frames, read_clip_planes
-from motionbox.store.clip_reader import ClipFrameReader, Decode
 from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
+from motionbox.store.reading.clips import ClipFrames, Decode
+from motionbox.store.reading.tables import FrameIndices, SnapshotTables
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
 from motionbox.store.video_rows import read_video_rows
 from motionbox.video.frames import working_size
@@ -98,27 +96,12 @@ class Store:
         self._directory = paths.snapshot_files(snapshot)
         held = {name: told for name, told in self.info["files"].items() if not name.startswith(_COPIES)}
         self._let_go = hold_files(self._directory, held)
-        self._table = read_table(local_copy(self._directory / "clips.parquet"))
-        self._rows: dict[str, int] | None = None
-        self._first = self._table.column("first_row").to_numpy()
-        self._count = self._table.column("num_frames").to_numpy()
-        self._map_size = [self._table.column(name).fill_null(0).to_numpy() for name in ("map_height", "map_width")]
-        self._boxes = open_array(self._directory / "boxes.npy")
-        self._times = open_array(self._directory / "times.npy")
-        self._sources = open_array(self._directory / "sources.npy")
-        self._maps = open_array(self._directory / "maps.npy")
-        self._confidences = open_array(self._directory / "confidences.npy")
+        self._tables = SnapshotTables(path, self._directory, partial(read_json, paths.run_json))
         self._unit_arrays = UnitArrays(paths, self.info["units"])
-        self._clip_reader = ClipFrameReader(paths, self.info["units"])
-        self._areas = AreaReader(self._directory, self._table) if AREAS_FILE in self.info["files"] else None
+        self._clips = ClipFrames(paths, self.info["units"], self._directory, self._tables.clips)
+        clips = self._tables.clips
+        self._areas = AreaReader(self._directory, clips) if AREAS_FILE in self.info["files"] else None
         self._guidances: dict[str, Guidance] = {}
-        self._grid: tuple[int, int] | None = None
-        self._clip_blocks: npt.NDArray[np.int64] = np.empty((0, 4), np.int64)
-        self._first_clip_block = self._num_clip_blocks = np.zeros(self._table.num_rows, np.int64)
-        if "clip_blocks.npy" in self.info["files"]:  # a snapshot from before there were clips has none
-            self._clip_blocks = open_array(self._directory / "clip_blocks.npy")
-            self._first_clip_block = self._table.column("first_clip_block").fill_null(0).to_numpy()
-            self._num_clip_blocks = self._table.column("num_clip_blocks").to_numpy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (str(self.path), self.run_id, self.snapshot)
@@ -144,7 +127,7 @@ class Store:
             self.close()
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return int(self._tables.clips.num_rows)
 
     def config(self) -> ExtractConfig:
         """Return the configuration that made the run. Loads pydantic."""
@@ -165,7 +148,8 @@ class Store:
         then path, split and the label columns of the data set, then confidence (0 to 1, null when failed: how clearly
         the clip's motion lies inside its boxes).
         """
-        return self._table.drop_columns([name for name in _PRIVATE_COLUMNS if name in self._table.column_names])
+        clips = self._tables.clips
+        return clips.drop_columns([name for name in _PRIVATE_COLUMNS if name in clips.column_names])
 
     def guidance_sources(self) -> list[str]:
         """Return what `frame_boxes` and `motion_areas` can be asked for: `motion` and what `import-boxes` made."""
@@ -189,10 +173,9 @@ class Store:
         Raises:
             StoreError: The store has no such clip or source.
         """
-        rows = self._frame_rows(clip_id)
         if source != MOTION:
-            return self._guidance(source).boxes(clip_id, rows.stop - rows.start)
-        return self._boxes[rows].astype(np.int32)
+            return self._guidance(source).boxes(clip_id, self._tables.num_frames(clip_id))
+        return self._tables.boxes[self._tables.frames(clip_id)].astype(np.int32)
 
     def frame_times(self, clip_id: str) -> npt.NDArray[np.float64]:
         """Return the times of a clip's frames, float64 (T,), seconds of the video, increasing.
@@ -200,7 +183,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        return self._times[self._frame_rows(clip_id)].copy()
+        return self._tables.times[self._tables.frames(clip_id)].copy()
 
     def frame_sources(self, clip_id: str) -> npt.NDArray[np.uint8]:
         """Return where each box of a clip comes from, uint8 (T,): values of `boxes.BoxSource`.
@@ -208,7 +191,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        return self._sources[self._frame_rows(clip_id)].copy()
+        return self._tables.sources[self._tables.frames(clip_id)].copy()
 
     def frame_confidences(self, clip_id: str) -> npt.NDArray[np.float32]:
         """Return how clearly each frame's motion lies inside its box, float32 (T,), in [0, 1]; 0 for a stand-in box.
@@ -216,7 +199,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        return self._confidences[self._frame_rows(clip_id)].copy()
+        return self._tables.confidences[self._tables.frames(clip_id)].copy()
 
     def motion_maps(self, clip_id: str) -> npt.NDArray[np.uint8]:
         """Return a clip's motion maps, uint8 (T, h, w), 1/`store.map_scale` of the working size.
@@ -229,13 +212,13 @@ class Store:
         """
         if not self.info["motion_maps"]:
             raise StoreError(f"run {self.run_id} of store {self.path} keeps no motion maps (store.motion_maps = false)")
-        grid_hw = self.grid_hw(clip_id)
-        return read_maps(self._unit_arrays, self._maps[self._frame_rows(clip_id)], grid_hw)
+        places = self._tables.maps[self._tables.frames(clip_id)]
+        return read_maps(self._unit_arrays, places, self.grid_hw(clip_id))
 
     def motion_areas(
         self,
         clip_id: str,
-        frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None,
+        frame_indices: FrameIndices | None = None,
         *,
         source: str = MOTION,
     ) -> npt.NDArray[np.uint8]:
@@ -255,12 +238,11 @@ class Store:
                 computed and OpenCV is missing.
             ValueError: A position lies outside.
         """
-        row, places = self._row(clip_id), self._chosen(clip_id, frame_indices)
-        count = int(self._count[row])
+        places, count = self._tables.chosen(clip_id, frame_indices), self._tables.num_frames(clip_id)
         if source != MOTION:
             return self._guidance(source).areas(clip_id, count, np.arange(count)[places], self.grid_hw(clip_id))
         if self._areas is not None:
-            return self._areas.read(row, self.grid_hw(clip_id), np.arange(count)[places])
+            return self._areas.read(self._tables.row(clip_id), self.grid_hw(clip_id), np.arange(count)[places])
         return self._computed_areas(clip_id)[places]
 
     def frame_size(self, clip_id: str) -> tuple[int, int]:
@@ -269,9 +251,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        row = self._row(clip_id)
-        width, height = (int(self._table.column(name)[row].as_py() or 0) for name in ("width", "height"))
-        return width, height
+        return self._tables.frame_size(clip_id)
 
     def frame_cells_wh(self, clip_id: str) -> tuple[float, float]:
         """Return the width and height of a clip's frames in cells of its motion maps and areas.
@@ -281,13 +261,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        width, height = self.frame_size(clip_id)
-        if not width:
-            return 0.0, 0.0
-        if self._grid is None:
-            settings = self.run_info()["config"]
-            self._grid = (settings["frames"]["short_side_px"], settings["store"]["map_scale"])
-        return frame_cells_wh(width, height, *self._grid)
+        return self._tables.frame_cells_wh(clip_id)
 
     def grid_hw(self, clip_id: str) -> tuple[int, int]:
         """Return the height and width of a clip's grid of cells, also where the run keeps no maps.
@@ -295,12 +269,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        row = self._row(clip_id)
-        known = (int(self._map_size[0][row]), int(self._map_size[1][row]))
-        if all(known):
-            return known
-        width, height = self.frame_cells_wh(clip_id)
-        return math.ceil(height), math.ceil(width)
+        return self._tables.grid_hw(clip_id)
 
     def _computed_areas(self, clip_id: str) -> npt.NDArray[np.uint8]:
         """Return the areas of a snapshot from before it held them."""
@@ -314,7 +283,7 @@ class Store:
         if (self.frame_sources(clip_id) != BoxSource.CENTRE).any():
             return False
         times = self.frame_times(clip_id)
-        rows = self.video_rows(str(self._table.column("video_id")[self._row(clip_id)].as_py()))
+        rows = self.video_rows(str(self._tables.clips.column("video_id")[self._tables.row(clip_id)].as_py()))
         own = np.isin(rows.column("time_seconds").to_numpy(), times)
         return is_static(rows.column("energy").to_numpy()[own], self.config().store.static_energy)
 
@@ -329,21 +298,7 @@ class Store:
             self._guidances[source] = Guidance(self._paths, source)
         return self._guidances[source]
 
-    def _chosen(
-        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None
-    ) -> slice | npt.NDArray[np.int64]:
-        """Return positions among a clip's frames after checking them; None stands for all."""
-        if frame_indices is None:
-            return slice(None)
-        count = int(self._count[self._row(clip_id)])
-        wanted = np.asarray(frame_indices, np.int64)
-        if wanted.ndim != 1 or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < count):
-            raise ValueError(f"frame_indices must be some of 0 to {count - 1}, got {frame_indices!r}; {clip_id}")
-        return wanted
-
-    def flow(
-        self, clip_id: str, frame_indices: Sequence[int] | npt.NDArray[np.integer] | None = None
-    ) -> npt.NDArray[np.float32]:
+    def flow(self, clip_id: str, frame_indices: FrameIndices | None = None) -> npt.NDArray[np.float32]:
         """Return a clip's flow, float32 (T, h, w, 2): u and v in pixels of the working size per frame step.
 
         A frame's flow goes to the next distinct frame, or to the one `flow.step_seconds` later. A repeated frame has
@@ -363,7 +318,7 @@ class Store:
                 f'run {self.run_id} of store {self.path} keeps no flow (store.flow = "none"); '
                 "`motionbox extract --save flow` makes a run that does"
             )
-        places = self._maps[self._frame_rows(clip_id)][self._chosen(clip_id, frame_indices)]
+        places = self._tables.maps[self._tables.frames(clip_id)][self._tables.chosen(clip_id, frame_indices)]
         width, height = self.frame_size(clip_id)
         width, height = working_size(width, height, config.frames.short_side_px) if width else (0, 0)
         return read_flow(self._unit_arrays, places, (height, width), config.store.flow, config.store.flow_bound_px)
@@ -385,7 +340,7 @@ class Store:
         Raises:
             StoreError: The store has no such clip.
         """
-        return bool(self._num_clip_blocks[self._row(clip_id)] > 0)
+        return self._clips.has(self._tables.row(clip_id))
 
     def clip_size(self, clip_id: str) -> tuple[int, int]:
         """Return width and height of the frames that `clip_frames` gives.
@@ -399,7 +354,7 @@ class Store:
     def clip_frames(
         self,
         clip_id: str,
-        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        frame_indices: FrameIndices,
         *,
         short_side_px: int | None = None,
     ) -> npt.NDArray[np.uint8]:
@@ -417,7 +372,7 @@ class Store:
         """
         return self._read_clip(clip_id, frame_indices, partial(read_clip_frames, short_side_px=short_side_px))
 
-    def read_ahead(self, clips: Iterable[tuple[str, Sequence[int] | npt.NDArray[np.integer] | None]]) -> None:
+    def read_ahead(self, clips: Iterable[tuple[str, FrameIndices | None]]) -> None:
         """Begin to fetch frames that will be asked for soon, many requests in flight; nothing on a file system.
 
         Args:
@@ -431,16 +386,14 @@ class Store:
             return
         wanted = []
         for clip_id, positions in clips:
-            row, times = self._clip_row(clip_id), self._times[self._frame_rows(clip_id)]
-            first = int(self._first_clip_block[row])
-            blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
-            wanted.append((blocks, times if positions is None else times[np.asarray(positions, np.int64)]))
-        self._clip_reader.read_ahead(wanted)
+            row, times = self._clip_row(clip_id), self._tables.times[self._tables.frames(clip_id)]
+            wanted.append((row, times if positions is None else times[np.asarray(positions, np.int64)]))
+        self._clips.read_ahead(wanted)
 
     def clip_planes(
         self,
         clip_id: str,
-        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        frame_indices: FrameIndices,
         *,
         out: npt.NDArray[np.uint8] | None = None,
     ) -> npt.NDArray[np.uint8]:
@@ -463,18 +416,13 @@ class Store:
     def _read_clip(
         self,
         clip_id: str,
-        frame_indices: Sequence[int] | npt.NDArray[np.integer],
+        frame_indices: FrameIndices,
         decode: Decode,
         out: npt.NDArray[np.uint8] | None = None,
     ) -> npt.NDArray[np.uint8]:
         row = self._clip_row(clip_id)
-        wanted = np.asarray(frame_indices, np.int64)
-        times = self._times[self._frame_rows(clip_id)]
-        if wanted.ndim != 1 or len(wanted) == 0 or wanted.min() < 0 or wanted.max() >= len(times):
-            raise ValueError(f"frame_indices must be some of 0 to {len(times) - 1}, got {frame_indices!r}; {clip_id}")
-        first = int(self._first_clip_block[row])
-        blocks = self._clip_blocks[first : first + int(self._num_clip_blocks[row])]
-        return self._clip_reader.read(blocks, times[wanted], decode, out)
+        positions = self._tables.positions(clip_id, frame_indices, at_least=1)
+        return self._clips.read(row, self._tables.times[self._tables.frames(clip_id)][positions], decode, out)
 
     def _clip_row(self, clip_id: str) -> int:
         if not self.has_clip(clip_id):
@@ -482,23 +430,7 @@ class Store:
                 f"run {self.run_id} of store {self.path} keeps no frames of clip {clip_id!r}; "
                 "`motionbox extract --clips` makes a run that does"
             )
-        return self._row(clip_id)
-
-    def _row(self, clip_id: str) -> int:
-        if self._rows is None:
-            self._rows = {name: row for row, name in enumerate(self._table.column("clip_id").to_pylist())}
-        try:
-            return self._rows[clip_id]
-        except KeyError:
-            some = ", ".join(repr(name) for name in list(self._rows)[:3]) or "none"
-            raise StoreError(
-                f"clip_id must be a clip of store {self.path}, got {clip_id!r}; its clips begin with {some}"
-            ) from None
-
-    def _frame_rows(self, clip_id: str) -> slice:
-        row = self._row(clip_id)
-        first = int(self._first[row])
-        return slice(first, first + int(self._count[row]))
+        return self._tables.row(clip_id)
 
 
 def _nothing() -> None:
