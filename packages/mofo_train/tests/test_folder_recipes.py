@@ -105,7 +105,7 @@ def test_splits_have_their_usual_names(folder: Path, tmp_path: Path) -> None:
     assert len(ClipReader(store, root, split="validation", short_side_px=48)) == 2
     assert len(ClipReader(store, root, split="train", short_side_px=48)) == 4
     made = ClipReader(store, root, split="validation", short_side_px=48, as_listed=False)
-    assert (len(made), made.has_made_splits) == (1, True)
+    assert (len(made), made.clips.has_made_splits) == (1, True)
     with pytest.raises(
         DataError, match=r"split must be one of train, validation, got 'test'; .*--set data\.split=NAME"
     ):

@@ -86,7 +86,7 @@ def evaluate_pretraining(
     state = read_checkpoint(checkpoint).model if saved else load_checkpoint(checkpoint)
     load_into(model, state, source=str(checkpoint))
     found = measure_errors(model, config, reader, ranks)
-    source |= {"left_out": reader.left_out, "unreadable": found.unreadable}
+    source |= {"left_out": reader.clips.left_out, "unreadable": found.unreadable}
     report = {**found.as_json(), "source": source}
     if ranks.is_first:
         out.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def predict(
         "num_views": config.test.segments * config.test.crops,
         "num_without_box": tested.num_without_box,
         "num_uncertain": reader.num_uncertain(),
-        "left_out": reader.left_out,
+        "left_out": reader.clips.left_out,
         "unreadable": tested.unreadable,
     }
     info = {"label_space": space.as_json(), "source": source}
