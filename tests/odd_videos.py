@@ -198,6 +198,17 @@ def two_descriptions(path: Path, *, then: tuple[int, int] = SIZE_WH) -> None:
     path.write_bytes(join_parts(parts, SIZE_WH, FPS))
 
 
+def two_codecs(path: Path) -> None:
+    """Change the codec half way: no decoder opens such an MP4 track twice."""
+    parts = []
+    for codec in ("libx264", "mpeg4"):
+        part = path.with_name(f"part_{path.name}")
+        plain(part, codec, options={"g": "8", "bf": "0"})
+        parts.append(Part.of(part))
+        part.unlink()
+    path.write_bytes(join_parts(parts, SIZE_WH, FPS))
+
+
 def jumping_back(path: Path, back_frames: int, *, b_frames: int, from_frame: int = 30) -> None:
     """Let the times jump back, as where a recorder began again."""
     options = {"g": "8", "bf": str(b_frames)}

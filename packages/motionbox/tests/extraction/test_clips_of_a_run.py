@@ -165,7 +165,7 @@ def test_it_is_said_what_is_done(
     caplog.set_level("INFO")
     first = extraction.run()
     run = extraction.run(**{"store.clips": "jpeg"})
-    assert f"5 units: rows of run {first.run_id}, only frames are coded" in caplog.text
+    assert f"rows of run {first.run_id} taken over where its 5 units are whole, only frames are coded" in caplog.text
     _show_run(extraction.store, run.paths, None, list_failed=False)
     assert f"rows    of {NUM_WHOLE_UNITS} units are those of run {first.run_id}" in capsys.readouterr().out
     with open_store(extraction.store) as store:

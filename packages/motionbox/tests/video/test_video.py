@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from motionbox.errors import ClipError, Reason
 from motionbox.video import probe, read_colour_frames, read_frames
 from motionbox.video.frames import DecodeLimits
+from odd_videos import two_codecs
 from video_support import moving, read_all, write_frames
 
 ODD_FILES = {  # name -> frames that come, then the reason that ends the read
@@ -186,6 +187,14 @@ def test_variable_rate_keeps_its_timestamps(tmp_path, write_video):
 def test_avi_is_timed_by_position(testdata):
     frames = list(read_frames(testdata / "clips/makeup_hand_320x240_25_mpeg4.avi"))
     assert [frame.time_seconds for frame in frames] == pytest.approx(np.arange(164) / 25)
+
+
+def test_a_track_that_changes_its_codec_is_no_file_to_fetch_again(tmp_path):
+    two_codecs(tmp_path / "two.mp4")
+    frames, error = read_all(tmp_path / "two.mp4")
+    assert len(frames) == 60
+    assert error.reason == Reason.UNSUPPORTED
+    assert "two.mp4: its track changes its codec at 3.00 s, of 6.00 s; write it anew in one codec" in error.message
 
 
 def test_file_cut_at_a_clean_boundary_is_truncated(tmp_path, write_video):

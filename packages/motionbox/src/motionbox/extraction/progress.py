@@ -126,7 +126,7 @@ class Counts:
         if self.num_faults:
             parts.insert(3, f"{self.num_faults} faults")
         for run_id, count in self.rows_of.items():
-            parts.append(f"{count:,} units: rows of run {run_id}, only frames are coded")
+            parts.append(f"rows of run {run_id} taken over where its {count:,} units are whole, only frames are coded")
         if self.num_assumed_rates:
             parts.append(
                 f"{ASSUMED_FRAME_FPS:g} fps assumed for {self.num_assumed_rates:,} frame folders (--frame-fps)"

@@ -338,11 +338,19 @@ class VideoFile:
             expected = self.duration_seconds
         if expected is not None and self.container_name == "matroska":
             expected -= max(0.0, self._origin_seconds())  # there the header says when the last frame ends
-        if expected is not None and expected - end_seconds > max(1.0, 0.05 * expected):
+        if expected is None or expected - end_seconds <= max(1.0, 0.05 * expected):
+            return
+        # FFmpeg leaves samples of another codec out of an MP4's index; a file that is cut off has all in it.
+        if self.container_name == "mov" and 0 < len(self._stream.index_entries) < self._stream.frames:
             raise ClipError(
-                Reason.TRUNCATED,
-                f"{self.path}: ends at {end_seconds:.2f} s, its header says {expected:.2f} s; fetch the file again",
+                Reason.UNSUPPORTED,
+                f"{self.path}: its track changes its codec at {end_seconds:.2f} s, of {expected:.2f} s; write it anew "
+                "in one codec",
             )
+        raise ClipError(
+            Reason.TRUNCATED,
+            f"{self.path}: ends at {end_seconds:.2f} s, its header says {expected:.2f} s; fetch the file again",
+        )
 
 
 def _from(start_seconds: float, frames: Iterator[RawFrame]) -> Iterator[RawFrame]:
