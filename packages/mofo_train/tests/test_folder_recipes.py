@@ -88,6 +88,8 @@ def test_all_clips_can_be_learned_from_and_the_recipes_of_both_fusions_fit(folde
     train = open_clips(config.data, folder / "store", None)
     test = open_clips(config.data, folder / "store", None, test_split=config.test.split)
     assert (len(train), len(test)) == (8, 2)
+    assert "the others for `train`" in train.remarks()
+    assert "whatever the clip list names" not in train.remarks()
     assert not set(train.clip_ids) & set(test.clip_ids)
 
 
@@ -106,6 +108,7 @@ def test_splits_have_their_usual_names(folder: Path, tmp_path: Path) -> None:
     assert len(ClipReader(store, root, split="train", short_side_px=48)) == 4
     made = ClipReader(store, root, split="validation", short_side_px=48, as_listed=False)
     assert (len(made), made.clips.has_made_splits) == (1, True)
+    assert "the others for `train`, whatever the clip list names (data.split=none)" in made.remarks()
     with pytest.raises(
         DataError, match=r"split must be one of train, validation, got 'test'; .*--set data\.split=NAME"
     ):

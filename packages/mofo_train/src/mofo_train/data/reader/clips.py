@@ -108,7 +108,11 @@ class ClipReader:
         """Say how many clips there are, and what stands in for boxes that are missing."""
         parts = [f"{len(self)} clips"]
         if self.clips.has_made_splits:
-            parts.append("a fifth of the videos stands for `validation`, the others for `train`")
+            named = any(self.labels.column("split").to_pylist())
+            parts.append(
+                "a fifth of the videos stands for `validation`, the others for `train`"
+                + (", whatever the clip list names (data.split=none)" if named else "")
+            )
         if self.clips.left_out:
             parts.append(f"{len(self.clips.left_out)} more have no boxes in the store and are left out")
         still = self.labels.column("status").to_pylist().count("no_motion")
