@@ -249,7 +249,7 @@ class RunConfig(Section):
     Attributes:
         precision: Number format of the forward and backward pass.
         compile: Run the model through `torch.compile`.
-        log_every_steps: Distance of log rows.
+        log_every_steps: A row is logged every so many steps.
         checkpoint_every_steps: Distance of checkpoints; one is written at the end and on SIGTERM anyway.
         keep_checkpoints: How many are kept.
     """
@@ -346,14 +346,14 @@ def stage_of_recipe(recipe: str | Path) -> str:
 
 
 def override_recipe(kind: type[_Recipe], values: dict[str, Any], overrides: Sequence[str], source: str) -> _Recipe:
-    """Check the values of a recipe after applying overrides; arguments and errors as of `load_recipe`."""
+    """Check the values of a recipe after applying overrides; arguments and errors as in `load_recipe`."""
     for key, value in parse_overrides(overrides).items():
         _assign(values, key.split("."), value)
     return validate(kind, values, f"recipe {source}")
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """Read a recipe's values as they stand in its file; arguments and errors as of `load_recipe`."""
+    """Read a recipe's values as they stand in its file; arguments and errors as in `load_recipe`."""
     if str(recipe) in recipe_names():
         return read_own_toml("mofo_train.recipes", str(recipe))
     path = Path(recipe)

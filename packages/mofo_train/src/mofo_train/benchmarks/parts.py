@@ -119,7 +119,7 @@ def bench_model(
         batch_size: Clips of a step.
         rounds: Timed rounds; the figures are medians.
         device: Where the model runs.
-        precisions: Of `fp32`, `bf16`.
+        precisions: Some of `fp32`, `bf16`.
         compiled: Run the model through torch.compile.
         peers: Time transformers and the original code's operations too, in fp32.
 

@@ -103,6 +103,7 @@ def command(
         data_root = data_of(table, folder, data_root)
     stores = _stores(table, folder, store, prepared=prepared)
     with ranks_of_this_run() as ranks:
+        # Data: the first rank makes what is missing, once; a helping process finds it made.
         if prepared and not only_plan:
             if ranks.is_first and not stages_only:
                 generate_data(table, folder, data_root)
@@ -114,6 +115,7 @@ def command(
             _say_plan(table, folder, stores, data_root, ranks, only_plan=only_plan)
             if only_plan:
                 return ExitCode.OK
+        # Stages: this process and its helpers take one after the other from the same folder.
         given = {"--recipe": recipe, "--store": store, "--data-root": data_root, "--folds": folds}
         helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder), *_options(given, overrides)]
         threads = max(1, torch.get_num_threads() // jobs)

@@ -69,7 +69,7 @@ class FrameFlow:
         steps: float16 (N, 2, h, w), dx and dy in cells, to the next frame, of every frame from the first chosen one to
             the one before the last.
         frames: int64 (T,), the chosen frames, counted from the first of them; not decreasing.
-        cells_wh: As of `FrameAreas`.
+        cells_wh: As in `FrameAreas`.
     """
 
     steps: NDArray[np.float16]
@@ -82,7 +82,7 @@ class FrameFlow:
         """Follow the points of a view from each chosen frame to the next, through the frames between.
 
         Args:
-            frame_wh: As of `FrameAreas.on_tubelets`.
+            frame_wh: As in `FrameAreas.on_tubelets`.
             to_frame: Likewise, of a view that is neither turned nor sheared.
             out_px: Side of the view.
             patch_px: Side of a tubelet.

@@ -85,7 +85,7 @@ def augment_clip(
         rng: Source of all randomness.
 
     Returns:
-        uint8 (3, T, out_px, out_px), and boxes and map as of `draw_augmentation`.
+        uint8 (3, T, out_px, out_px), and boxes and map as in `draw_augmentation`.
     """
     height, width = pixels.shape[1:3]
     drawn, placed, to_source = draw_augmentation((width, height), boxes, config, out_px, rng)
@@ -190,11 +190,11 @@ def move_boxes(name: str, boxes: Tensor, shape_hw: Sequence[int], strength: floa
     """Move boxes along with `apply_op`.
 
     Args:
-        name: As of `apply_op`.
+        name: As in `apply_op`.
         boxes: float32 (T, 4) xyxy pixels.
         shape_hw: Height and width of the frames.
-        strength: As of `apply_op`.
-        sign: As of `apply_op`.
+        strength: As in `apply_op`.
+        sign: As in `apply_op`.
 
     Returns:
         Around each moved box the upright one, cut at the frame; a box moved out of it becomes empty.
@@ -212,10 +212,10 @@ def way_back(name: str, shape_hw: Sequence[int], strength: float, sign: float) -
     """Return where the pixels come from that `apply_op` gives.
 
     Args:
-        name: As of `apply_op`.
+        name: As in `apply_op`.
         shape_hw: Height and width of the frames.
-        strength: As of `apply_op`.
-        sign: As of `apply_op`.
+        strength: As in `apply_op`.
+        sign: As in `apply_op`.
 
     Returns:
         float64 (2, 3), takes (x, y, 1) after the operation to (x, y) before it.

@@ -35,11 +35,12 @@ class Batch:
         frames: uint8 (B, 3, T, S, S), colours innermost in memory.
         boxes: float32 (B, T, 4).
         areas: uint8 (B, slots, side, side), or empty where boxes guide.
-        motion: As of `Sample`, or empty.
+        motion: As in `Sample`, or empty.
         clips: Index of each clip in the reader, one per B.
         bad: Clips that could not be read, and why.
         in_use: uint8 (1,), not 0 while `frames` may not be written over; it stands in the memory of `frames`.
-        uncut: Of each clip, where the device is to make the views; till then `frames` is uint8 (clips, bytes).
+        uncut: What each clip's views are cut from, where the device makes them; till then `frames` is uint8 (clips,
+            bytes).
     """
 
     frames: Tensor
@@ -94,7 +95,7 @@ def collate(samples: Samples | Sequence[Sample], *, reuse: bool = False) -> Batc
     """Join samples; the crops of a clip stay neighbours.
 
     Args:
-        samples: Of a batch; at most one at a time is in memory where they are read as they are asked for. Clips whose
+        samples: The batch's; at most one at a time is in memory where they are read as they are asked for. Clips whose
             views are left to the device are read straight into the batch's memory.
         reuse: In a worker: hold on to the batch's memory, to write it again once `in_use` is 0.
     """

@@ -33,7 +33,7 @@ class ViewedClip:
         problem: Why it cannot be read, or empty.
         uncut: The crops that the device is to make; `frames` is uint8 (1, bytes) then: the planes of the frames that
             any view needs.
-        rows: Of each view in time, which of these frames it has.
+        rows: Which of these frames each view in time has.
     """
 
     clip: int

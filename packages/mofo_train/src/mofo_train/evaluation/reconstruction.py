@@ -57,7 +57,7 @@ def picture(
         boxes: (T, 4) xyxy pixels.
         prediction: (num_hidden, values).
         clip: The shape of a clip.
-        normalised: As of `reconstruct`.
+        normalised: As in `reconstruct`.
 
     Returns:
         uint8 (3, height, width).

@@ -68,7 +68,7 @@ def evaluate_pretraining(
         data_root: Folder of the videos; None = that of the store.
 
     Returns:
-        As of `ReconstructionErrors.as_json`, and `source`.
+        As in `ReconstructionErrors.as_json`, and `source`.
 
     Raises:
         CheckpointError: No such checkpoint, one of another model, or `out` holds another report.

@@ -85,7 +85,7 @@ def carried(base: Tensor, steps: Tensor) -> Tensor:
 
     Args:
         base: float32 (B, g, g), the map of frame T // 2.
-        steps: float32 (B, T - 1, 2, g, g), as of `flow_tube_mask`.
+        steps: float32 (B, T - 1, 2, g, g), as in `flow_tube_mask`.
 
     Returns:
         float32 (B, T, g, g).

@@ -122,9 +122,9 @@ def inside_tubes(
     Args:
         clip: The shape of a clip.
         boxes: (B, T, 4) xyxy pixels; inside are the patches that their union touches.
-        areas: As of `inside_tokens`; inside are the patches that are strongest in the sum over all slots.
+        areas: As in `inside_tokens`; inside are the patches that are strongest in the sum over all slots.
         max_share: Largest share of the patches inside (`areas`).
-        generator: As of `inside_patches`.
+        generator: As in `inside_patches`.
 
     Returns:
         bool (B, P).

@@ -36,7 +36,7 @@ class GuidanceFigures:
         unguided: Share of them with nothing inside: a plain tube mask.
         share_inside_mean: Share of a crop's patches inside, mean over all samples.
         share_inside_median: The same, median.
-        rule_holds: Of the samples with anything inside, how many can hide the wanted shares of all tubes and of those
+        rule_holds: Share of the samples with anything inside that can hide the wanted shares of all tubes and of those
             inside; None where nothing is inside anywhere.
         hidden_inside: Share of the inside tubes hidden, mean over the samples that have any.
         hidden_outside: Share of the outside tubes hidden, likewise.

@@ -52,7 +52,7 @@ def num_hidden_tokens(config: MaskConfig, clip: ClipShape) -> int:
 
 
 Draw = Callable[[MaskConfig, ClipShape, Tensor, Tensor, torch.Generator], Tensor]
-"""Draws a mask; arguments and result as of `draw_mask`."""
+"""Draws a mask; arguments and result as in `draw_mask`."""
 
 
 @dataclass(frozen=True)

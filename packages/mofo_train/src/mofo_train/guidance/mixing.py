@@ -74,8 +74,8 @@ def mix_membership(
         boxes: (B, T, 4) xyxy pixels of the clips before mixing.
         mix: As for `mix_frames`.
         clip: The shape of a clip.
-        areas: As of `inside_tokens`, before mixing; where given and not empty, they count instead of the boxes.
-        max_share: As of `inside_tokens`.
+        areas: As in `inside_tokens`, before mixing; where given and not empty, they count instead of the boxes.
+        max_share: As in `inside_tokens`.
 
     Returns:
         bool (B, num_tokens).

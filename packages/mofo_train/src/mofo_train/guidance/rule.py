@@ -57,7 +57,7 @@ NUM_RULE_SUMS = 7
 
 
 def rule_sums(inside: Tensor, mask: Tensor, inside_ratio: float) -> Tensor:
-    """Add up a batch's figures for a log; arguments as of `rule_figures`.
+    """Add up a batch's figures for a log; arguments as in `rule_figures`.
 
     Returns:
         float32 (NUM_RULE_SUMS,), for `rule_shares`: numbers of samples, of guided ones, of those that keep the rule and

@@ -61,7 +61,7 @@ class Classifier(nn.Module):
         return cast(Tensor, self.head(self.features(frames, boxes, inside=inside)))
 
     def features(self, frames: Tensor, boxes: Tensor | None = None, *, inside: Tensor | None = None) -> Tensor:
-        """Return the (B, dim) vectors that the head classifies; arguments as of `forward`."""
+        """Return the (B, dim) vectors that the head classifies; arguments as in `forward`."""
         if self.pooling.reads_inside:
             if inside is None:
                 if boxes is None:

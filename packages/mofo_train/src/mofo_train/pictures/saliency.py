@@ -170,7 +170,7 @@ def saliency_of_clips(
         batch_clips: Clips at once.
         num_workers: Decoding processes.
         device: Where to compute.
-        max_share: As of `inside_tokens`.
+        max_share: As in `inside_tokens`.
     """
     model.to(device).eval()
     side = model.clip.image_px // model.clip.patch_px

@@ -33,7 +33,7 @@ class Estimate:
 
     Attributes:
         mean: The mean.
-        half_width: Of the 95 % interval by Student's t; None with a single seed.
+        half_width: Half the width of the 95 % interval by Student's t; None with a single seed.
     """
 
     mean: float
@@ -91,7 +91,7 @@ class Panel:
     """The rows of one setting.
 
     Attributes:
-        title: Of the setting; empty where there is but one.
+        title: Title of the setting; empty where there is but one.
         rows: Measured with it.
     """
 

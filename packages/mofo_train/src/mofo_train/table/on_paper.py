@@ -32,7 +32,7 @@ class PaperCost:
     """What one piece of work takes.
 
     Attributes:
-        name: Of the stage, or `extract`.
+        name: Name of the stage, or `extract`.
         work: How much there is to do, in words.
         device_hours: On one device.
         disk_gib: What it leaves.
@@ -49,7 +49,7 @@ class PaperPlan:
     """A table on paper.
 
     Attributes:
-        title: Of the table.
+        title: Title of the table.
         machine: What it runs on.
         costs: The extraction, then every stage.
         cores_to_decode: Cores that feed one device in pretraining; 0 where the device is a core.

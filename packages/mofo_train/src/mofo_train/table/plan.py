@@ -46,10 +46,10 @@ class StepSpeed:
     """How fast training steps are, measured one by one.
 
     Attributes:
-        crops_per_second: Of the middle step.
-        slowest: Of the slowest.
-        fastest: Of the fastest.
-        num_weights: Of the network.
+        crops_per_second: Speed of the middle step.
+        slowest: Speed of the slowest step.
+        fastest: Speed of the fastest step.
+        num_weights: Number of weights of the network.
     """
 
     crops_per_second: float
@@ -199,7 +199,7 @@ class Plan:
     Attributes:
         out: Folder of the table.
         device: Name of the device that was measured.
-        costs: Of all stages.
+        costs: Costs of all stages.
         done: Keys of those that have a result.
         missing: What data are missing and how to get them; empty = nothing.
         remarks: What else to know, a line each.
@@ -245,7 +245,7 @@ def make_plan(
     data_root: Path | None,
     measure: Measure | None = None,
 ) -> Plan:
-    """Find out what a table needs; arguments as of `run_table` and `estimate_costs`."""
+    """Find out what a table needs; arguments as in `run_table` and `estimate_costs`."""
     stages = all_stages(table)
     missing, num_clips = "", None
     try:

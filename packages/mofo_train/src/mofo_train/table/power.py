@@ -28,7 +28,7 @@ class Difference:
     """The difference of two rows, in points.
 
     Attributes:
-        mean: Of the first row over the second.
+        mean: How much better the first row is than the second.
         low: Lower end of the 95 % interval.
         high: Upper end.
     """
@@ -56,8 +56,8 @@ def difference(own: Right, other: Right, *, draws: int = _DRAWS, seed: int = 0) 
     Args:
         own: bool (S, C), which answers of a row are right.
         other: The same of the row that it is compared with.
-        draws: Of the bootstrap.
-        seed: Of the draws.
+        draws: How often the bootstrap draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: Other seeds or clips, or none.

@@ -33,9 +33,9 @@ class DataSetSize:
     """An official data set.
 
     Attributes:
-        train_clips: Of the training split.
-        test_clips: Of the split that figures are given for.
-        frames: Of all videos.
+        train_clips: Number of clips of the training split.
+        test_clips: Number of clips of the split that figures are given for.
+        frames: Number of frames of all videos.
         frame_wh: Working size of most.
         store_bytes_per_frame: Boxes, maps and indices, as stores of that shape had.
         clip_bytes_per_frame: H.264 clips (`--clips`), as videos of that kind had.

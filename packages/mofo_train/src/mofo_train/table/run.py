@@ -197,7 +197,7 @@ def finetune_and_test(
         config: Its recipe.
         training: Clips to learn from.
         test: Clips to predict.
-        results: Of the stages before, by key.
+        results: Results of the stages before, by key.
         folder: Where checkpoints, log and predictions go.
         ranks: This process among all.
 
@@ -293,12 +293,12 @@ def run_folds(
     Args:
         table: The recipe, at its profile.
         out: Folder of the table; each fold has one of its own below.
-        ranks: As of `run_table`, as the following.
+        ranks: As in `run_table`, as the following.
         stores: Preset -> motion boxes.
         data_root: Folder of the videos; None = that of the store.
 
     Raises:
-        MofoTrainError: As of `run_table`.
+        MofoTrainError: As in `run_table`.
     """
     parts = []
     for name, part in fold_tables(table):

@@ -94,7 +94,9 @@ class _Window:
             number = self._move_on(number + 1)
         if len(self._frames) > 2 * MAX_BLOCK_FRAMES:
             raise ClipError(
-                Reason.UNSUPPORTED, f"more than {MAX_BLOCK_FRAMES // int(BLOCK_SECONDS)} frames per second of video"
+                Reason.UNSUPPORTED,
+                f"more than {MAX_BLOCK_FRAMES // int(BLOCK_SECONDS)} frames per second: the video's times are wrong; "
+                "write it anew",
             )
 
     def flush(self) -> Iterator[Block]:

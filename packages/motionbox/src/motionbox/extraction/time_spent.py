@@ -17,7 +17,7 @@ class TimeSpent:
     """Adds up the wall time of steps.
 
     Attributes:
-        seconds: Of each step so far, without that of the steps inside it.
+        seconds: Time of each step so far, without that of the steps inside it.
     """
 
     def __init__(self) -> None:

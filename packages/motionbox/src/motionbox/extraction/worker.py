@@ -54,7 +54,7 @@ class Task:
         token: Names this attempt's sign of life.
         skip: Quarantined videos with reason and message.
         stored: The unit as a run has it that differs by the training clips alone; None where none has.
-        inputs: Of videos in a bucket: path -> the object as the run knows it.
+        inputs: Path of each video in a bucket -> the object as the run knows it.
         scratch_gib: How much of them may lie on a worker's machine at a time.
     """
 
@@ -227,7 +227,7 @@ def keep_freed_memory() -> bool:
 
 
 class _SignOfLife:
-    """Says in the store which video is being processed, so that a crash or hang is laid at the right door.
+    """Says in the store which video is being processed, so that a crash or hang is counted against that video.
 
     In a bucket it is told at once when a video begins, and otherwise now and then: each note is a request.
     """

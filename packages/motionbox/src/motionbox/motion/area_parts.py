@@ -25,9 +25,9 @@ def part_slices(num_frames: int, num_cells: int, max_cells: int = MAX_CELLS) -> 
     """Return the parts of a clip: as equal as multiples of 256 frames allow; one for all but very long clips.
 
     Args:
-        num_frames: Of the clip.
-        num_cells: Of a frame.
-        max_cells: Of a part, about.
+        num_frames: Frames of the clip.
+        num_cells: Cells of a frame.
+        max_cells: Cells of a part at most, about.
     """
     count = max(1, -(-num_frames * num_cells // max_cells))
     inner = np.linspace(0, num_frames / _MULTIPLE_FRAMES, count + 1)[1:-1].round().astype(int) * _MULTIPLE_FRAMES
@@ -60,7 +60,7 @@ def joined_boxes(parts: Sequence[bx.StabilisedBoxes], times: npt.NDArray[np.floa
     """Return the boxes of a clip from those of its parts; a part without motion borrows the nearest box in time.
 
     Args:
-        parts: Of all parts, in order.
+        parts: Boxes of all parts, in order.
         times: float64 (T,), seconds of all frames.
     """
     source = np.concatenate([part.source for part in parts])

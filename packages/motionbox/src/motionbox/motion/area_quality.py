@@ -29,7 +29,7 @@ def quality_features(evidence: Evidence, boxes: Array64, clip_box: Array64, cell
     """Return what is told about the quality of each frame's box, in the order of `FEATURES`.
 
     Args:
-        evidence: Of the clip.
+        evidence: The clip's evidence.
         boxes: float64 (T, 4), xyxy cells, each at least a cell large.
         clip_box: float64 (4,), xyxy cells, the box of the clip's evidence as a whole.
         cells_wh: Width and height of the frame in cells.

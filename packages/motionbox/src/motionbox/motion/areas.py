@@ -93,7 +93,7 @@ def clip_areas(
         raise ValueError(f"maps must be (T, h, w) for {len(times)} > 0 times, got {maps.shape}")
     working_wh = working_size(width, height, config.frames.short_side_px)
     cells_wh = (working_wh[0] / config.store.map_scale, working_wh[1] / config.store.map_scale)
-    pieces = [(part, _piece(maps[part], times[part], cells_wh, config)) for part in _parts(times)]
+    pieces = [(part, _minute(maps[part], times[part], cells_wh, config)) for part in _parts(times)]
     strength = np.zeros(maps.shape, np.float32)
     cells = np.full((len(times), 4), -1.0)
     own = np.zeros(len(times), bool)
@@ -141,7 +141,7 @@ def _to_pixels(cells: Array64, cells_wh: tuple[float, float], width: int, height
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Minute:
     """Up to a minute of a clip: boxes in cells, the strength of the areas in [0, 1], which frames move themselves."""
 
     strength: Array
@@ -150,9 +150,9 @@ class _Piece:
     confidence: Array64
 
 
-def _piece(
+def _minute(
     maps: npt.NDArray[np.uint8], times: Array64, cells_wh: tuple[float, float], config: ExtractConfig
-) -> _Piece | None:
+) -> _Minute | None:
     """Return the areas of up to a minute, None where nothing moves."""
     settings, store = config.areas, config.store
     evidence = find_evidence(
@@ -168,7 +168,7 @@ def _piece(
     whole = evidence.strength.sum(axis=0, keepdims=True)
     clip_box = membership_boxes(membership(whole, 0, settings), membership(whole, 1, settings), cells_wh)[0]
     quality = expected_iou(evidence, boxes, clip_box, cells_wh)
-    return _Piece(strength, boxes, np.asarray(evidence.strength.any(axis=(1, 2))), quality)
+    return _Minute(strength, boxes, np.asarray(evidence.strength.any(axis=(1, 2))), quality)
 
 
 def _areas(evidence: Evidence, cells_wh: tuple[float, float], settings: AreaConfig) -> tuple[Array, Array64]:

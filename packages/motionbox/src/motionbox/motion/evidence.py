@@ -71,11 +71,14 @@ def find_evidence(
     weights = frame_seconds(times)
     excess, cut = _over_noise(motion, full_scale, settings)
     lasting = lasting_motion(excess, times, cut, settings.persist_seconds, settings.persist_px / map_scale)
+    # The clip's own scale is what its strongest cells reach for a while: a single flash must not set it.
     peak = sustained(np.quantile(excess.reshape(len(excess), -1), _PEAK_QUANTILE, axis=1), weights, settings)
     threshold = max(settings.noise_ratio, settings.peak_ratio * peak)
     masks = [(frame > threshold).astype(np.uint8) for frame in excess]
+    # Regions are ranked by the motion in them that lasts, in which no cell counts for more than the peak.
     energy = np.minimum(lasting, peak)
     frames = [_frame_regions(*pair, settings.num_regions) for pair in zip(masks, energy, strict=True)]
+    # Which of them count is measured against what the strongest region reaches for a while.
     level = sustained(np.array([energies[0] if len(energies) else 0.0 for _, energies in frames]), weights, settings)
     strength = np.zeros_like(excess)
     coverage = np.zeros(len(excess))

@@ -122,7 +122,7 @@ class AreaRow:
     """How one kind of areas does, clip by clip.
 
     Attributes:
-        name: Of the areas.
+        name: What the areas are called.
         clip_ids: The clips.
         lifts: One per clip.
         mask_ious: IoU of the cells above 0 with those that a mask covers by half, mean over a clip's masks; empty where

@@ -82,7 +82,7 @@ def marks_of(truth: Truth, clip: dict[str, Any], times: Array64, fps: float | No
     """Return what a truth says about a clip.
 
     Args:
-        truth: Of the clip or of its video.
+        truth: What is annotated of the clip or of its video.
         clip: The clip's row of `Store.clips`.
         times: float64 (T,), seconds of the clip's frames.
         fps: Rate of the annotated frames; None: the clip's own, for videos EPIC's official rate.
@@ -190,7 +190,7 @@ def nearest_marks(marks: Marks, times: Array64) -> tuple[npt.NDArray[np.int64], 
     """Return for each frame of a clip the annotated frame with a box that is nearest in time.
 
     Args:
-        marks: Of the clip.
+        marks: The clip's marks.
         times: float64 (T,), seconds of its frames.
 
     Returns:

@@ -46,7 +46,7 @@ class ScoreRow:
         confidences: Clip confidence, one per clip; empty where the method knows none.
         milliseconds: Time per frame of all steps after flow, one per clip; empty where it was not measured.
         frame_ious: IoU of every annotated frame, float64 (T,) per clip; empty where it is not kept.
-        lifts: Of the areas, one per clip; empty where the method has none.
+        lifts: The areas' lift, one per clip; empty where the method has none.
     """
 
     name: str

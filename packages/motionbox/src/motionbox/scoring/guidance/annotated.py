@@ -62,7 +62,7 @@ def import_truths(store: Store, truths: Sequence[Truth], writer: GuidanceWriter,
     Args:
         store: The store.
         truths: Annotated clips and videos, boxes in display pixels or masks.
-        writer: Of the guidance.
+        writer: Writes the guidance.
         fps: Rate of the annotated frames; None: each clip's own, EPIC's official rate for videos.
 
     Raises:

@@ -26,9 +26,9 @@ def write_random(store: Store, writer: GuidanceWriter, *, like: str, seed: int) 
 
     Args:
         store: The store.
-        writer: Of the new guidance.
+        writer: Writes the new guidance.
         like: The source that is moved.
-        seed: Of the distances; a clip's depends on it and on the clip's id alone.
+        seed: Seed of the distances; a clip's depends on it and on the clip's id alone.
 
     Returns:
         Number of clips.
@@ -77,9 +77,9 @@ def write_shuffled(store: Store, writer: GuidanceWriter, *, like: str, seed: int
 
     Args:
         store: The store.
-        writer: Of the new guidance.
+        writer: Writes the new guidance.
         like: The source whose clips change places.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns:
         Number of clips.

@@ -36,8 +36,8 @@ def frame_cells_wh(width: int, height: int, short_side_px: int, map_scale: int) 
     """Return the width and height of a frame in cells of its motion maps; the last cells may be cut, hence fractions.
 
     Args:
-        width: Of the frame in display pixels.
-        height: Of the frame in display pixels.
+        width: Width of the frame in display pixels.
+        height: Height of the frame in display pixels.
         short_side_px: As in `FramesConfig`.
         map_scale: As in `StoreConfig`.
     """

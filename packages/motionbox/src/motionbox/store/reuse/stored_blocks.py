@@ -25,7 +25,7 @@ class StoredBlocks:
 
     Args:
         unit: The unit.
-        config: Of the run that takes them over: the same but for `store.clips`.
+        config: That of the run that takes them over: the same but for `store.clips`.
 
     Attributes:
         num_read: Blocks that were read.

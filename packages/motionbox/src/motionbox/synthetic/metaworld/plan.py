@@ -52,7 +52,7 @@ class MetaWorldClip:
         backwards: Whether the run is played backwards.
         split: `train` or `validation`.
         camera_moves: Whether the camera does.
-        entropy: Of the clip's own random numbers.
+        entropy: Seed of the clip's own random numbers.
     """
 
     index: int
