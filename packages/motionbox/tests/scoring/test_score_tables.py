@@ -17,6 +17,12 @@ class FakeStore:
 
     path = "a-store"
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
     def clips(self):
         rows = [
             {
@@ -139,6 +145,13 @@ def test_clip_table():
     assert lines[3] == "| clip1 | 0.20 / 0.62 | 0.40 / 0.62 |"
 
 
+@pytest.fixture
+def opens_a_store(monkeypatch):
+    """Whatever the commands open is the store of this file."""
+    monkeypatch.setattr("motionbox.store.open_store", lambda *_, **__: FakeStore())
+
+
+@pytest.mark.usefixtures("opens_a_store")
 def test_command_scores_a_store(tmp_path):
     from click.testing import CliRunner
 
@@ -170,6 +183,7 @@ def test_command_scores_a_store(tmp_path):
     assert CliRunner().invoke(command, [str(tmp_path), "--boxes", str(path)], standalone_mode=False).return_value == 3
 
 
+@pytest.mark.usefixtures("opens_a_store")
 def test_command_says_when_visors_numbers_are_not_epics(tmp_path, caplog):
     from click.testing import CliRunner
 
