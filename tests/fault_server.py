@@ -21,13 +21,19 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import Client
 
-KINDS = ("500", "503", "cut", "lost", "half", "timeout", "expired", "denied", "blind")
+KINDS = ("500", "503", "cut", "lost", "half", "timeout", "expired", "denied", "skew", "blind", "lag")
 _ANSWERS = {
     "500": ("500 Internal Server Error", "InternalError", "We encountered an internal error. Please try again."),
     "503": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
     "expired": ("400 Bad Request", "ExpiredToken", "The provided token has expired."),
     "denied": ("403 Forbidden", "AccessDenied", "Access Denied"),
+    "skew": (
+        "403 Forbidden",
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the server's time is too large.",
+    ),
 }
+_NOTHING_LISTED = b"<?xml version='1.0'?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 _HANG_SECONDS = 22.0
 
 Environ = dict[str, object]
@@ -55,6 +61,9 @@ class FaultyServer:
             data = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
             start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(data)))])
             return [data]
+        if kind == "lag" and "list-type=" in query:  # as providers whose listings come later than their objects
+            start("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(_NOTHING_LISTED)))])
+            return [_NOTHING_LISTED]
         if kind == "timeout":
             time.sleep(_HANG_SECONDS)
         if kind in ("cut", "timeout"):

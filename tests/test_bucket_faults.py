@@ -33,7 +33,8 @@ _AT_ONCE = 10
 _ONCE = ("snapshot", "guidance", "lease")
 REQUESTS = (
     *(f"{kind}:{count}" for kind in ("500", "503", "cut", "half", "timeout", "lost") for count in (1, 3)),
-    *(f"{kind}:200" for kind in ("500", "expired", "denied")),
+    *(f"{kind}:200" for kind in ("500", "expired", "denied", "skew")),
+    *(f"lag:{count}:GET:list-type=" for count in (1, 3, 9, 99)),
     *(
         f"lost:{count}:PUT:{name}"
         for count in (1, 2, 3, 9)
@@ -117,12 +118,13 @@ def test_quick_sweep(bucket: Bucket, tmp_path: Path) -> None:
         Fault("request", "lost:9:PUT:MANIFEST.json", 4, 1),
         Fault("request", "503:3", 5, -1),
         Fault("request", "expired:200", 6, 1),
+        Fault("request", "lag:99:GET:list-type=", 9, 1),
         Fault("race", "0.5", 7, -1),
         Fault("sleeper", "0.6", 8, -1),
     ]
     outcomes = sweep(bucket, tmp_path, faults)
     judge(outcomes)
-    assert sum(outcome.struck for outcome in outcomes) >= 7
+    assert sum(outcome.struck for outcome in outcomes) >= 8
 
 
 @pytest.mark.faults

@@ -20,7 +20,7 @@ from mofo_train.data.loader import Batch, collate, create_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler, SampleKey
 from mofo_train.data.transforms import Crop, crop_frames
-from mofo_train.data.views import ViewedClips
+from mofo_train.data.views import FixedBatches, ViewedClips, create_view_loader
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from motionbox.store import open_store
@@ -109,6 +109,28 @@ def test_test_views_are_the_same(reader: ClipReader, crops: int) -> None:
         assert torch.equal(one.frames_on(torch.device("cpu")), other.frames_on(torch.device("cpu")))
         assert torch.equal(one.boxes, other.boxes)
         assert torch.equal(one.areas, other.areas)
+
+
+def test_the_clips_of_a_test_batch_are_begun_before_the_first_is_read(
+    reader: ClipReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each clip just the frames of its views are asked for."""
+    events: list[tuple[str, list[tuple[int, list[int]]]]] = []
+    begin, read = reader.read_ahead, reader.read
+    monkeypatch.setattr(
+        reader,
+        "read_ahead",
+        lambda clips: events.append(("begin", [(clip, frames.tolist()) for clip, frames in clips])) or begin(clips),
+    )
+    monkeypatch.setattr(
+        reader, "read", lambda clip, frames: events.append(("read", [(clip, frames.tolist())])) or read(clip, frames)
+    )
+    clips = ViewedClips(reader, FINETUNE.model, FINETUNE.data, ViewsConfig(segments=2, crops=1))
+    batch = next(iter(create_view_loader(clips, FixedBatches(len(clips), 3), num_workers=0)))
+    assert [clip.clip for clip in batch] == [0, 1, 2]
+    begun, *reads = events
+    assert begun == ("begin", [entry for _, [entry] in reads])
+    assert len(reads) == 3
 
 
 def test_a_clip_is_read_straight_into_the_memory_of_its_batch(both: list[PretrainClips]) -> None:

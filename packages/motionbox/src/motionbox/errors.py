@@ -22,6 +22,7 @@ _BUCKET = re.compile(r"(s3|gs|az)://", re.IGNORECASE)
 _TAKE_A_URL = ("--ray-address", "--store")
 _WRITE_A_FILE = ("-o", "--out")
 _TAKE_A_STORE = ("status", "verify", "gc", "show", "report", "export", "import-boxes", "evaluate")
+_TAKE_A_DATA_ROOT = ("extract", "show", "report")
 
 
 class ExitCode(IntEnum):
@@ -67,7 +68,7 @@ def refuse_urls(arguments: Sequence[str]) -> None:
     for argument in arguments:
         option, _, value = argument.partition("=")
         is_store = takes_store and before not in _WRITE_A_FILE and _BUCKET.match(argument)
-        is_data_root = arguments[0] == "extract" and "--data-root" in (option, before)
+        is_data_root = arguments[0] in _TAKE_A_DATA_ROOT and "--data-root" in (option, before)
         if not is_store and not is_data_root and {option, before}.isdisjoint(_TAKE_A_URL):
             refuse_url(argument)
             refuse_url(value)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from messages_support import messages
 from motionbox.cli import main
 from motionbox.errors import InputError, Interrupted, Reason
-from motionbox.extraction.drive import EngineOptions, Stop, drive
+from motionbox.extraction.drive import EngineOptions, Stop, _State, _task, drive
 from motionbox.extraction.executors import SerialExecutor
 from motionbox.extraction.progress import Counts, PlainReporter
 from motionbox.extraction.snapshot import make_snapshot
@@ -24,7 +25,8 @@ from motionbox.store import open_store
 from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.layout import read_json
-from motionbox.store.units import units_of
+from motionbox.store.reuse.sibling_units import SiblingUnits
+from motionbox.store.units import InputFile, units_of
 from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
 from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, make_run, number_executor, number_videos
@@ -227,6 +229,21 @@ class Deaf(SerialExecutor):
 
     def cancel(self, task: Task) -> None:  # noqa: ARG002
         self._waiting.clear()
+
+
+def test_a_task_names_what_its_worker_is_likely_to_be_given_next(run: Run) -> None:
+    """Of two workers the one that begins a unit is given the unit after the next; only objects can be fetched."""
+    first, *rest = units_of(run.plan())
+    objects = {piece.path: InputFile(piece.path, "file", 5, 0) for unit in (first, *rest) for piece in unit.pieces}
+    state = _State(deque(rest), {}, SiblingUnits(run), objects)
+    task = _task(run, first, EngineOptions(), state, num_slots=2)
+    assert task.following == rest[1].pieces[0]
+    assert set(task.inputs) == {piece.path for piece in (*first.pieces, rest[1].pieces[0])}
+    state.pending = deque(rest[:1])
+    assert _task(run, first, EngineOptions(), state, num_slots=2).following is None
+    assert _task(run, first, EngineOptions(), state, num_slots=1).following == rest[0].pieces[0]
+    state.objects = {}
+    assert _task(run, first, EngineOptions(), state, num_slots=1).following is None
 
 
 def test_abandoned_units_are_among_those_left(run: Run) -> None:

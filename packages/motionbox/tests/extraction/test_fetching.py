@@ -1,5 +1,6 @@
 """Videos of a bucket in a worker: fetched, decoded, removed; and what becomes of those that cannot be."""
 
+import os
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -10,13 +11,14 @@ import obstore
 import pytest
 
 from bucket_support import NOT_THE_CLOUDS, Answer, answering, make_bucket, refusal, s3_server, upload
-from motionbox.errors import CredentialsError
-from motionbox.extraction.media.fetching import FetchingSource
+from motionbox.errors import ClipError, CredentialsError
+from motionbox.extraction.media.fetching import FetchingSource, give_up_following
 from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.worker import Task, execute
 from motionbox.inputs.data_root import DataRoot, open_root, place_below
 from motionbox.storage.local_cache import LocalCache
-from motionbox.store.units import InputFile, Unit, units_of
+from motionbox.storage.reading import ObjectEntry, Objects
+from motionbox.store.units import InputFile, Piece, Unit, units_of
 from motionbox.store.writing.commit import UnitTables
 from motionbox.video.frames import Frame
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config, unit_tables
@@ -57,9 +59,16 @@ class _Planned:
         finally:
             fetching.close()
 
-    def source(self, cache: LocalCache, source: NumberSource) -> FetchingSource:
+    def source(self, cache: LocalCache, source: NumberSource, following: Piece | None = None) -> FetchingSource:
         pieces = [(piece, place_below(self.root, piece.path)) for piece in self.unit.pieces]
-        return FetchingSource(source, cache, pieces, {entry.path: entry for entry in self.inputs})
+        after = None if following is None else (following, place_below(self.root, following.path))
+        return FetchingSource(source, cache, pieces, {entry.path: entry for entry in self.inputs}, following=after)
+
+    def read(self, fetching: FetchingSource, piece: Piece) -> int:
+        """Return how many frames a piece gives."""
+        place = place_below(self.root, piece.path)
+        _, frames = fetching.open(place, start_seconds=None, stop_seconds=None, frame_fps=None)
+        return sum(1 for _ in frames)
 
 
 class _Nameless(NumberSource):
@@ -121,6 +130,57 @@ def test_the_next_video_comes_while_the_present_one_is_read(tmp_path: Path) -> N
     fetching.open(place_below(planned.root, first.path), start_seconds=None, stop_seconds=None, frame_fps=None)
     assert source.seen == [2]
     fetching.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_first_video_of_the_unit_to_come_is_fetched_with_the_last_of_this_one(tmp_path: Path, kept: bool) -> None:
+    planned = _Planned(tmp_path / "data", f"s3://videos/following{kept}")
+    first, second, _ = planned.unit.pieces
+    cache = LocalCache(tmp_path / "scratch", 1000)
+    planned.unit = Unit("u0", (first,))
+    fetching = planned.source(cache, _Watching(cache, 2), following=second)
+    assert planned.read(fetching, first) == 40
+    if kept:
+        fetching.keep_following()
+    fetching.close()
+    obstore.delete(planned.store, second.path)
+    planned.unit = Unit("u1", (second,))
+    fetching = planned.source(cache, NumberSource())
+    if kept:
+        assert planned.read(fetching, second) == 20
+    else:
+        with pytest.raises(ClipError, match="does not exist"):
+            planned.read(fetching, second)
+    fetching.close()
+    assert cache.num_bytes() == 0
+
+
+def test_a_fetch_that_is_given_up_ends_with_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it stays, also where it was begun for a unit to come."""
+    planned = _Planned(tmp_path / "data", "s3://videos/given_up")
+    first, second, _ = planned.unit.pieces
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_objects: Objects, entry: ObjectEntry, descriptor: int, beat: Callable[[], None]) -> None:
+        if entry.key == second.path:
+            begun.set()
+            assert go_on.wait(20)
+        beat()
+        os.pwrite(descriptor, b"40@10", 0)
+
+    monkeypatch.setattr(Objects, "fetch", slow)
+    planned.unit = Unit("u0", (first,))
+    cache = LocalCache(tmp_path / "scratch", 1000)
+    fetching = planned.source(cache, NumberSource(), following=second)
+    assert planned.read(fetching, first) == 40
+    assert begun.wait(20)
+    fetching.keep_following()
+    fetching.close()
+    assert cache.num_bytes() > 0
+    give_up_following()
+    go_on.set()
+    fetching._pool.shutdown()
+    assert cache.num_bytes() == 0
 
 
 def test_scratch_never_holds_more_than_it_may_and_a_video_too_large_is_a_row(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from motionbox.storage.local_cache import LocalCache, NoRoomError
+from motionbox.storage.local_cache import LocalCache, NoRoomError, make_work_folder, remove_work_folder
 
 
 def _writes(data: bytes, calls: list[bytes] | None = None) -> Callable[[int], None]:
@@ -183,3 +183,31 @@ def test_another_thread_may_wait_for_one_that_fills(tmp_path: Path) -> None:
         with cache.hold("a", 3, _never, waiting=go.set) as path:
             assert path.read_bytes() == b"abc"
         filling.result().release()
+
+
+_DIE_AT_WORK = """
+import os
+from motionbox.storage.local_cache import make_work_folder
+(make_work_folder() / "half.bin").write_bytes(b"h")
+os._exit(9)
+"""
+
+
+def test_work_folders_of_dead_processes_are_removed_and_those_of_living_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTIONBOX_SCRATCH", str(tmp_path))
+    mine = make_work_folder()
+    (mine / "mine.bin").write_bytes(b"m")
+    user = _process(_DIE_AT_WORK)
+    user.communicate(timeout=60)
+    assert user.returncode == 9
+    assert len(list((tmp_path / "work").glob("[!.]*"))) == 2
+    cache = LocalCache(tmp_path, 10)
+    cache.hold("video", 10, _writes(b"v" * 10)).release()  # work takes no room of the videos
+    other = make_work_folder()
+    assert sorted((tmp_path / "work").glob("[!.]*")) == sorted([mine, other])
+    assert (mine / "mine.bin").read_bytes() == b"m"
+    for folder in (mine, other, mine):
+        remove_work_folder(folder)
+    assert list((tmp_path / "work").glob("[!.]*")) == []

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from motionbox.command_line import StorePlace
+from motionbox.storage.paths import StorePath
+
 EPILOG = """\b
 Example:
   mofo-train saliency --checkpoint runs/mca/best/step-000001200 --method rollout --out saliency"""
@@ -27,7 +30,7 @@ Example:
 @click.option("--block", type=click.IntRange(min=1), help="Block of Grad-CAM, from 1.  [5, or the last of fewer]")
 @click.option("--clip", "clip_id", help="Clip of the picture.  [the first]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the test split.  [all]")
-@click.option("--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [stores/<dataset>]")
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the videos.  [that of the store]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for figures and pictures.")
 def command(
@@ -37,7 +40,7 @@ def command(
     block: int | None,
     clip_id: str | None,
     limit: int | None,
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     out: Path,
 ) -> None:
@@ -64,7 +67,7 @@ def command(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shown, rows, summary = {}, [], {}
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        sources = {"store": store, "data_root": data_root}
+        sources: dict[str, Any] = {"store": store, "data_root": data_root}
         found = saliency_of_checkpoint(checkpoint, device, method=method, block=block, limit=limit, **sources)
         shares = []
         for clip in found:

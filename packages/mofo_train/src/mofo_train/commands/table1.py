@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mofo_train.commands import complete_recipe
+from motionbox.command_line import StorePlace
+from motionbox.storage.paths import StorePath
 
 if TYPE_CHECKING:
     from mofo_train.runtime.ranks import Ranks
@@ -43,9 +45,7 @@ Examples:
     default="full",
     help="smoke: minutes, only to see that every stage works.",
 )
-@click.option(
-    "--store", type=click.Path(path_type=Path), help="Store of motion boxes.  [generated, or stores/<dataset>]"
-)
+@click.option("--store", type=StorePlace(), help="Store of motion boxes.  [generated, or stores/<dataset>]")
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -66,7 +66,7 @@ def command(
     recipe: str | None,
     overrides: tuple[str, ...],
     profile: str,
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
     folds: int | None,
     out: Path | None,
@@ -139,14 +139,14 @@ def _plan_on_paper(table: TableConfig, machine: str, *, only_plan: bool) -> None
         click.echo(line)
 
 
-def _stores(table: TableConfig, out: Path, store: Path | None, *, prepared: bool) -> dict[str, Path]:
+def _stores(table: TableConfig, out: Path, store: StorePath | None, *, prepared: bool) -> dict[str, StorePath]:
     """Return the store of each preset of the rows."""
     from mofo_train.errors import DataError
     from mofo_train.table.generated import generated_stores
 
     if prepared:
         return dict(generated_stores(table, out))
-    stores: dict[str, Path] = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
+    stores: dict[str, StorePath] = {row.preset: store or Path("stores") / table.dataset for row in table.rows}
     if len(stores) > 1:
         raise DataError(f"rows of a table over one store must have one preset, got {', '.join(sorted(stores))}")
     return stores
@@ -155,7 +155,7 @@ def _stores(table: TableConfig, out: Path, store: Path | None, *, prepared: bool
 def _say_plan(
     table: TableConfig,
     out: Path,
-    stores: Mapping[str, Path],
+    stores: Mapping[str, StorePath],
     data_root: Path | None,
     ranks: Ranks,
     *,

@@ -103,9 +103,19 @@ class ViewedClips(Dataset[ViewedClip]):
     def __len__(self) -> int:
         return len(self._reader)
 
+    def __getitems__(self, clips: list[int]) -> list[ViewedClip]:
+        """Return a batch; where the store lies in a bucket, all of its clips are under way before the first is read."""
+        self._reader.read_ahead([(clip, np.unique(np.concatenate(self._in_time(clip)))) for clip in clips])
+        return [self[clip] for clip in clips]
+
+    def _in_time(self, clip: int) -> list[NDArray[np.int64]]:
+        """Return the frames of each view in time."""
+        num_frames = self._reader.num_frames(clip)
+        return view_frames(num_frames, self._model.num_frames, self._views.segments, self._stride)
+
     def __getitem__(self, clip: int) -> ViewedClip:
         side, length = self._model.image_px, self._model.num_frames
-        in_time = view_frames(self._reader.num_frames(clip), length, self._views.segments, self._stride)
+        in_time = self._in_time(clip)
         wanted = np.unique(np.concatenate(in_time))
         nothing = torch.empty(0, dtype=torch.uint8)
         try:

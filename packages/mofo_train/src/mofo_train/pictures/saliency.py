@@ -27,6 +27,7 @@ from mofo_train.evaluation.run import load_classifier, load_identity
 from mofo_train.guidance.inside import inside_tokens
 from mofo_train.models import Classifier
 from mofo_train.models.vit import Attention, Encoder
+from motionbox.storage import StorePath
 
 Method = Literal["gradcam", "rollout"]
 
@@ -259,7 +260,7 @@ def saliency_of_checkpoint(
     method: Method,
     block: int | None,
     limit: int | None,
-    store: Path | None,
+    store: StorePath | None,
     data_root: Path | None,
 ) -> Iterator[ClipSaliency]:
     """Compute a finetuned checkpoint's saliency of its test split, the middle view of each clip.

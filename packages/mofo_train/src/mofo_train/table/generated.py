@@ -16,6 +16,7 @@ from mofo_train.data.labels import HEADS
 from mofo_train.errors import DataError, ExitCode, Interrupted
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
+from motionbox.storage import StorePath
 
 _LOG = logging.getLogger(__name__)
 PREPARED = ("synthetic", "metaworld", "folder")
@@ -118,7 +119,7 @@ def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
     return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
 
 
-def with_labels(table: TableConfig, store: Path, clips: pa.Table) -> TableConfig:
+def with_labels(table: TableConfig, store: StorePath, clips: pa.Table) -> TableConfig:
     """Let a table of a labelled folder predict what the folder is labelled with: `label`, or verb and noun.
 
     Args:

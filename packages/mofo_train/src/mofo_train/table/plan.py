@@ -24,6 +24,7 @@ from mofo_train.table.rates import DATA_SETS
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.stages import Stage, all_stages
 from motionbox.inputs.manifest import load_manifest
+from motionbox.storage import StorePath
 
 # Training clips of the official splits, for data sets that are not there yet.
 _OFFICIAL_TRAIN_CLIPS = {name: size.train_clips for name, size in DATA_SETS.items()}
@@ -241,7 +242,7 @@ def make_plan(
     out: Path,
     device: torch.device,
     *,
-    stores: Mapping[str, Path],
+    stores: Mapping[str, StorePath],
     data_root: Path | None,
     measure: Measure | None = None,
 ) -> Plan:

@@ -35,6 +35,7 @@ from mofo_train.table.results import read_result, write_json
 from mofo_train.table.stages import Stage, fold_tables, plan_stages
 from mofo_train.training.finetuning import finetune
 from mofo_train.training.pretraining import pretrain
+from motionbox.storage import StorePath
 from motionbox.wording import format_seconds
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def run_table(
     out: Path,
     ranks: Ranks,
     *,
-    stores: Mapping[str, Path],
+    stores: Mapping[str, StorePath],
     data_root: Path | None,
     trainings: Trainings | None = None,
 ) -> Table:
@@ -118,7 +119,7 @@ class _TableRun:
 
     out: Path
     ranks: Ranks
-    stores: Mapping[str, Path]
+    stores: Mapping[str, StorePath]
     data_root: Path | None
     trainings: Trainings
     readers: dict[str, ClipReader] = field(default_factory=dict)
@@ -285,7 +286,7 @@ def run_folds(
     out: Path,
     ranks: Ranks,
     *,
-    stores: Mapping[str, Path],
+    stores: Mapping[str, StorePath],
     data_root: Path | None,
 ) -> Table:
     """Run what is missing of a table, fold after fold, and join them; without folds, `run_table`.

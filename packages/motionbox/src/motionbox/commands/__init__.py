@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
 
 class Place(click.Path):
-    """A path of this machine, or the URL of a prefix of a bucket; nothing is looked at."""
+    """A path of this machine, which `exists` has looked at, or the URL of a prefix of a bucket; that is not."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return what `open_root` makes of it."""
-        from motionbox.inputs.data_root import open_root
+        from motionbox.inputs.data_root import ListedPath, open_root
 
-        return open_root(value)
+        place = open_root(value)
+        if self.exists and not isinstance(place, ListedPath):
+            super().convert(value, param, ctx)
+        return place
 
 
 class FiniteRange(click.FloatRange):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from motionbox.command_line import StorePlace
-from motionbox.commands import progress_bar
+from motionbox.commands import Place, progress_bar
 from motionbox.errors import InputError
 from motionbox.storage.paths import StorePath
+
+if TYPE_CHECKING:
+    from motionbox.inputs.data_root import DataRoot
 
 EPILOG = """\b
 Example:
@@ -25,10 +29,11 @@ Example:
 @click.option("--run", help="Run id or preset, where the store has several runs.  [the newest]")
 @click.option("--previews", default=48, type=click.IntRange(0, 2000), help="Clips with a preview.")
 @click.option(
-    "--data-root", type=click.Path(exists=True, path_type=Path), help="Where the videos are now.  [as at extraction]"
+    "--data-root", type=Place(exists=True), help="Where the videos are now, a path or URL.  [as at extraction]"
 )
-def report(store: StorePath, out: Path, run: str | None, previews: int, data_root: Path | None) -> None:
+def report(store: StorePath, out: Path, run: str | None, previews: int, data_root: DataRoot | None) -> None:
     """Run the command; see the options."""
+    from motionbox.extraction.media.fetching import clear_scratch
     from motionbox.pictures.report import ReportOptions, build_report
     from motionbox.store import open_store
 
@@ -37,7 +42,12 @@ def report(store: StorePath, out: Path, run: str | None, previews: int, data_roo
     options = ReportOptions(num_previews=previews, data_root=data_root)
     with progress_bar() as bar, open_store(store, run=run) as opened:
         task = bar.add_task("Drawing previews", total=previews)
-        page = build_report(opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        try:
+            page = build_report(
+                opened, options, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        finally:
+            clear_scratch()
     data = page.encode("utf-8", "backslashreplace")
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:

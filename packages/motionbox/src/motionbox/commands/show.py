@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from motionbox.command_line import StorePlace
-from motionbox.commands import FiniteRange
+from motionbox.commands import FiniteRange, Place
 from motionbox.errors import InputError
+from motionbox.storage.paths import ObjectPath, parse_place
 
 if TYPE_CHECKING:
+    from motionbox.inputs.data_root import DataRoot
     from motionbox.pictures.footage import View
     from motionbox.scoring.box_metrics import AnnotatedClip
     from motionbox.storage import StorePath
@@ -46,7 +48,7 @@ Examples:
     help="Rate of the annotations.  [the clip's own]",
 )
 @click.option(
-    "--data-root", type=click.Path(exists=True, path_type=Path), help="Where the videos are now.  [as at extraction]"
+    "--data-root", type=Place(exists=True), help="Where the videos are now, a path or URL.  [as at extraction]"
 )
 @click.option("--source", default="motion", help="Whose boxes and areas: a name given to `motionbox import-boxes`.")
 @click.option("--panels", default=",".join(_PANELS), help="What is shown, in this order.")
@@ -64,19 +66,23 @@ Examples:
 )
 def show(store: StorePath, clip_ids: Sequence[str], out: Path, **options: Any) -> None:
     """Run the command; see the options."""
+    from motionbox.extraction.media.fetching import clear_scratch
     from motionbox.pictures.show import contact_sheet, play, still
     from motionbox.video.encode import SUFFIXES, write_file
 
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"output file must end in {', '.join(SUFFIXES)}, got {str(out)!r}")
     views = _views(store, clip_ids, **options)
-    if out.suffix.lower() != ".png":
-        fps = max(view.fps for view in views)
-        write_file(out, play(views, fps), fps)
-    elif options["still"] or options["at_seconds"] is not None:
-        write_file(out, _stack([still(view, options["at_seconds"]) for view in views]), 1)
-    else:
-        write_file(out, iter([contact_sheet(views)]), 1)
+    try:
+        if out.suffix.lower() != ".png":
+            fps = max(view.fps for view in views)
+            write_file(out, play(views, fps), fps)
+        elif options["still"] or options["at_seconds"] is not None:
+            write_file(out, _stack([still(view, options["at_seconds"]) for view in views]), 1)
+        else:
+            write_file(out, iter([contact_sheet(views)]), 1)
+    finally:
+        clear_scratch()
     click.echo(f"{out}: {len(views)} clip{'s' if len(views) > 1 else ''}")
 
 
@@ -87,7 +93,7 @@ def _views(
     run: str | None,
     against: Sequence[str],
     boxes_path: Path | None,
-    data_root: Path | None,
+    data_root: DataRoot | None,
     source: str,
     panels: str,
     height_px: int,
@@ -129,7 +135,9 @@ def _open_other(store: StorePath, other: str) -> Store:
     """Open what `--against` names: a store, or a run or preset of the first one."""
     from motionbox.store import open_store
 
-    return open_store(other) if Path(other).is_dir() else open_store(store, run=other)
+    place = parse_place(other)
+    is_store = isinstance(place, ObjectPath) or place.is_dir()
+    return open_store(place) if is_store else open_store(store, run=other)
 
 
 def _distinct_names(stores: Sequence[Store], paths: Sequence[str]) -> list[str]:

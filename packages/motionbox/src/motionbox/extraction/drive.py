@@ -160,7 +160,7 @@ def _loop(
     watch = _Watch(run, options)
     while state.in_flight or (state.pending and stop.reason is None):
         while state.pending and stop.reason is None and len(state.in_flight) < executor.num_slots:
-            task = _task(run, state.pending.popleft(), options, state)
+            task = _task(run, state.pending.popleft(), options, state, executor.num_slots)
             state.in_flight[task.unit.unit_id] = _InFlight(task, time.time())
             executor.submit(task, stop.check)
         for acknowledgement in executor.wait(_WAIT_SECONDS):
@@ -181,8 +181,13 @@ def _loop(
     _write_progress(run, counts, state)
 
 
-def _task(run: Run, unit: Unit, options: EngineOptions, state: _State) -> Task:
+def _task(run: Run, unit: Unit, options: EngineOptions, state: _State, num_slots: int) -> Task:
     videos = list(dict.fromkeys(piece.video_id for piece in unit.pieces))
+    # Workers that are about equally fast take the units in turn.
+    following = state.pending[num_slots - 1].pieces[0] if len(state.pending) >= num_slots else None
+    if following is not None and following.path not in state.objects:
+        following = None
+    named = [*unit.pieces, *([] if following is None else [following])]
     return Task(
         run_root=run.paths.root.absolute(),  # workers have another working folder
         data_root=run.data_root,
@@ -193,8 +198,9 @@ def _task(run: Run, unit: Unit, options: EngineOptions, state: _State) -> Task:
         skip={video_id: state.refused[video_id] for video_id in videos if video_id in state.refused}
         | quarantined(run.paths, unit.unit_id, videos),
         stored=state.known.get(unit.unit_id),
-        inputs={piece.path: state.objects[piece.path] for piece in unit.pieces if piece.path in state.objects},
+        inputs={piece.path: state.objects[piece.path] for piece in named if piece.path in state.objects},
         scratch_gib=options.scratch_gib,
+        following=following,
     )
 
 

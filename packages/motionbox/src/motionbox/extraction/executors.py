@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from motionbox.errors import InputError, Interrupted
+from motionbox.extraction.media.fetching import give_up_following
 from motionbox.extraction.ray_process import HEAD_LOST, HEAD_SECONDS, RayOptions
 from motionbox.extraction.worker import Acknowledgement, Task, Tools, default_tools, execute
 from motionbox.signals import deferred
@@ -87,7 +88,8 @@ class SerialExecutor:
         """Do nothing: an interrupted task has already ended."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Give up what is fetched for units that will not come."""
+        give_up_following()
 
 
 class RayExecutor:

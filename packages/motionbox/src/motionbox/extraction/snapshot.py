@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION
 from motionbox.store.unit_arrays import UnitArrays, read_maps
 from motionbox.store.units import BLOCK_SECONDS, Unit, block_of, stop_block_of, units_of
 from motionbox.store.video_rows import VideoPart, join_parts, read_parts
-from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.commit import read_commits
+from motionbox.store.writing.fetched_units import FetchedUnits
 from motionbox.store.writing.runs import Run
 from motionbox.store.writing.snapshot_files import AreaFile, ArrayFile, FrameRows
 
@@ -92,22 +93,29 @@ def make_snapshot(run: Run) -> int:
         OSError: The disk is full or broken; nothing was published.
     """
     numbers = run.paths.snapshot_numbers()
+    units = read_commits(run.paths, [unit.unit_id for unit in units_of(run.plan())])
     if numbers:
         newest = run.paths.snapshot_info(numbers[-1])
-        committed = [[unit, read_commit(run.paths, unit)["attempt"]] for unit in run.paths.committed_units()]
+        committed = [[unit, record["attempt"]] for unit, record in units.items()]
         has_areas = "areas" in newest or not run.config.store.motion_maps  # one of before may lack them
-        if sorted(newest["units"]) == committed and has_areas:
+        if sorted(newest["units"]) == sorted(committed) and has_areas:
             return numbers[-1]
     failpoint("snapshot.write")
     with storage_of(run.paths.root).new_number(run.paths.snapshots) as version:
-        return version.publish(_SnapshotWriter(run, version.directory).write(), point="snapshot")
+        with FetchedUnits(run.paths, units, with_maps=run.config.store.motion_maps) as fetched:
+            manifest = _SnapshotWriter(run, version.directory, units, fetched).write()
+        return version.publish(manifest, point="snapshot")
 
 
 class _SnapshotWriter:
     """Streams the clips of one run into a directory; memory holds a video's rows, the clip table, a part's areas."""
 
-    def __init__(self, run: Run, directory: Path) -> None:
+    def __init__(
+        self, run: Run, directory: Path, records: Mapping[str, Mapping[str, Any]], fetched: FetchedUnits
+    ) -> None:
         self._run = run
+        self._records = records
+        self._fetched = fetched
         self._directory = directory
         self._digest = hashlib.sha256()
         self._manifest = run.manifest()
@@ -115,7 +123,7 @@ class _SnapshotWriter:
         self._columns: dict[str, list[Any]] = {name: [] for name in _RESULT_SCHEMA.names}
         self._units: list[list[str]] = []
         self._rows_of: Counter[str] = Counter()
-        self._unit_arrays = UnitArrays(run.paths, self._units)
+        self._unit_arrays = UnitArrays(fetched.folders)
         self._num_rows = 0
         self._num_clip_blocks = 0
         self._clip_bytes = 0
@@ -171,18 +179,19 @@ class _SnapshotWriter:
 
     def _videos(self) -> Iterator[_Video]:
         """Yield the videos of the plan in its order, with the frames of their committed pieces."""
-        committed = set(self._run.paths.committed_units())
         video: _Video | None = None
         for unit in units_of(self._run.plan()):
-            parts = self._read_unit(unit) if unit.unit_id in committed else {}
+            committed = unit.unit_id in self._records
+            parts = self._read_unit(unit) if committed else {}
             for video_id in dict.fromkeys(piece.video_id for piece in unit.pieces):
                 if video is None or video.video_id != video_id:
                     if video is not None:
                         yield video
+                        self._fetched.drop_before(len(self._units) - committed)
                     video = _Video(video_id)
                 if video_id in parts:
                     self._extend(video, parts[video_id])
-                elif unit.unit_id not in committed:
+                elif not committed:
                     video.complete = False
         if video is not None:
             yield video
@@ -207,13 +216,12 @@ class _SnapshotWriter:
         return {**size, "map_width": math.ceil(cells[0]), "map_height": math.ceil(cells[1])}
 
     def _read_unit(self, unit: Unit) -> dict[str, VideoPart]:
-        record = read_commit(self._run.paths, unit.unit_id)
-        attempt, number = str(record["attempt"]), len(self._units)
+        record, number = self._records[unit.unit_id], len(self._units)
         if "rows_of" in record:
             self._rows_of[record["rows_of"]] += 1
-        self._units.append([unit.unit_id, attempt])
-        directory = self._run.paths.attempt(unit.unit_id, attempt)
-        return read_parts(directory, number)
+        self._units.append([unit.unit_id, str(record["attempt"])])
+        folder = self._fetched.take()
+        return read_parts(folder, number, copied_from=self._fetched.attempts[number])
 
     def _add_clip(self, clip: _Clip, video: _Video, arrays: dict[str, ArrayFile], frames: FrameRows) -> None:
         """Cut a clip out of its video's frames, and write its rows: one of the clip, and one for each frame."""

@@ -25,7 +25,7 @@ from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB
 from motionbox.store.layout import RunPaths
 from motionbox.store.reuse.sibling_units import StoredUnit
 from motionbox.store.reuse.stored_blocks import StoredBlocks
-from motionbox.store.units import InputFile, Unit
+from motionbox.store.units import InputFile, Piece, Unit
 from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.failures import Fault
 
@@ -56,6 +56,7 @@ class Task:
         stored: The unit as a run has it that differs by the training clips alone; None where none has.
         inputs: Path of each video in a bucket -> the object as the run knows it.
         scratch_gib: How much of them may lie on a worker's machine at a time.
+        following: A piece of the unit that this worker will likely be given next, whose object is in `inputs`.
     """
 
     run_root: StorePath
@@ -68,6 +69,7 @@ class Task:
     stored: StoredUnit | None = None
     inputs: Mapping[str, InputFile] = field(default_factory=dict)
     scratch_gib: float = DEFAULT_SCRATCH_GIB
+    following: Piece | None = None
 
     @property
     def paths(self) -> RunPaths:
@@ -170,6 +172,7 @@ def execute(task: Task, *, check: Callable[[], None] | None = None, tools: Tools
                 with spent.on("store"):
                     attempt.add(rows)
                 sign.give(rows.video_id, attempt.rows.num_frames)
+            source.keep_following()
             seconds = time.perf_counter() - started
             with spent.on("store"):
                 attempt.commit(seconds=round(seconds, 3), backend=estimator.name, **_taken_over(task.stored, stored))
@@ -207,7 +210,11 @@ def _taken_over(unit: StoredUnit | None, stored: StoredBlocks | None) -> dict[st
 
 def _source(task: Task, decoder: FrameSource, sign: _SignOfLife) -> FetchingSource:
     pieces = [(piece, place_below(task.data_root, piece.path)) for piece in task.unit.pieces]
-    return FetchingSource(decoder, scratch_cache(task.scratch_gib), pieces, task.inputs, beat=sign.repeat)
+    following = None
+    if task.following is not None:
+        following = (task.following, place_below(task.data_root, task.following.path))
+    cache = scratch_cache(task.scratch_gib)
+    return FetchingSource(decoder, cache, pieces, task.inputs, following=following, beat=sign.repeat)
 
 
 def keep_freed_memory() -> bool:

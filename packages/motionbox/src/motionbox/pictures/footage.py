@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import ClipError
+from motionbox.extraction.media.fetching import on_this_machine
+from motionbox.inputs.data_root import DataRoot, ListedPath, open_root, place_below
 from motionbox.motion.boxes import clip_box
 from motionbox.pictures.draw import nice_scale
 from motionbox.store.areas.guidance import MOTION
@@ -47,7 +48,7 @@ class ClipBoxes:
         areas: uint8 (T, h, w), 0 outside, 255 strongest; None like the maps.
         cells_wh: Width and height of the frame in their cells.
         config: How they were made.
-        video: The video, frame folder or tar.
+        video: The video, frame folder or tar; an object where it lies in a bucket.
     """
 
     name: str
@@ -59,7 +60,7 @@ class ClipBoxes:
     areas: NDArray[np.uint8] | None
     cells_wh: tuple[float, float]
     config: ExtractConfig
-    video: Path
+    video: DataRoot
 
     @cached_property
     def map_peak(self) -> int:
@@ -125,7 +126,7 @@ def load_clip(
     store: Store,
     clip_id: str,
     *,
-    data_root: Path | None = None,
+    data_root: DataRoot | None = None,
     name: str | None = None,
     source: str = MOTION,
 ) -> ClipBoxes:
@@ -145,7 +146,7 @@ def load_clip(
     clips = store.clips()
     row = clips.slice(clips.column("clip_id").to_pylist().index(clip_id), 1).to_pylist()[0]
     config = store.config()
-    root = Path(store.run_info()["data_root"]) if data_root is None else data_root
+    root = open_root(store.run_info()["data_root"]) if data_root is None else data_root
     maps = store.motion_maps(clip_id) if store.info["motion_maps"] and len(times) > 1 else None
     has_areas = len(times) > 1 and (source != MOTION or store.info["motion_maps"])
     if source != MOTION:
@@ -160,7 +161,7 @@ def load_clip(
         areas=store.motion_areas(clip_id, source=source) if has_areas else None,
         cells_wh=store.frame_cells_wh(clip_id),
         config=config,
-        video=root / row["path"],
+        video=place_below(root, row["path"]),
     )
 
 
@@ -182,7 +183,7 @@ class Footage:
         clip = self.view.first
         if len(clip.times) == 0:
             self.problem = "no frames"
-        elif not clip.video.exists():
+        elif not isinstance(clip.video, ListedPath) and not clip.video.exists():
             self.problem = "video not found"
         elif "flow" in self.view.panels:
             from motionbox.flow import create_flow_estimator
@@ -219,15 +220,16 @@ class Footage:
         row, (width, height) = self.view.first.row, self.view.panel_wh
         frame_fps = row.get("frame_fps")
         try:
-            for frame in read_colour_frames(
-                self.view.first.video,
-                short_side_px=min(width, height),
-                start_seconds=row["start_seconds"],
-                stop_seconds=row["stop_seconds"],
-                fps=frame_fps,
-                numbered=frame_fps is not None,
-            ):
-                yield frame.time_seconds, frame.rgb
+            with on_this_machine(self.view.first.video) as video:
+                for frame in read_colour_frames(
+                    video,
+                    short_side_px=min(width, height),
+                    start_seconds=row["start_seconds"],
+                    stop_seconds=row["stop_seconds"],
+                    fps=frame_fps,
+                    numbered=frame_fps is not None,
+                ):
+                    yield frame.time_seconds, frame.rgb
         except ClipError as error:
             self.problem = f"{error.reason}"
 

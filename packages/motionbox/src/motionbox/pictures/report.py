@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from motionbox import __version__
 from motionbox.config import FlowConfig
+from motionbox.inputs.data_root import DataRoot
 from motionbox.motion.maps import dequantise_map
 from motionbox.pictures import charts
 from motionbox.pictures.footage import ClipBoxes, Panel, View, load_clip
@@ -60,7 +60,7 @@ class ReportOptions:
 
     num_previews: int = 48
     max_clips: int = 300_000
-    data_root: Path | None = None
+    data_root: DataRoot | None = None
 
 
 def build_report(
@@ -215,7 +215,7 @@ def _packed(values: NDArray[Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
-def _preview(store: Store, clip_id: str, data_root: Path | None) -> dict[str, str]:
+def _preview(store: Store, clip_id: str, data_root: DataRoot | None) -> dict[str, str]:
     """Draw a short loop around a clip's strongest motion: boxes, areas and flow side by side."""
     clip = _excerpt(load_clip(store, clip_id, data_root=data_root))
     # The page shows hundreds of flows: the quick method will do for looking.

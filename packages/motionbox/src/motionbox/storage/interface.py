@@ -103,12 +103,20 @@ class Storage(Protocol):
         """Bring what was made in a staging folder to its place, for good; nothing refers to it yet."""
         ...
 
-    def clear(self, staged: Path) -> None:
-        """Remove a staging folder that is not the place itself."""
+    def fetch(self, directory: StorePath, names: Sequence[str]) -> Path:
+        """Return a local folder that has these files of a directory; to be removed with `clear`."""
         ...
 
-    def records(self, directory: StorePath) -> list[str]:
-        """Return the names of the records in a directory that are in force, sorted."""
+    def clear(self, staged: Path) -> None:
+        """Remove a local folder of `staging` or `fetch` that is not the place itself."""
+        ...
+
+    def records(self, directory: StorePath) -> dict[str, StorePath]:
+        """Return the records in a directory that are in force: name -> where it is, sorted by name."""
+        ...
+
+    def places(self, directory: StorePath, names: Sequence[str]) -> dict[str, StorePath]:
+        """Return where the records of names are, or where their next ones will be, listed or not."""
         ...
 
     def record(self, directory: StorePath, name: str) -> StorePath:

@@ -25,6 +25,7 @@ from motionbox.storage.file_bytes import to_json
 from motionbox.storage.paths import ObjectPath
 
 _RENEWALS_PER_LEASE = 6
+_ATTEMPTS = 3  # whoever slept between looking and taking meets a number that is taken, and looks again
 
 
 def lease_seconds() -> float:
@@ -125,9 +126,6 @@ def holder(store: ObjectPath) -> str | None:
 
 def _take(store: ObjectPath) -> Lease | None:
     """Create the next lease where the newest has run out or was released."""
-    number, written = _newest(store)
-    if number and not _released(store, number) and _now(store) - written <= lease_seconds():
-        return None
     content = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -135,12 +133,16 @@ def _take(store: ObjectPath) -> Lease | None:
         "command": sys.argv[:1],  # arguments may bear what is nobody's business in a shared bucket
         "id": uuid.uuid4().hex,
     }
-    failpoint("lease.put")
-    place = _place(store, number + 1)
-    if not place.client.put_new(place.key, to_json(content)):
-        return None
-    place.client.delete([_place(store, old).key for old in range(max(1, number - 8), number)])
-    return Lease(store, number + 1, content)
+    for _ in range(_ATTEMPTS):
+        number, written = _newest(store)
+        if number and not _released(store, number) and _now(store) - written <= lease_seconds():
+            return None
+        failpoint("lease.put")
+        place = _place(store, number + 1)
+        if place.client.put_new(place.key, to_json(content)):
+            place.client.delete([_place(store, old).key for old in range(max(1, number - 8), number)])
+            return Lease(store, number + 1, content)
+    return None
 
 
 def _place(store: ObjectPath, number: int) -> ObjectPath:

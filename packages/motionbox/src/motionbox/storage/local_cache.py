@@ -1,8 +1,11 @@
-"""Files from elsewhere, kept on this machine within a number of bytes, shared by its processes.
+"""Files from elsewhere, kept on this machine within a number of bytes, shared by its processes; and its work folders.
 
 A folder holds the entries as plain files. Who uses one holds a shared lock on it, who fills one an exclusive lock on
 its `.part`, which has its full size from the start; so the sizes of what lies there are what is taken, and a lock that
 can be had shows that its owner has died. Room is counted under the lock of the folder.
+
+Work folders, in which the files of an object store's attempts and versions are made, hold to the same rule: whoever
+makes one holds a lock on it, and removes those whose lock can be had.
 """
 
 from __future__ import annotations
@@ -11,7 +14,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +28,9 @@ DEFAULT_SCRATCH_GIB = 20.0
 _PART = ".part"
 _LOCK = ".lock"
 _WAIT_SECONDS = 0.05
+_WORK_FOLDERS = "work"
+
+_HELD: dict[Path, int] = {}
 
 Fill = Callable[[int], None]
 """Writes an entry's content into the open file with this descriptor."""
@@ -110,12 +119,12 @@ class LocalCache:
     def clear(self) -> None:
         """Remove every entry that nobody uses."""
         if self.folder.is_dir():
-            with self._locked():
+            with _locked(self.folder):
                 self._make_room(self.max_bytes, spare=None)
 
     def remove(self, path: Path, descriptor: int) -> None:
         """Remove an entry, open at a descriptor, where nobody else uses it."""
-        with self._locked():
+        with _locked(self.folder):
             if _lock(descriptor, fcntl.LOCK_EX) and _is_at(path, descriptor):
                 path.unlink()
 
@@ -139,7 +148,7 @@ class LocalCache:
     def _begin(self, path: Path, num_bytes: int) -> int | None:
         """Return the locked file to fill, None where another fills it, it is there by now, or there is no room."""
         part = path.with_name(path.name + _PART)
-        with self._locked():
+        with _locked(self.folder):
             if path.exists():
                 return None
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -166,11 +175,11 @@ class LocalCache:
         try:
             fill(descriptor)
             os.fsync(descriptor)
-            with self._locked():
+            with _locked(self.folder):
                 part.rename(path)
                 _lock(descriptor, fcntl.LOCK_SH)
         except BaseException:
-            with self._locked():
+            with _locked(self.folder):
                 part.unlink(missing_ok=True)
             os.close(descriptor)
             raise
@@ -196,14 +205,61 @@ class LocalCache:
                     found.append((status.st_mtime, status.st_size, Path(entry.path)))
         return found
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+def scratch_folder() -> Path:
+    """Return this machine's scratch: `MOTIONBOX_SCRATCH`, else a folder in the system's one for temporary files."""
+    place = os.environ.get("MOTIONBOX_SCRATCH")
+    return Path(place) if place else Path(tempfile.gettempdir()) / f"motionbox-scratch-{os.getuid()}"
+
+
+def make_work_folder() -> Path:
+    """Return a new empty folder in scratch, this process's until `remove_work_folder`; remove those of dead processes.
+
+    Raises:
+        OSError: Scratch cannot be written.
+    """
+    parent = scratch_folder() / _WORK_FOLDERS
+    parent.mkdir(parents=True, exist_ok=True)
+    with _locked(parent):
+        for entry in parent.iterdir():
+            if entry.name != _LOCK:
+                _remove_dead(entry)
+        folder = parent / uuid.uuid4().hex
+        folder.mkdir()
+        _HELD[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(_HELD[folder], fcntl.LOCK_EX)
+    return folder
+
+
+def remove_work_folder(folder: Path) -> None:
+    """Remove a folder that `make_work_folder` has made, with all in it; once or more often."""
+    shutil.rmtree(folder, ignore_errors=True)
+    descriptor = _HELD.pop(folder, None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove a work folder whose process has ended."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if _lock(descriptor, fcntl.LOCK_EX):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> bool:

@@ -60,7 +60,7 @@ def hold_files(directory: StorePath, files: Mapping[str, Mapping[str, Any]]) -> 
         StoreError: One is not what the manifest says, or the cache has no room for it.
     """
     if not isinstance(directory, ObjectPath):
-        return lambda: None
+        return nothing_held
     cache, objects = user_cache(), Objects(str(directory))
 
     def hold(name: str) -> ObjectPath:
@@ -90,6 +90,10 @@ def hold_files(directory: StorePath, files: Mapping[str, Mapping[str, Any]]) -> 
                     held.release()
 
     return let_go
+
+
+def nothing_held() -> None:
+    """Let go of nothing."""
 
 
 def user_cache() -> LocalCache:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import tempfile
 import time
 import uuid
 from collections import Counter
@@ -28,6 +26,7 @@ from motionbox.errors import StoreError
 from motionbox.storage.client import MANY
 from motionbox.storage.failpoints import failpoint
 from motionbox.storage.file_bytes import to_json
+from motionbox.storage.local_cache import make_work_folder, remove_work_folder
 from motionbox.storage.paths import ObjectPath, StorePath
 from motionbox.storage.posix import MANIFEST_FILE
 
@@ -37,6 +36,7 @@ KEPT_SECONDS = 7 * 24 * 3600.0
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _RECORD = re.compile(r"(.+?)(?:\.(\d+))?\.json")
+_RUN = re.compile("[0-9a-f]{16}")
 _PRIVATE = re.compile(r"\.(\d+)-[0-9a-f]{32}")
 
 
@@ -117,7 +117,7 @@ class ObjectStorage:
     def staging(self, path: StorePath) -> Path:
         """Return a new local folder."""
         del path
-        return Path(tempfile.mkdtemp(prefix="motionbox-"))
+        return make_work_folder()
 
     def settle(self, staged: Path, path: StorePath) -> None:
         """Put what was made in a local folder below a prefix."""
@@ -130,16 +130,39 @@ class ObjectStorage:
 
         _many(put, files)
 
+    def fetch(self, directory: StorePath, names: Sequence[str]) -> Path:
+        """Return a new local folder with copies of objects, all of them under way together."""
+        place, folder = _object(directory), make_work_folder()
+
+        def get(name: str) -> None:
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes((place / name).read_bytes())
+
+        try:
+            _many(get, names)
+        except BaseException:
+            self.clear(folder)
+            raise
+        return folder
+
     def clear(self, staged: Path) -> None:
         """Remove a local folder."""
-        shutil.rmtree(staged, ignore_errors=True)
+        remove_work_folder(staged)
 
-    def records(self, directory: StorePath) -> list[str]:
-        """Return the names that have more records than retired ones, sorted."""
+    def records(self, directory: StorePath) -> dict[str, StorePath]:
+        """Return the last records of the names that have more of them than retired ones, sorted by name."""
         # Retired ones first: what is retired and published between the two listings then counts once, not never.
+        place = _object(directory)
+        retired = _retired(place)
+        written = Counter(_split(entry.name)[0] for entry in place.glob("*.json"))
+        in_force = sorted(name for name, count in written.items() if count > retired[name])
+        return {name: place / _record_name(name, retired[name]) for name in in_force}
+
+    def places(self, directory: StorePath, names: Sequence[str]) -> dict[str, StorePath]:
+        """Return where the records of names are that are in force, or those to come."""
         retired = _retired(_object(directory))
-        written = Counter(_split(entry.name)[0] for entry in _object(directory).glob("*.json"))
-        return sorted(name for name, count in written.items() if count > retired[name])
+        return {name: _object(directory) / _record_name(name, retired[name]) for name in names}
 
     def record(self, directory: StorePath, name: str) -> ObjectPath:
         """Return where the record of a name is that is in force, or the one to come."""
@@ -203,7 +226,8 @@ class ObjectStorage:
 
     def half_made(self, runs: StorePath) -> list[StorePath]:
         """Return the prefixes of runs that have no run.json, days after somebody began them."""
-        return [run for run in _object(runs).iterdir() if not (run / "run.json").is_file() and is_old(run)]
+        found = (run for run in _object(runs).iterdir() if _RUN.fullmatch(run.name))
+        return [run for run in found if not (run / "run.json").is_file() and is_old(run)]
 
     def leftovers(self, parent: StorePath) -> list[StorePath]:
         """Return prefixes of versions that lost their number, or that nobody has gone on with for days."""
@@ -258,7 +282,7 @@ class _NewPrefix:
                 failpoint(f"{point}.after_publish")
                 return self._number
             OBJECTS.remove(self._parent / name)
-            self._number = _next_number(self._parent)
+            self._number = max(_next_number(self._parent), self._number + 1)  # a listing may come late
 
 
 def _many(function: Callable[[_T], _R], values: Sequence[_T]) -> list[_R]:
@@ -268,8 +292,8 @@ def _many(function: Callable[[_T], _R], values: Sequence[_T]) -> list[_R]:
 
 
 def is_old(place: StorePath) -> bool:
-    """Return whether nothing below a prefix was written for days."""
-    entries = list(_object(place).client.walk(_object(place).key))
+    """Return whether an object, or whatever lies below a prefix, was not written for days."""
+    entries = list(_object(place).client.walk(_object(place).key)) or [_object(place).stat()]
     return all(time.time() - entry.st_mtime > KEPT_SECONDS for entry in entries)
 
 

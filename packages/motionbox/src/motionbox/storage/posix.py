@@ -260,14 +260,23 @@ class PosixStorage:
     def settle(self, staged: Path, path: StorePath) -> None:
         """Do nothing: it is there."""
 
+    def fetch(self, directory: StorePath, names: Sequence[str]) -> Path:
+        """Return the directory itself."""
+        del names
+        return _local(directory)
+
     def clear(self, staged: Path) -> None:
         """Do nothing: it is the place itself."""
 
-    def records(self, directory: StorePath) -> list[str]:
-        """Return the names of the records in a directory, sorted."""
+    def records(self, directory: StorePath) -> dict[str, StorePath]:
+        """Return the records in a directory, sorted by name."""
         local = _local(directory)
         found = local.glob("*.json") if local.is_dir() else ()
-        return sorted(path.stem for path in found if not path.name.startswith("."))
+        return {path.stem: path for path in sorted(found) if not path.name.startswith(".")}
+
+    def places(self, directory: StorePath, names: Sequence[str]) -> dict[str, StorePath]:
+        """Return where the records of names are."""
+        return {name: self.record(directory, name) for name in names}
 
     def record(self, directory: StorePath, name: str) -> Path:
         """Return where the record of a name is: there is one such place."""

@@ -87,6 +87,19 @@ class Objects:
         except Exception as error:
             raise explained(error, self.url) from None
 
+    def entry(self, key: str) -> ObjectEntry:
+        """Return what a listing says of an object.
+
+        Raises:
+            OSError: As `read`.
+            CredentialsError: As `read`.
+        """
+        try:
+            found = self._opened().head(key)
+        except Exception as error:
+            raise explained(error, f"{self.url}/{key}") from None
+        return ObjectEntry(key, found["size"], found["e_tag"])
+
     def read(self, key: str) -> bytes:
         """Return the content of an object.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from motionbox.errors import StoreError, refuse_url
 from motionbox.storage import StorePath, storage_of
-from motionbox.storage.paths import matching
+from motionbox.storage.paths import children, matching
 from motionbox.storage.posix import MANIFEST_FILE, RECORD_FILE
 
 FORMAT_NAME = "motionbox-store"
@@ -24,6 +25,10 @@ CLIPS_FILE = "clips.bin"
 AREAS_FILE = "areas.bin"
 AREA_BLOCKS_FILE = "area_blocks.npy"
 SNAPSHOT_FILE = MANIFEST_FILE
+
+
+class MissingError(StoreError):
+    """A file of a store is not there."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +112,6 @@ class RunPaths:
         """Return the directory of a snapshot."""
         return self.snapshots / str(number)
 
-    def snapshot_files(self, number: int) -> StorePath:
-        """Return where the files of a snapshot are.
-
-        Raises:
-            StoreError: Its MANIFEST.json is missing or unreadable.
-        """
-        return self._files_of(self.snapshot(number))
-
     def snapshot_info(self, number: int) -> dict[str, Any]:
         """Read what a snapshot says about itself.
 
@@ -127,14 +124,6 @@ class RunPaths:
         """Return the directory of a version of a guidance."""
         return self.guidances / name / str(number)
 
-    def guidance_files(self, name: str, number: int) -> StorePath:
-        """Return where the files of a version of a guidance are.
-
-        Raises:
-            StoreError: Its MANIFEST.json is missing or unreadable.
-        """
-        return self._files_of(self.guidance(name, number))
-
     def guidance_info(self, name: str, number: int) -> dict[str, Any]:
         """Read what a version of a guidance says about itself.
 
@@ -143,12 +132,9 @@ class RunPaths:
         """
         return read_json(self.guidance(name, number) / SNAPSHOT_FILE)
 
-    def _files_of(self, version: StorePath) -> StorePath:
-        return storage_of(version).files_of(version, read_json(version / SNAPSHOT_FILE))
-
     def committed_units(self) -> list[str]:
         """Return the ids of the units that are committed, sorted."""
-        return storage_of(self.root).records(self.commits)
+        return list(storage_of(self.root).records(self.commits))
 
     def snapshot_numbers(self) -> list[int]:
         """Return the numbers of the published snapshots, oldest first."""
@@ -157,6 +143,11 @@ class RunPaths:
     def guidance_numbers(self, name: str) -> list[int]:
         """Return the numbers of the published versions of a guidance, oldest first."""
         return _numbers(self.guidances / name)
+
+
+def files_of(version: StorePath, info: dict[str, Any]) -> StorePath:
+    """Return where the files of a snapshot, or of a version of a guidance, are whose MANIFEST.json says `info`."""
+    return storage_of(version).files_of(version, info)
 
 
 def _numbers(directory: StorePath) -> list[int]:
@@ -173,26 +164,51 @@ def _files(directory: StorePath, pattern: str) -> list[StorePath]:
 
 def run_paths(store: StorePath) -> list[RunPaths]:
     """Return the runs of a store, in the order of their creation."""
-    runs = [RunPaths(path.parent) for path in _files(store / "runs", "*/run.json")]
-    return sorted(runs, key=lambda run: (read_json(run.run_json).get("created_unix", 0), run.root.name))
+    return [run for run, _ in run_infos(store)]
+
+
+def run_infos(store: StorePath) -> list[tuple[RunPaths, dict[str, Any]]]:
+    """Return the runs of a store with what their run.json says, in the order of their creation.
+
+    Raises:
+        StoreError: A run.json is unreadable.
+    """
+    found = []
+    for entry in children(store / "runs"):
+        if not entry.name.startswith("."):
+            with contextlib.suppress(MissingError):
+                found.append((RunPaths(entry), read_json(entry / "run.json")))
+    return sorted(found, key=lambda run: (run[1].get("created_unix", 0), run[0].root.name))
 
 
 def read_json(path: StorePath) -> dict[str, Any]:
     """Read one of the store's JSON files, or the one in the directory that stands in its place (`RECORD_FILE`).
 
     Raises:
-        StoreError: It is missing, unreadable or not a JSON object.
+        MissingError: It is not there.
+        StoreError: It is unreadable or not a JSON object.
     """
     try:
         try:
             data = path.read_bytes()
         except IsADirectoryError:
             data = (path / RECORD_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(f"{path} does not exist") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return _json_object(path, data)
+
+
+def _unreadable(path: StorePath, error: Exception) -> StoreError:
+    return StoreError(f"{path} must be readable JSON: {error}; run `motionbox verify` on the store")
+
+
+def _json_object(path: StorePath, data: bytes) -> dict[str, Any]:
+    try:
         value = json.loads(data)
-    except FileNotFoundError:
-        raise StoreError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} must be readable JSON: {error}; run `motionbox verify` on the store") from None
+    except ValueError as error:
+        raise _unreadable(path, error) from None
     if not isinstance(value, dict):
         raise StoreError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
@@ -213,17 +229,16 @@ def check_store(store: StorePath) -> dict[str, Any]:
     """
     if isinstance(store, Path):
         refuse_url(store)  # a `Path` made of a URL has lost a slash
-    marker = store / "store.json"
     try:
-        found = marker.is_file()
-        what = "is not a motionbox store (no store.json)" if not found and store.exists() else "does not exist"
+        data = (store / "store.json").read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        what = "is not a motionbox store (no store.json)" if store.exists() else "does not exist"
+        raise StoreError(f"store {store} {what}; `motionbox extract --store {store}` makes one") from None
     except OSError as error:
         if isinstance(store, Path):
             raise
         raise StoreError(f"store {store} cannot be read: {error.strerror or error}") from None
-    if not found:
-        raise StoreError(f"store {store} {what}; `motionbox extract --store {store}` makes one")
-    content = read_json(marker)
+    content = _json_object(store / "store.json", data)
     if content.get("format") != FORMAT_NAME:
         raise StoreError(f"store {store} belongs to another program: format is {content.get('format')!r}")
     version = content.get("version")

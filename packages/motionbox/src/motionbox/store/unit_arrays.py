@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from motionbox.storage import StorePath
 from motionbox.store.flow_form import FlowForm, dequantise_flow
-from motionbox.store.layout import FLOW_DIRECTORY, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths
+from motionbox.store.layout import FLOW_DIRECTORY, MAPS_ARRAY, MAPS_DIRECTORY
 
 if TYPE_CHECKING:
     import zarr
@@ -27,10 +27,9 @@ _FLOWS_AT_ONCE = 32
 class UnitArrays:
     """Opens Zarr arrays of committed units and keeps those used last."""
 
-    def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:
-        """Take the run's paths and its units: unit id and attempt id, by unit number."""
-        self._paths = paths
-        self._units = units
+    def __init__(self, attempts: Sequence[StorePath]) -> None:
+        """Take the directories of the units' attempts, or local copies of them, by unit number."""
+        self._attempts = attempts
         self._arrays: OrderedDict[tuple[int, str, str], zarr.Array[Any]] = OrderedDict()
 
     def get(self, number: int, directory: str, name: str) -> zarr.Array[Any]:
@@ -39,8 +38,7 @@ class UnitArrays:
         if key not in self._arrays:
             import zarr
 
-            unit_id, attempt_id = self._units[number]
-            group = zarr.open_group(_zarr_store(self._paths.attempt(unit_id, attempt_id) / directory), mode="r")
+            group = zarr.open_group(_zarr_store(self._attempts[number] / directory), mode="r")
             self._arrays[key] = cast("zarr.Array[Any]", group[name])
             while len(self._arrays) > _OPEN_ARRAYS:
                 self._arrays.popitem(last=False)

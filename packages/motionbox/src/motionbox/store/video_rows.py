@@ -52,12 +52,13 @@ _NO_ROWS = VideoPart(
 )
 
 
-def read_parts(directory: StorePath, unit_number: int) -> dict[str, VideoPart]:
+def read_parts(directory: StorePath, unit_number: int, *, copied_from: StorePath | None = None) -> dict[str, VideoPart]:
     """Read a committed attempt's rows, video by video.
 
     Args:
-        directory: The attempt's directory.
+        directory: The attempt's directory, or a local copy.
         unit_number: Number that stands for the unit in `places`.
+        copied_from: The attempt's directory, for messages, where the other one is a copy.
 
     Raises:
         StoreError: A file is missing or damaged.
@@ -66,7 +67,9 @@ def read_parts(directory: StorePath, unit_number: int) -> dict[str, VideoPart]:
         frames = read_table(directory / FRAMES_FILE).combine_chunks()
         blocks = read_table(directory / BLOCKS_FILE).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{directory} is damaged: {error}; run `motionbox verify` on the store") from None
+        raise StoreError(
+            f"{copied_from or directory} is damaged: {error}; run `motionbox verify` on the store"
+        ) from None
     times = frames.column("time_seconds").to_numpy()
     energy = frames.column("energy").to_numpy()
     boxes = np.stack([frames.column(name).fill_null(-1).to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)

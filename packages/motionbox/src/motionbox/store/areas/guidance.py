@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from motionbox.errors import StoreError
 from motionbox.storage.file_bytes import read_table
+from motionbox.storage.local_copies import hold_files, local_copy, nothing_held
 from motionbox.storage.paths import children
 from motionbox.store.areas.blocks import Areas
 from motionbox.store.areas.files import Pin, open_array
 from motionbox.store.areas.reader import AreaReader
-from motionbox.store.layout import SNAPSHOT_FILE, RunPaths
+from motionbox.store.layout import SNAPSHOT_FILE, RunPaths, files_of
 
 MOTION = "motion"
 """The guidance that extraction makes: the boxes and areas of the snapshot itself."""
@@ -38,9 +39,11 @@ class Guidance:
             raise StoreError(f"run {paths.root} has no guidance {name!r}")
         self.name = name
         self._pin = Pin(paths.guidance(name, numbers[-1]) / SNAPSHOT_FILE)
+        version = paths.guidance(name, numbers[-1])
         self.info: dict[str, Any] = paths.guidance_info(name, numbers[-1])
-        self._directory = paths.guidance_files(name, numbers[-1])
-        clips = read_table(self._directory / "clips.parquet")
+        self._directory = files_of(version, self.info)
+        self._let_go = hold_files(self._directory, self.info["files"])
+        clips = read_table(local_copy(self._directory / "clips.parquet"))
         self._rows = {clip_id: row for row, clip_id in enumerate(clips.column("clip_id").to_pylist())}
         names = ("first_row", "num_frames", "map_height", "map_width")
         self._first, self._count, self._height, self._width = (clips.column(column).to_numpy() for column in names)
@@ -53,6 +56,8 @@ class Guidance:
     def close(self) -> None:
         """Let go of it, so that `motionbox gc` may remove it."""
         self._pin.release()
+        let_go, self._let_go = self._let_go, nothing_held
+        let_go()
 
     def boxes(self, clip_id: str, num_frames: int) -> npt.NDArray[np.int32]:
         """Return the boxes of a clip, int32 (T, 4), xyxy half-open display pixels; -1 rows for a clip without any.

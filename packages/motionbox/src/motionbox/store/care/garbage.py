@@ -12,7 +12,7 @@ from motionbox.storage import StorePath, storage_of
 from motionbox.storage.paths import children
 from motionbox.store.areas.guidance import guidance_names
 from motionbox.store.layout import RunPaths, check_store, run_paths
-from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.commit import read_commits
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def _attempts(paths: RunPaths) -> dict[str, list[StorePath]]:
 
 
 def _lost_attempts(paths: RunPaths, attempts: dict[str, list[StorePath]], kept: set[StorePath]) -> Iterator[StorePath]:
-    committed = set(paths.committed_units())
-    kept = kept | {paths.attempt(unit, str(read_commit(paths, unit)["attempt"])) for unit in committed}
+    committed = read_commits(paths)
+    kept = kept | {paths.attempt(unit, str(record["attempt"])) for unit, record in committed.items()}
     storage = storage_of(paths.root)
     for unit, found in attempts.items():
         lost = (entry for entry in found if entry not in kept)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from motionbox.errors import StoreError
 from motionbox.storage import StorePath
+from motionbox.storage.paths import children
 from motionbox.store.areas.guidance import guidance_names
-from motionbox.store.layout import RunPaths, check_store, run_paths
+from motionbox.store.layout import RunPaths, check_store, files_of, run_paths
 from motionbox.store.units import units_of
 from motionbox.store.writing.commit import read_commit, verify_files
 from motionbox.store.writing.runs import load_run
@@ -59,8 +61,10 @@ def _verify_run(paths: RunPaths) -> Iterator[Check]:
     )
     for unit_id in committed:
         yield _verify_unit(paths, unit_id)
-    for number in paths.snapshot_numbers():
-        yield _verify_snapshot(paths, number)
+    numbers = paths.snapshot_numbers()
+    known = _attempts_with_records(paths) if numbers else set()
+    for number in numbers:
+        yield _verify_snapshot(paths, number, known)
     for name in guidance_names(paths):
         for number in paths.guidance_numbers(name):
             yield _verify_guidance(paths, name, number)
@@ -76,19 +80,23 @@ def _verify_unit(paths: RunPaths, unit_id: str) -> Check:
     return Check(name, sum(entry["bytes"] for entry in record["files"].values()), None)
 
 
-def _was_committed(paths: RunPaths, unit_id: str, attempt_id: str) -> bool:
-    if paths.retired_commit(unit_id, attempt_id).exists():
-        return True
-    return bool(read_commit(paths, unit_id).get("attempt") == attempt_id)
+def _attempts_with_records(paths: RunPaths) -> set[tuple[str, str]]:
+    """Return unit and attempt of every record that can be read, those that were retired included."""
+    retired = (path.stem.partition(".") for path in children(paths.retired_commits))
+    found = {(unit, attempt) for unit, _, attempt in retired}
+    for unit_id in paths.committed_units():
+        with contextlib.suppress(StoreError):
+            found.add((unit_id, str(read_commit(paths, unit_id).get("attempt"))))
+    return found
 
 
-def _verify_snapshot(paths: RunPaths, number: int) -> Check:
+def _verify_snapshot(paths: RunPaths, number: int, known: Container[tuple[str, str]]) -> Check:
     name = f"snapshot {number}"
     try:
         info = paths.snapshot_info(number)
-        verify_files(paths.snapshot_files(number), info["files"])
+        verify_files(files_of(paths.snapshot(number), info), info["files"])
         for unit_id, attempt_id in info["units"]:
-            if not _was_committed(paths, unit_id, attempt_id):
+            if (unit_id, attempt_id) not in known:
                 return Check(name, 0, f"it refers to attempt {attempt_id} of {unit_id}, which is not committed")
     except (StoreError, KeyError, TypeError) as error:
         return Check(name, 0, str(error))
@@ -99,7 +107,7 @@ def _verify_guidance(paths: RunPaths, guidance: str, number: int) -> Check:
     name = f"guidance {guidance} {number}"
     try:
         info = paths.guidance_info(guidance, number)
-        verify_files(paths.guidance_files(guidance, number), info["files"])
+        verify_files(files_of(paths.guidance(guidance, number), info), info["files"])
     except (StoreError, KeyError, TypeError) as error:
         return Check(name, 0, str(error))
     return Check(name, sum(entry["bytes"] for entry in info["files"].values()), None)

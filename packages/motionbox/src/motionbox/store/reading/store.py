@@ -20,12 +20,12 @@ import pyarrow as pa
 from motionbox.errors import StoreError
 from motionbox.motion.boxes import BoxSource, is_static
 from motionbox.storage import StorePath, parse_place
-from motionbox.storage.local_copies import hold_files
+from motionbox.storage.local_copies import hold_files, nothing_held
 from motionbox.store.areas.files import Pin
 from motionbox.store.areas.guidance import MOTION, Guidance, guidance_names
 from motionbox.store.areas.reader import AreaReader, computed_areas
 from motionbox.store.clip_blocks import SHORT_SIDE_PX, read_clip_frames, read_clip_planes
-from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, read_json, run_paths
+from motionbox.store.layout import AREAS_FILE, SNAPSHOT_FILE, RunPaths, check_store, files_of, read_json, run_infos
 from motionbox.store.reading.clips import ClipFrames, Decode
 from motionbox.store.reading.tables import FrameIndices, SnapshotTables
 from motionbox.store.unit_arrays import UnitArrays, read_flow, read_maps
@@ -56,7 +56,7 @@ def open_store(path: str | StorePath, *, run: str | None = None, snapshot: int |
     """
     root = parse_place(path)
     check_store(root)
-    presets = {paths: read_json(paths.run_json).get("config", {}).get("preset") for paths in run_paths(root)}
+    presets = {paths: info.get("config", {}).get("preset") for paths, info in run_infos(root)}
     candidates = [
         paths for paths, preset in presets.items() if run is None or run == preset or paths.root.name.startswith(run)
     ]
@@ -64,7 +64,7 @@ def open_store(path: str | StorePath, *, run: str | None = None, snapshot: int |
         known = ", ".join(f"{paths.root.name} ({preset})" for paths, preset in presets.items()) or "none"
         raise StoreError(f"run must name one run of store {root}, got {run!r}; its runs: {known}")
     found = [
-        (float(paths.snapshot_info(number)["created_unix"]), paths, number)
+        (paths, number, paths.snapshot_info(number))
         for paths in candidates
         for number in (paths.snapshot_numbers()[-1:] if snapshot is None else paths.snapshot_numbers())
         if snapshot in (None, number)
@@ -72,8 +72,7 @@ def open_store(path: str | StorePath, *, run: str | None = None, snapshot: int |
     if not found:
         what = "no snapshot" if snapshot is None else f"no snapshot {snapshot}"
         raise StoreError(f"store {root} has {what} yet; run `motionbox extract` with --store {root}, or see its status")
-    _, paths, number = max(found, key=lambda entry: entry[0])
-    return Store(root, paths, number)
+    return Store(root, *max(found, key=lambda entry: float(entry[2]["created_unix"])))
 
 
 class Store:
@@ -86,18 +85,18 @@ class Store:
         info: The snapshot's MANIFEST.json.
     """
 
-    def __init__(self, path: StorePath, paths: RunPaths, snapshot: int) -> None:
+    def __init__(self, path: StorePath, paths: RunPaths, snapshot: int, info: dict[str, Any]) -> None:
         self.path = path
         self.run_id = paths.root.name
         self.snapshot = snapshot
         self._paths = paths
         self._pin = Pin(paths.snapshot(snapshot) / SNAPSHOT_FILE)
-        self.info: dict[str, Any] = paths.snapshot_info(snapshot)
-        self._directory = paths.snapshot_files(snapshot)
+        self.info = info
+        self._directory = files_of(paths.snapshot(snapshot), info)
         held = {name: told for name, told in self.info["files"].items() if not name.startswith(_COPIES)}
         self._let_go = hold_files(self._directory, held)
         self._tables = SnapshotTables(path, self._directory, partial(read_json, paths.run_json))
-        self._unit_arrays = UnitArrays(paths, self.info["units"])
+        self._unit_arrays = UnitArrays([paths.attempt(unit, attempt) for unit, attempt in self.info["units"]])
         self._clips = ClipFrames(paths, self.info["units"], self._directory, self._tables.clips)
         clips = self._tables.clips
         self._areas = AreaReader(self._directory, clips) if AREAS_FILE in self.info["files"] else None
@@ -119,7 +118,7 @@ class Store:
         for opened in self._guidances.values():
             opened.close()
         self._pin.release()
-        let_go, self._let_go = self._let_go, _nothing
+        let_go, self._let_go = self._let_go, nothing_held
         let_go()
 
     def __del__(self) -> None:
@@ -431,10 +430,6 @@ class Store:
                 "`motionbox extract --clips` makes a run that does"
             )
         return self._tables.row(clip_id)
-
-
-def _nothing() -> None:
-    """Let go of nothing."""
 
 
 def _reopen(path: str, run: str, snapshot: int) -> Store:

@@ -12,7 +12,7 @@ from motionbox.storage import storage_of
 from motionbox.storage.failpoints import failpoint
 from motionbox.storage.posix import write_file
 from motionbox.store.areas.guidance import guidance_names
-from motionbox.store.layout import RunPaths
+from motionbox.store.layout import RunPaths, files_of
 from motionbox.store.writing.commit import read_commit, verify_files
 from motionbox.store.writing.runs import Run, siblings
 
@@ -87,7 +87,8 @@ class SiblingUnits:
 
 def _copy_guidance(source: RunPaths, target: RunPaths, name: str) -> None:
     number = source.guidance_numbers(name)[-1]
-    directory, info = source.guidance_files(name, number), source.guidance_info(name, number)
+    info = source.guidance_info(name, number)
+    directory = files_of(source.guidance(name, number), info)
     failpoint("guidance.write")
     with storage_of(target.root).new_number(target.guidances / name) as version:
         for file in info["files"]:

@@ -38,7 +38,7 @@ class StoredBlocks:
         failpoint("rows.read")
         self._config = config
         self._directory = unit.paths.attempt(unit.unit_id, unit.attempt_id)
-        self._arrays = UnitArrays(unit.paths, [[unit.unit_id, unit.attempt_id]])
+        self._arrays = UnitArrays([self._directory])
         self._coder = None if config.store.flow == "none" else FlowCoder(config.store.flow, config.store.flow_bound_px)
         self.num_read = 0
         try:

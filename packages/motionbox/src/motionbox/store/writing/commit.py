@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,16 @@ from motionbox.storage import StorePath, storage_of
 from motionbox.storage.failpoints import failpoint
 from motionbox.storage.file_bytes import parquet_bytes, sha256_hex, to_json
 from motionbox.storage.posix import fsync_directory, write_file
-from motionbox.store.layout import BLOCKS_FILE, CLIPS_FILE, FRAMES_FILE, MAPS_ARRAY, MAPS_DIRECTORY, RunPaths, read_json
+from motionbox.store.layout import (
+    BLOCKS_FILE,
+    CLIPS_FILE,
+    FRAMES_FILE,
+    MAPS_ARRAY,
+    MAPS_DIRECTORY,
+    MissingError,
+    RunPaths,
+    read_json,
+)
 
 FRAMES_SCHEMA = pa.schema(
     [
@@ -59,6 +70,7 @@ BLOCKS_SCHEMA = pa.schema(
 )
 
 _MAPS_PER_CHUNK = 64
+_READS_AT_ONCE = 32
 
 Digests = dict[str, dict[str, Any]]
 """Path of a file relative to its attempt -> {bytes, sha256}."""
@@ -176,6 +188,34 @@ def verify_files(directory: StorePath, digests: Digests) -> None:
             raise StoreError(f"{directory / name} is missing")
         if now != (expected["bytes"], expected["sha256"]):
             raise StoreError(f"{directory / name} is damaged: its digest is not the one recorded when it was written")
+
+
+def read_commits(run: RunPaths, unit_ids: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Read commit records, many at a time.
+
+    Args:
+        run: The run's directories.
+        unit_ids: Units, of which some may not be committed, each looked for by its name; None: those that a listing
+            shows, sorted.
+
+    Returns:
+        Unit id -> record, in that order.
+
+    Raises:
+        StoreError: One is unreadable.
+    """
+    storage = storage_of(run.root)
+    places = storage.records(run.commits) if unit_ids is None else storage.places(run.commits, unit_ids)
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        found = pool.map(_read_record, places.values())
+        return {unit: record for unit, record in zip(places, found, strict=True) if record is not None}
+
+
+def _read_record(place: StorePath) -> dict[str, Any] | None:
+    try:
+        return read_json(place)
+    except MissingError:
+        return None
 
 
 def read_commit(run: RunPaths, unit_id: str) -> dict[str, Any]:

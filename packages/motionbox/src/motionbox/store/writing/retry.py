@@ -15,7 +15,7 @@ from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
 from motionbox.storage.paths import children
 from motionbox.store.layout import BLOCKS_FILE, run_paths
 from motionbox.store.units import inputs_table, units_of
-from motionbox.store.writing.commit import read_commit
+from motionbox.store.writing.commit import read_commit, read_commits
 from motionbox.store.writing.runs import Run, RunInputs, find_run, load_run
 
 
@@ -87,8 +87,7 @@ def _adoptable(run: Run, paths: Collection[str]) -> bool:
 def _failed_videos(run: Run) -> set[str]:
     """Return the videos with an error in a committed unit."""
     failed: set[str] = set()
-    for unit_id in run.paths.committed_units():
-        record = read_commit(run.paths, unit_id)
+    for unit_id, record in read_commits(run.paths).items():
         if record["num_failed_videos"]:
             blocks = run.paths.attempt(unit_id, record["attempt"]) / BLOCKS_FILE
             rows = read_table(blocks, columns=["video_id", "reason"]).to_pylist()

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -131,13 +131,13 @@ def prepare_store(store: StorePath) -> None:
     """
     storage = storage_of(store)
     try:
-        if (store / "store.json").is_file():
+        if _has_marker(store):
             check_store(store)
         elif any(not entry.name.startswith(".") for entry in children(store)):
             raise StoreError(f"store {store} is a directory with other files in it; give --store another path")
         storage.make_directory(store)
         content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
-        if not (store / "store.json").is_file():
+        if not _has_marker(store):
             storage.replace(store / "store.json", to_json(content))
         storage.make_directory(store / "runs")
         storage.check_exclusive(store)
@@ -145,14 +145,23 @@ def prepare_store(store: StorePath) -> None:
         raise StoreError(f"store {store} cannot be written: {error.strerror or error}") from None
 
 
+def _has_marker(store: StorePath) -> bool:
+    """Return whether a store's first file is there. It is read: a bucket says only to who reads why it refuses."""
+    try:
+        (store / "store.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    return True
+
+
 def find_run(store: StorePath, inputs: RunInputs) -> Run | None:
     """Return the run of a store that these inputs and parameters belong to, None where it has none."""
     parts = inputs.parts()
-    for paths in run_paths(store):
-        run = load_run(paths)
-        if {name: run.info.get(name) for name in parts} == parts:
-            return run
-    return None
+    return next((run for run in map(load_run, run_paths(store)) if _is_of(run, parts)), None)
+
+
+def _is_of(run: Run, parts: Mapping[str, Any]) -> bool:
+    return {name: run.info.get(name) for name in parts} == parts
 
 
 def siblings(store: StorePath, config: ExtractConfig, dataset_digest: str) -> list[Run]:
@@ -206,8 +215,11 @@ def open_or_create_run(store: StorePath, inputs: RunInputs, make_plan: Callable[
             "it, or add --new-run to start another run in this store"
         )
     run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    while (store / "runs" / run_id / "run.json").exists():  # a run whose failed files were replaced has kept its name
-        run_id = hashlib.sha256(run_id.encode()).hexdigest()[:16]
+    while (paths := RunPaths(store / "runs" / run_id)).run_json.is_file():
+        run = load_run(paths)
+        if _is_of(run, parts):  # a bucket's listing came too late to show it
+            return run
+        run_id = hashlib.sha256(run_id.encode()).hexdigest()[:16]  # whose failed files were replaced has kept its name
     try:
         return _create_run(store, run_id, inputs, known[0].plan() if known else make_plan(), parts)
     except OSError as error:
