@@ -35,12 +35,19 @@ for words in json.load(sys.stdin):
 print(json.dumps(results))
 """
 _SESSION = """
-import sys
+import os, sys
 from pathlib import Path
 import bucket_trials
-from faulty_bucket import Bucket
+from faulty_bucket import BUCKET, Bucket
+from motionbox.store import open_store
 
-print(bucket_trials.reference(Bucket(*map(int, sys.argv[1:3])), Path(sys.argv[3])).num_requests)
+bucket, root = Bucket(*map(int, sys.argv[1:3])), Path(sys.argv[3])
+print(bucket_trials.reference(bucket, root).num_requests)
+os.environ.update(bucket.environment(), MOTIONBOX_CACHE_DIR=str(root / "cache"))
+for _ in range(2):
+    before = sum(bucket.seen("counted/").values())
+    open_store(f"s3://{BUCKET}/counted").close()
+print(sum(bucket.seen("counted/").values()) - before)
 """
 _QUICK = ["--preset", "tuned", "--workers", "0", "--flow", "dis"]
 _POSTER = re.compile(r"data:image/webp;base64,[^\"']*")
@@ -121,7 +128,9 @@ def test_a_unit_takes_few_requests(bucket: Bucket, tmp_path: Path) -> None:
     assert seen == {"PUT": 6 + 1, "GET": 6 + 5}  # it has one video
     assert bucket.seen("/commits/u000000") == {"PUT": 1, "GET": 1}
     assert bucket.seen("/failures/u000000") == {"GET": 1}
-    assert int(done.stdout) <= 170
+    whole, opened = map(int, done.stdout.split())
+    assert whole <= 170
+    assert opened == 6  # from the cache
 
 
 def test_rights_that_end_in_mid_run_leave_it_resumable(bucket: Bucket, data: Path) -> None:
