@@ -258,9 +258,9 @@ def test_what_cannot_be_read_is_one_line_of_every_command(bucket: Bucket) -> Non
     bucket.plant("stores/locked", "denied", 1, 10**6)
     bucket.plant("stores/skewed", "skew", 1, 10**6)
     lines = {
-        "s3://no-such-bucket/x": "no such bucket",
-        f"s3://{BUCKET}/stores/locked": "no rights (AccessDenied",
-        f"s3://{BUCKET}/stores/skewed": "RequestTimeTooSkewed",
+        "s3://no-such-bucket/x": "there is no bucket 'no-such-bucket'",
+        f"s3://{BUCKET}/stores/locked": "access denied (AccessDenied",
+        f"s3://{BUCKET}/stores/skewed": "this machine's clock is not the bucket's (RequestTimeTooSkewed",
         f"s3://{BUCKET}/stores/nothing": "does not exist",
     }
     commands = [[name, store] for store in lines for name in ("status", "verify", "gc")]

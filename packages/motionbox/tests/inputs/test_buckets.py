@@ -135,7 +135,7 @@ def test_a_bucket_or_prefix_that_is_not_there_is_said_in_one_line(bucket: str) -
         (403, "AccessDenied", r"access denied \(AccessDenied: no\); ask the owner of the bucket for the right to it"),
         (400, "ExpiredToken", r"the credentials are not accepted \(ExpiredToken: no\); renew them"),
         (403, "SignatureDoesNotMatch", r"the credentials are not accepted \(SignatureDoesNotMatch: no\)"),
-        (403, "RequestTimeTooSkewed", r"the credentials are not accepted \(RequestTimeTooSkewed: no\)"),
+        (403, "RequestTimeTooSkewed", r"this machine's clock is not the bucket's \(RequestTimeTooSkewed: no\); set it"),
     ],
 )
 def test_refusals_are_said_in_one_line(status: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,9 @@ _CODE = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Message>)?")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _QUERY = re.compile(r"\?\S*")
 # What providers call a request whose signature is no longer, or not yet, worth anything.
+_SKEWED = "RequestTimeTooSkewed"
 _STALE = (
-    *("ExpiredToken", "TokenRefreshRequired", "InvalidToken", "RequestTimeTooSkewed", "RequestExpired"),
+    *("ExpiredToken", "TokenRefreshRequired", "InvalidToken", _SKEWED, "RequestExpired"),
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidClientTokenId"),
 )
 _DENIED = ("AccessDenied", "AuthorizationFailure", "status code: 403")
@@ -275,6 +276,8 @@ def refusal_of(error: Exception) -> Refusal | None:
 def words_of(refusal: Refusal, error: BaseException, where: str) -> str:
     """Return what a failed request is told as, with what to do; `where` is the URL that it was for."""
     cause = _cause(error)
+    if _SKEWED in cause:
+        return f"this machine's clock is not the bucket's ({cause}); set it and run the command again"
     if refusal is Refusal.CREDENTIALS:
         return f"the credentials are not accepted ({cause}); renew them and run the command again"
     if refusal is Refusal.DENIED:
