@@ -115,13 +115,11 @@ class FlowConfig(_Section):
     Attributes:
         method: One of `FLOW_METHODS`: `tvl1`, or `dis` (OpenCV's dense inverse search) as the quick alternative.
         step_seconds: Distance of the two frames; None takes the next distinct frame.
-        warm_start: Start each pair from the previous pair's flow.
         tvl1: Parameters of TV-L1.
     """
 
     method: str = "tvl1"
     step_seconds: float | None = Field(None, gt=0)
-    warm_start: bool = False
     tvl1: TVL1Params = TVL1Params()
 
     @field_validator("method")

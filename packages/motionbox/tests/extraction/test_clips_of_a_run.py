@@ -60,7 +60,7 @@ OTHERS: dict[str, dict[str, object]] = {
     "flow kept": {"store.flow": "float16"},
     "flow kept in bytes": {"store.flow": "uint8"},
     "no maps": {"store.motion_maps": False},
-    "warm": {"flow.warm_start": True, "motion.window": 8},
+    "a window": {"motion.window": 8},
     "a step": {"flow.step_seconds": 0.5, "frames.duplicate_ratio": 0.4},
 }
 

@@ -76,8 +76,6 @@ def test_a_broken_clock_is_refused() -> None:
     [
         {},
         {"motion.window": 8},
-        {"flow.warm_start": True},
-        {"flow.warm_start": True, "motion.window": 3},
         {"flow.step_seconds": 0.2},
         {"frames.duplicate_ratio": 0.2},
         {"store.motion_maps": False},

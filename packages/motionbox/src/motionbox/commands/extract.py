@@ -66,7 +66,7 @@ Examples:
 @click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file on top of the preset.  [none]"
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. flow.warm_start=true.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. motion.window=8.")
 @click.option("--flow", type=click.Choice(tuple(FLOW_METHODS)), help="Flow method.  [the preset's]")
 @click.option(
     "--save", type=click.Choice(["flow"]), multiple=True, help="Keep the flow too: float16, or as store.flow says."

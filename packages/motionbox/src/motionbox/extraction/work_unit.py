@@ -42,8 +42,6 @@ from motionbox.store.units import (
 )
 from motionbox.video.frames import Frame, VideoInfo, find_duplicates, mean_difference
 
-# Flows before a block that only prepare the first guess of `warm_start`.
-WARM_UP_FLOWS = 2
 # Reasons that speak of the machine as much as of the clip: the attempt is repeated, up to the quarantine limit.
 FAULT_REASONS = frozenset({Reason.CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY})
 
@@ -313,9 +311,7 @@ class BlockProcessor:
     ) -> tuple[list[_Found], list[npt.NDArray[np.uint8]], list[CodedFlow]]:
         """Return what is found in flows number `first` to `last`, their maps, and the flows themselves as stored."""
         accumulator = MotionAccumulator(self._config.motion)
-        # Flows before the first one fill the window of the maps.
-        context = accumulator.context_frames + (WARM_UP_FLOWS if self._config.flow.warm_start else 0)
-        begin = max(0, first - context)
+        begin = max(0, first - accumulator.context_frames)  # flows before the first one fill the window of the maps
         chosen = pairs[begin : last + 1]
         found: list[_Found] = []
         maps: list[npt.NDArray[np.uint8]] = []
@@ -338,9 +334,6 @@ class BlockProcessor:
 
     def _flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the flow of each pair, in order; those of the end of the block before are taken from there."""
-        if self._config.flow.warm_start:
-            yield from self._warm_flows(pairs)
-            return
         keys = [(frame0.time_seconds, frame1.time_seconds) for frame0, frame1 in pairs]
         known = {key: self._recent[key] for key in keys if key in self._recent}
         fresh = [(one.grey, two.grey) for (one, two), key in zip(pairs, keys, strict=True) if key not in known]
@@ -351,13 +344,6 @@ class BlockProcessor:
             while len(self._recent) > self._config.motion.window + 1:
                 del self._recent[next(iter(self._recent))]
             yield flow
-
-    def _warm_flows(self, pairs: Sequence[tuple[Frame, Frame]]) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the flow of each pair, each started from the one before."""
-        previous: npt.NDArray[np.float32] | None = None
-        for frame0, frame1 in pairs:
-            previous = np.array(self._estimator(frame0.grey, frame1.grey, initial=previous), np.float32)
-            yield previous
 
     def _detect(self, motion: npt.NDArray[np.float32]) -> _Found:
         detection = detect_frame(motion, self._config.contours)
