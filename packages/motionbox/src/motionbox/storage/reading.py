@@ -112,18 +112,6 @@ class Objects:
         except Exception as error:
             raise explained(error, f"{self.url}/{key}") from None
 
-    def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes `start` to `stop` (exclusive) of an object.
-
-        Raises:
-            OSError: As `read`.
-            CredentialsError: As `read`.
-        """
-        try:
-            return bytes(self._opened().get_range(key, start=start, end=stop))
-        except Exception as error:
-            raise explained(error, f"{self.url}/{key}") from None
-
     def fetch(self, entry: ObjectEntry, descriptor: int, beat: Callable[[], None] | None = None) -> None:
         """Write an object into a file, a few parts of it at a time.
 
