@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from motionbox.cli import main
-from motionbox.commands.status import _show_run
 from motionbox.errors import ClipError, Reason
 from motionbox.extraction.drive import EngineOptions, drive
 from motionbox.extraction.progress import PlainReporter
@@ -164,9 +163,10 @@ def test_it_is_said_what_is_done(
 ) -> None:
     caplog.set_level("INFO")
     first = extraction.run()
-    run = extraction.run(**{"store.clips": "jpeg"})
+    extraction.run(**{"store.clips": "jpeg"})
     assert f"rows of run {first.run_id} taken over where its 5 units are whole, only frames are coded" in caplog.text
-    _show_run(extraction.store, run.paths, None, list_failed=False)
+    with pytest.raises(SystemExit):
+        main(["status", str(extraction.store)])
     assert f"rows    of {NUM_WHOLE_UNITS} units are those of run {first.run_id}" in capsys.readouterr().out
     with open_store(extraction.store) as store:
         page = build_report(store)
