@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clips_support import AREA
-from mofo_train.data.reader import ClipCache, ClipReader
+from mofo_train.data.reader import ClipCache, ClipReader, ClipUnreadableError
 from motionbox.store import open_store
 
 CLIP = np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
@@ -51,19 +51,20 @@ def test_no_memory_means_no_cache() -> None:
     assert decode.asked == [[3], [3]]
 
 
-def test_readers_share_what_was_decoded(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, folder = ClipCache(1.0), store_path.parent / "synthetic"
+def test_readers_share_what_was_decoded(store_path: Path, tmp_path: Path) -> None:
+    cache = ClipCache(1.0)
 
-    def reader() -> ClipReader:
+    def reader(folder: Path) -> ClipReader:
         return ClipReader(
             open_store(store_path), folder, split=None, short_side_px=80, guidance=AREA, cache_gib=1.0, cache=cache
         )
 
-    first, second = reader(), reader()
+    first, second = reader(store_path.parent / "synthetic"), reader(tmp_path)  # in the second folder is no video
     frames = np.arange(4)
     pixels, _ = first.read(3, frames)
-    monkeypatch.setattr(second, "_decode", lambda *_: pytest.fail("decoded again"))
     assert np.array_equal(second.read(3, frames)[0], pixels)
+    with pytest.raises(ClipUnreadableError):
+        second.read(4, frames)
     for _ in range(2):  # from the store, then from memory
         kept = first.areas(3, frames)
         assert kept is not None

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -130,11 +134,13 @@ def test_resolve_backend() -> None:
 def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    there = types.ModuleType("triton")
+    there.__spec__ = importlib.machinery.ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", there)
     with pytest.raises(FlowError, match="PyTorch finds no CUDA device; use --backend numba") as caught:
         create_flow_estimator(FlowConfig(), backend="cuda")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "triton" else object())
+    monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(FlowError, match="Triton is not installed"):
         resolve_backend("tvl1", "cuda")
 
