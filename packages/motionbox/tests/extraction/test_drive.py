@@ -350,9 +350,12 @@ def test_status_and_a_driver_that_was_killed(run: Run, capsys: pytest.CaptureFix
     assert ("1 units under way" in text, "stopped, last heard of at" in text) == (alive, not alive)
 
 
-def test_a_store_without_hard_links_is_driven_verified_and_cleaned(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.__getitem__)
+def test_a_store_without_hard_links_is_driven_verified_and_cleaned(tmp_path: Path, monkeypatch, number: int) -> None:
+    """As exFAT and SMB refuse a link, as network file systems do, and as FUSE does that knows none."""
+
     def refuse(source: Path, target: Path) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
     manifest = number_videos(tmp_path / "videos", {**VIDEOS, "x": "error crashed"})

@@ -7,11 +7,12 @@ Credentials and endpoint come from where the cloud's own tools take them: the en
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
@@ -169,8 +170,14 @@ class Client:
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; what is not there is no error."""
         for begin in range(0, len(keys), 1000):
-            with _Errors(self.url, keys[begin]):
-                self.store.delete(list(keys[begin : begin + 1000]))
+            some = list(keys[begin : begin + 1000])
+            try:
+                with _Errors(self.url, some[0]):
+                    self.store.delete(some)
+            except FileNotFoundError:  # Azure and Google stop at the first that is not there
+                for key in some:
+                    with contextlib.suppress(FileNotFoundError), _Errors(self.url, key):
+                        self.store.delete(key)
 
 
 def _entry(found: Any) -> Entry:
@@ -213,11 +220,10 @@ def open_bucket(url: str) -> ObjectStore:
         from obstore.store import from_url
     except ImportError:
         raise StoreError(f"{url} needs obstore, which is not installed: pip install 'motionbox[cloud]'") from None
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     timeout = timedelta(seconds=float(os.environ.get("MOTIONBOX_CLOUD_TIMEOUT_SECONDS", "60")))
     patience = timedelta(seconds=float(os.environ.get("MOTIONBOX_CLOUD_RETRY_SECONDS", "120")))
     options: dict[str, Any] = {"timeout": timeout, "connect_timeout": timedelta(seconds=10)}
-    if endpoint.startswith("http://"):
+    if _may_be_plain(os.environ):
         options["allow_http"] = True
     retry: Any = {
         "max_retries": 10,
@@ -229,6 +235,13 @@ def open_bucket(url: str) -> ObjectStore:
         return opened
     except Exception as error:
         raise InputError(f"{url} cannot be opened: {_cause(error)}") from None
+
+
+def _may_be_plain(variables: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for HTTP without TLS: an S3 endpoint that is, or a cloud's own switch."""
+    endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or ""
+    switches = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "AZURE_STORAGE_USE_EMULATOR")
+    return endpoint.startswith("http://") or any(variables.get(name, "").lower() == "true" for name in switches)
 
 
 class _Errors:
