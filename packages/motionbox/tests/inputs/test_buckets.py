@@ -133,6 +133,7 @@ def test_a_bucket_or_prefix_that_is_not_there_is_said_in_one_line(bucket: str) -
     ("status", "code", "said"),
     [
         (403, "AccessDenied", r"access denied \(AccessDenied: no\); ask the owner of the bucket for the right to it"),
+        (403, "AccountProblem", r"access denied \(AccountProblem: no\); ask the owner of the bucket"),
         (400, "ExpiredToken", r"the credentials are not accepted \(ExpiredToken: no\); renew them"),
         (403, "SignatureDoesNotMatch", r"the credentials are not accepted \(SignatureDoesNotMatch: no\)"),
         (403, "RequestTimeTooSkewed", r"this machine's clock is not the bucket's \(RequestTimeTooSkewed: no\); set it"),

@@ -38,7 +38,8 @@ _STALE = (
     *("ExpiredToken", "TokenRefreshRequired", "InvalidToken", _SKEWED, "RequestExpired"),
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidClientTokenId"),
 )
-_DENIED = ("AccessDenied", "AuthorizationFailure", "status code: 403")
+_DENIED = ("AccessDenied", "AuthorizationFailure")
+_FORBIDDEN = "status code: 403"
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
 
@@ -272,12 +273,13 @@ def refusal_of(error: Exception) -> Refusal | None:
     from obstore import exceptions as known
 
     text = str(error)
-    text = found[1] if (found := _CODE.search(text)) else text
+    said = found[1] if (found := _CODE.search(text)) else text
+    is_denied = isinstance(error, known.PermissionDeniedError) or _FORBIDDEN in text
     kinds = (
         (Refusal.CONDITION, isinstance(error, known.AlreadyExistsError | known.PreconditionError)),
-        (Refusal.CREDENTIALS, isinstance(error, known.UnauthenticatedError) or any(code in text for code in _STALE)),
-        (Refusal.DENIED, isinstance(error, known.PermissionDeniedError) or any(code in text for code in _DENIED)),
-        (Refusal.NO_BUCKET, any(code in text for code in _NO_BUCKET)),
+        (Refusal.CREDENTIALS, isinstance(error, known.UnauthenticatedError) or any(code in said for code in _STALE)),
+        (Refusal.DENIED, is_denied or any(code in said for code in _DENIED)),
+        (Refusal.NO_BUCKET, any(code in said for code in _NO_BUCKET)),
         (Refusal.MISSING, isinstance(error, known.NotFoundError | FileNotFoundError)),
     )
     # obstore's FileNotFoundError has no number; one that has is of a file of this machine
