@@ -39,7 +39,7 @@ test: $(VENV)/all.stamp  ## Run the test suite
 
 test-floor: $(VENV)/all.stamp  ## Run the test suite on the oldest versions that the packages allow (PyTorch too: gigabytes)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOOR)
-	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct -e "packages/motionbox[extract]" -e packages/mofo_train --group dev
+	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct -e "packages/motionbox[extract,cloud]" -e packages/mofo_train --group dev
 	$(FLOOR)/bin/pytest -n 2
 
 test-slow: $(VENV)/all.stamp  ## Run the tests that take minutes

@@ -219,9 +219,18 @@ def test_the_unit_of_motion_does_not_count(seed, factor):
 
 @given(st.integers(0, 10_000), st.sampled_from([0.4, 2.5]))
 @settings(max_examples=20, deadline=None)
-def test_a_wrong_frame_rate_changes_little(seed, factor):
-    motion = random_clip(seed)
-    assert bx.iou(run(motion, fps=12 * factor).boxes, run(motion).boxes).mean() > 0.5
+def test_a_wrong_frame_rate_changes_little_but_for_growth(seed, factor):
+    motion, never = random_clip(seed), 1e3
+    assert bx.iou(run(motion, fps=12 * factor, close_up=never).boxes, run(motion, close_up=never).boxes).mean() > 0.5
+
+
+def test_under_another_frame_rate_a_clip_may_be_taken_for_a_close_up():
+    """What a wrong rate costs where it costs much: the boxes of one are those of a close-up, grown."""
+    motion = random_clip(769)
+    taken, plain = run(motion, fps=30.0), run(motion)
+    assert bx.iou(taken.boxes, plain.boxes).mean() < 0.3
+    np.testing.assert_array_equal(plain.boxes, run(motion, close_up=1e3).boxes)
+    assert (bx.area(taken.boxes) > 2 * bx.area(plain.boxes)).all()
 
 
 def test_no_motion_has_no_area():

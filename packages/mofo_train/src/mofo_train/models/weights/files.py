@@ -36,7 +36,7 @@ _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 def _safe_globals() -> list[Any]:
     """Return what a pickle may hold beside tensors, with the names under which other versions have saved it."""
-    multiarray = np._core.multiarray  # type: ignore[attr-defined]
+    makes = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
     paths = [
         (pathlib.PurePath if name.startswith("Pure") else pathlib.PosixPath, f"{module}.{name}")
         for module in ("pathlib", "pathlib._local")
@@ -47,11 +47,7 @@ def _safe_globals() -> list[Any]:
         for module in ("pathlib", "pathlib._local")
         for name in ("WindowsPath", "PureWindowsPath")
     ]
-    numbers = [
-        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
-        for core in ("_core", "core")
-        for name in ("scalar", "_reconstruct")
-    ]
+    numbers = [(make, f"numpy.{core}.multiarray.{name}") for core in ("_core", "core") for name, make in makes.items()]
     kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdFDSUO"}
     return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *paths, *windows, *numbers]
 
