@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from clips_support import DATA, MODEL, same
 from mofo_train.data.crops.planes import _compiled, crop_planes
-from mofo_train.data.crops.uncut import Uncut, make_views
+from mofo_train.data.crops.uncut import Uncut, crop_window, make_views, plane_bytes, window_wh
 from mofo_train.data.dataset import FinetuneClips, PretrainClips, TrainingClips
 from mofo_train.data.loader import Batch, collate, create_loader
-from mofo_train.data.reader import ClipReader
+from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import ResumableSampler, SampleKey
-from mofo_train.data.transforms import Crop, crop_frames
+from mofo_train.data.transforms import Crop, crop_frames, multi_scale_crop
 from mofo_train.data.views import FixedBatches, ViewedClips, create_view_loader
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
@@ -89,6 +89,67 @@ def test_batches_are_the_same(both: list[PretrainClips]) -> None:
     one, other = map(batch_of, both)
     assert one.frames.shape == (6, 3, 4, 64, 64)
     assert same(one, other)
+
+
+def one_crop(reader: ClipReader, *, on_device: bool) -> PretrainClips:
+    data = DATA.model_copy(update={"crops_per_clip": 1})
+    return PretrainClips(reader, MODEL, data, on_device=on_device, **PRETRAIN)
+
+
+def test_one_crop_of_a_window_is_that_of_the_whole_frame(reader: ClipReader) -> None:
+    worker, device = (one_crop(reader, on_device=on_device) for on_device in (False, True))
+    one, other = (batch_of(clips, range(12)) for clips in (worker, device))
+    assert one.frames.shape == (12, 3, 4, 64, 64)
+    assert same(one, other)
+
+
+def test_one_crop_takes_no_more_memory_than_the_short_side_asks_for(clips_store_path: Path, reader: ClipReader) -> None:
+    sizes = [(width + width % 2, height + height % 2) for width, height in reader.stored_sizes()]
+    most = max(width * height for width, height in sizes) * 3 // 2
+    cut = max(min(size) * min(max(size), min(size) + 2) for size in sizes) * 3 // 2
+    assert cut < most
+    assert one_crop(reader, on_device=True).room_bytes == 4 * cut
+    kept = ClipReader(open_store(clips_store_path), clips_store_path, split=None, short_side_px=256, cache_gib=1.0)
+    assert one_crop(kept, on_device=True).room_bytes == 4 * most, "clips in memory are kept whole"
+
+
+@given(st.integers(2, 90), st.integers(2, 90), st.integers(8, 64), st.integers(0, 2**32 - 1))
+def test_a_window_holds_its_crop_and_is_of_one_size(width: int, height: int, out_px: int, seed: int) -> None:
+    crop = multi_scale_crop(width, height, out_px, (1.0, 0.875, 0.75, 0.66), np.random.default_rng(seed))
+    x, y, wide, high = window = crop_window(crop, (width, height))
+    assert not any(number % 2 for number in window)
+    assert 0 <= x <= crop.x
+    assert crop.x + crop.width <= x + wide <= width + width % 2
+    assert 0 <= y <= crop.y
+    assert crop.y + crop.height <= y + high <= height + height % 2
+    assert (wide, high) == window_wh((width, height))
+    assert plane_bytes((wide, high)) == wide * high * 3 // 2
+
+
+def test_a_clip_that_cannot_be_read_is_replaced_in_a_batch_as_it_is_alone(
+    reader: ClipReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = reader.read_planes
+
+    def read_planes(index: int, *arguments: Any) -> Any:
+        if index == 3:
+            raise ClipUnreadableError("clip three is torn")
+        return read(index, *arguments)
+
+    clips = one_crop(reader, on_device=True)
+    monkeypatch.setattr(reader, "read_planes", read_planes)
+    keys = [SampleKey(0, place, clip) for place, clip in enumerate((0, 3, 5))]
+    memory = torch.zeros(3, clips.room_bytes, dtype=torch.uint8)
+    together = list(clips.__getitems__(keys).read_into(memory))
+    assert [sample.clip for sample in together] == [0, together[1].clip, 5]
+    assert [sample.bad for sample in together] == [[], [(reader.clip_ids[3], "clip three is torn")], []]
+    for key, sample in zip(keys, together, strict=True):
+        alone = clips[key]
+        assert (alone.clip, alone.bad, alone.uncut) == (sample.clip, sample.bad, sample.uncut)
+        assert torch.equal(alone.boxes, sample.boxes)
+        assert alone.uncut is not None
+        used = int(np.prod(alone.uncut.shape))
+        assert torch.equal(alone.frames[:used], sample.frames[:used])
 
 
 def test_finetuning_batches_are_the_same(reader: ClipReader) -> None:

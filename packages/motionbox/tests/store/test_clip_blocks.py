@@ -110,6 +110,21 @@ def test_planes_are_what_the_frames_are_made_of(blocks):
         read_clip_planes(data, [30])
 
 
+def test_a_window_is_cut_out_of_the_planes(blocks):
+    """Luma and both differences; a window is even, since a pixel of the differences stands for two by two."""
+    data, _ = blocks["h264"]
+    whole = read_clip_planes(data, [17, 4])
+    room = np.zeros((2, 30 * 3 // 2, 26), np.uint8)
+    cut = read_clip_planes(data, [17, 4], window_xywh=(42, 20, 26, 30), out=room)
+    assert np.shares_memory(cut, room)
+    assert np.array_equal(cut[:, :30], whole[:, 20:50, 42:68])
+    differences = whole[:, 50:].reshape(2, 2, 25, 34)
+    assert np.array_equal(cut[:, 30:].reshape(2, 2, 15, 13), differences[:, :, 10:25, 21:34])
+    for window in ((1, 0, 26, 30), (0, 0, 25, 30), (44, 0, 26, 30), (0, 22, 26, 30), (-2, 0, 26, 30), (0, 0, 0, 30)):
+        with pytest.raises(ValueError, match="window_xywh must be even and within 68x50"):
+            read_clip_planes(data, [0], window_xywh=window)
+
+
 def test_a_decoder_is_used_again_only_for_the_same_parameter_sets(blocks):
     """What a decoder remembers of one block must not stand in for what another one has lost."""
     data, whole = blocks["h264"]

@@ -37,6 +37,7 @@ from mofo_train.runtime.speed import matrix_rate, training_flops
 from mofo_train.training.optimizer import create_optimizer, set_learning_rate
 
 _HIDDEN_SHARE = 0.9
+_NUM_SAMPLES = 24  # of a round of the loader
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -195,12 +196,13 @@ def bench_loader(
 ) -> dict[str, dict[str, float]]:
     """Count samples per second of one core, read in this process with one thread.
 
-    Where views are left to the device, a clip is read into the memory of its batch, which is not fresh.
+    Samples are read as a worker reads a batch; where views are left to the device, into the batch's memory, which is
+    not fresh.
 
     Args:
         readers: Name -> the same clips from the source media or from the store.
         model: Frames and side of a sample.
-        rounds: Passes over (at most 24 of) the clips.
+        rounds: Passes over 24 samples, of one clip after the other and of the first one again.
         peers: Time the original loader's operations too, with PyAV and, where it is installed, with decord.
 
     Returns:
@@ -218,12 +220,12 @@ def bench_loader(
             for (way, on_device), crops in itertools.product(ways.items(), (1, 2)):
                 key = f"{name}{way}, {crops} crop{'s' if crops > 1 else ''}"
                 contenders[key] = _reading(reader, model, crops, on_device=on_device)
-                samples[key] = min(24, len(reader)) * crops
+                samples[key] = _NUM_SAMPLES * crops
         if peers:
             reader = next(iter(readers.values()))
             originals = _original_loaders(reader, model)
             contenders |= originals
-            samples |= dict.fromkeys(originals, min(24, len(reader)))
+            samples |= dict.fromkeys(originals, _NUM_SAMPLES)
         timings = interleaved(contenders, rounds, torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)
@@ -239,11 +241,13 @@ def bench_loader(
 def _reading(reader: ClipReader, model: ModelConfig, crops: int, *, on_device: bool) -> Callable[[], None]:
     data = DataConfig(dataset="", crops_per_clip=crops, num_workers=0)
     clips = PretrainClips(reader, model, data, seed=0, patch_px=16, on_device=on_device)
-    memory = torch.zeros(clips.room_bytes, dtype=torch.uint8) if on_device else None
+    keys = [SampleKey(0, place, place % len(reader)) for place in range(_NUM_SAMPLES)]
+    memory = torch.zeros(len(keys), clips.room_bytes, dtype=torch.uint8)
 
     def run() -> None:
-        for index in range(min(24, len(reader))):
-            clips.read(SampleKey(0, index, index), memory)
+        batch = clips.__getitems__(keys)
+        for _ in batch.read_into(memory) if on_device else batch:
+            pass
 
     return run
 
@@ -254,8 +258,8 @@ def _original_loaders(reader: ClipReader, model: ModelConfig) -> dict[str, Calla
     They read the frames and draw the crops that `_reading` with one crop does.
     """
     drawn, sources = [], reader.sources()
-    for index in range(min(24, len(reader))):
-        rng = np.random.default_rng((0, 0, index, 0))
+    for place in range(_NUM_SAMPLES):
+        index, rng = place % len(reader), np.random.default_rng((0, 0, place, 0))
         frames = dense_frames(reader.num_frames(index), model.num_frames, 2, rng.random())
         drawn.append((sources[index][1], sources[index][2][frames], rng))
     loaders = {"original loader": _each(bench_peers.original_sample, drawn, model.image_px)}

@@ -8,8 +8,10 @@ by another one drawn from the same key; the others do not move.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,7 +23,7 @@ from torch.utils.data import Dataset
 from mofo_train.config import DataConfig, ModelConfig
 from mofo_train.data.areas import FrameAreas, crop_map
 from mofo_train.data.augment import augment_clip, draw_augmentation
-from mofo_train.data.crops.uncut import Uncut, add_noise, most_noise_bytes
+from mofo_train.data.crops.uncut import Uncut, add_noise, crop_window, most_noise_bytes, plane_bytes, window_wh
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
 from mofo_train.data.sampler import SampleKey
 from mofo_train.data.transforms import (
@@ -38,7 +40,10 @@ from mofo_train.finetune_config import FinetuneConfig
 
 MotionRead = Literal["nothing", "maps", "flow"]
 """What of a clip's motion the kind of mask reads."""
+Draft = Callable[[Tensor], "Sample"]
+"""A drawn sample: reads its clip into uint8 (room_bytes,); ClipUnreadableError when that cannot be decoded."""
 _MAX_SUBSTITUTES = 8
+_NOTHING = torch.empty(0)
 
 
 @dataclass
@@ -95,18 +100,42 @@ class TrainingClips(Dataset[Sample], ABC):
         bad: list[tuple[str, str]] = []
         clip = key.clip
         for attempt in range(_MAX_SUBSTITUTES):
-            rng = np.random.default_rng((self._seed, key.epoch, key.position, attempt))
+            rng = self._chance(key, attempt)
             if attempt:
                 clip = int(rng.integers(len(self._reader)))
             try:
-                sample = self._read(clip, rng) if memory is None else self._read_planes(clip, rng, memory)
-                return replace(sample, bad=bad)
+                sample = self._read(clip, rng) if memory is None else self._draft(clip, rng)(memory)
+                sample.bad = bad
+                return sample
             except ClipUnreadableError as error:
                 bad.append((self._reader.clip_ids[clip], str(error)))
         raise DataError(
             f"{_MAX_SUBSTITUTES} clips in a row cannot be read; the first: {bad[0][1]}; is --data-root the folder of "
             "the videos?"
         )
+
+    def read_into(self, keys: list[SampleKey], memory: Tensor) -> Iterator[Sample]:
+        """Return the samples of keys as `read` does, each clip in a row of uint8 (keys, room_bytes).
+
+        What is drawn is drawn for all of them first: between two clips a processor has forgotten how, and takes several
+        times as long.
+        """
+        return map(self._finish, keys, list(map(self._begin, keys)), memory)
+
+    def _begin(self, key: SampleKey) -> Draft | None:
+        try:
+            return self._draft(key.clip, self._chance(key, 0))
+        except ClipUnreadableError:
+            return None
+
+    def _finish(self, key: SampleKey, draft: Draft | None, memory: Tensor) -> Sample:
+        if draft is not None:
+            with suppress(ClipUnreadableError):
+                return draft(memory)
+        return self.read(key, memory)
+
+    def _chance(self, key: SampleKey, attempt: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, key.epoch, key.position, attempt))
 
     def read_ahead(self, keys: list[SampleKey]) -> None:
         """Begin to fetch the clips of a batch where the store lies in a bucket."""
@@ -125,8 +154,8 @@ class TrainingClips(Dataset[Sample], ABC):
         """Make the sample of a clip; ClipUnreadableError when it cannot be decoded."""
 
     @abstractmethod
-    def _read_planes(self, clip: int, rng: np.random.Generator, memory: Tensor) -> Sample:
-        """Make the sample of a clip whose views are left to the device, the clip in `memory`."""
+    def _draft(self, clip: int, rng: np.random.Generator) -> Draft:
+        """Draw the sample of a clip whose views are left to the device."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +175,7 @@ class Samples:
     def read_into(self, memory: Tensor) -> Iterator[Sample]:
         """Read the samples into uint8 (samples, clips.room_bytes)."""
         self.clips.read_ahead(self.keys)
-        return map(self.clips.read, self.keys, memory)
+        return self.clips.read_into(self.keys, memory)
 
 
 class PretrainClips(TrainingClips):
@@ -170,11 +199,15 @@ class PretrainClips(TrainingClips):
         if reads == "flow":
             reader.flow(0, np.zeros(2, np.int64))  # a store without flow says so here
         self._patch_px = patch_px
-        self.room_bytes = reader.most_plane_bytes() * model.num_frames if on_device else 0
+        # Several crops would need the whole frame between them; clips in memory are kept whole.
+        self._cuts = data.crops_per_clip == 1 and not reader.in_memory
+        if on_device:
+            parts = map(window_wh, reader.stored_sizes()) if self._cuts else reader.stored_sizes()
+            self.room_bytes = max(map(plane_bytes, parts)) * model.num_frames
 
     def without_frames(self, key: SampleKey) -> Sample:
         """Return the sample of a key as it is while its clip can be read, without reading it: `frames` are empty."""
-        rng = np.random.default_rng((self._seed, key.epoch, key.position, 0))
+        rng = self._chance(key, 0)
         chosen, frame_wh = self._choose(key.clip, rng), self._reader.frame_wh(key.clip)
         boxes = self._reader.boxes(key.clip, chosen, frame_wh)
         return self._place(key.clip, chosen, boxes, self._crops(frame_wh, rng), frame_wh)
@@ -185,17 +218,27 @@ class PretrainClips(TrainingClips):
         frame_wh = pixels.shape[2], pixels.shape[1]
         crops = self._crops(frame_wh, rng)
         frames = [crop_frames(torch.from_numpy(pixels), crop, side)[None] for crop in crops]
-        return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=join_views(frames))
+        sample = self._place(clip, chosen, boxes, crops, frame_wh)
+        sample.frames = join_views(frames)
+        return sample
 
-    def _read_planes(self, clip: int, rng: np.random.Generator, memory: Tensor) -> Sample:
-        chosen = self._choose(clip, rng)
-        planes, boxes, frame_wh = self._reader.read_planes(clip, chosen, memory.numpy())
+    def _draft(self, clip: int, rng: np.random.Generator) -> Draft:
+        chosen, frame_wh = self._choose(clip, rng), self._reader.stored_wh(clip)
         crops = self._crops(frame_wh, rng)
-        uncut = Uncut(planes.shape, frame_wh, self._model.image_px, crops=tuple(crops))
-        return replace(self._place(clip, chosen, boxes, crops, frame_wh), frames=memory, uncut=uncut)
+        window = crop_window(crops[0], frame_wh) if self._cuts else None
+        left, top, *_ = window or (0, 0)
+        cut = tuple(Crop(crop.x - left, crop.y - top, crop.width, crop.height) for crop in crops)
+        sample = self._place(clip, chosen, self._reader.boxes(clip, chosen, frame_wh), crops, frame_wh)
+
+        def read(memory: Tensor) -> Sample:
+            planes = self._reader.read_planes(clip, chosen, memory.numpy(), window)
+            sample.frames, sample.uncut = memory, Uncut(planes.shape, frame_wh, self._model.image_px, crops=cut)
+            return sample
+
+        return read
 
     def _frames_ahead(self, key: SampleKey) -> NDArray[np.int64]:
-        return self._choose(key.clip, np.random.default_rng((self._seed, key.epoch, key.position, 0)))
+        return self._choose(key.clip, self._chance(key, 0))
 
     def _choose(self, clip: int, rng: np.random.Generator) -> NDArray[np.int64]:
         count, data = self._reader.num_frames(clip), self._data
@@ -217,11 +260,9 @@ class PretrainClips(TrainingClips):
         """Return a sample with everything but its frames."""
         side = self._model.image_px
         areas = self._reader.areas(clip, chosen)
-        moved = [torch.from_numpy(crop_boxes(boxes, crop, side)) for crop in crops]
+        moved = torch.from_numpy(np.stack([crop_boxes(boxes, crop, side) for crop in crops]))
         strength = self._strength(areas, crops, frame_wh)
-        return Sample(
-            torch.empty(0), torch.stack(moved), _stack(strength), self._motion(clip, chosen, crops, frame_wh), clip
-        )
+        return Sample(_NOTHING, moved, _stack(strength), self._motion(clip, chosen, crops, frame_wh), clip)
 
     def _strength(self, areas: FrameAreas | None, crops: list[Crop], frame_wh: tuple[int, int]) -> list[Tensor]:
         side, patch_px = self._model.image_px, self._patch_px
@@ -235,7 +276,7 @@ class PretrainClips(TrainingClips):
         if self._reads == "flow":
             flow, side = self._reader.flow(clip, chosen), self._model.image_px
             return _stack([flow.on_points(frame_wh, crop_map(crop, side), side, self._patch_px) for crop in crops])
-        return torch.empty(0)
+        return _NOTHING
 
     def _patch_motion(self, motion: Tensor, crop: Crop, frame_wh: tuple[int, int]) -> Tensor:
         """Average the motion map of the whole frame over the patches of a crop."""
@@ -257,7 +298,8 @@ class FinetuneClips(TrainingClips):
         if on_device:
             length, side = config.model.num_frames, config.model.image_px
             noise = most_noise_bytes(length, side) * config.data.crops_per_clip
-            self.room_bytes = reader.most_plane_bytes() * length + noise * (config.augment.erase_probability > 0)
+            planes = max(map(plane_bytes, reader.stored_sizes())) * length
+            self.room_bytes = planes + noise * (config.augment.erase_probability > 0)
 
     def _read(self, clip: int, rng: np.random.Generator) -> Sample:
         chosen, image_px = self._choose(clip, rng), self._config.model.image_px
@@ -270,9 +312,14 @@ class FinetuneClips(TrainingClips):
             maps.append(to_source)
         return self._place(clip, chosen, join_views(frames), moved, maps, (pixels.shape[2], pixels.shape[1]))
 
+    def _draft(self, clip: int, rng: np.random.Generator) -> Draft:
+        return partial(self._read_planes, clip, rng)  # its noise is too large to be drawn for a whole batch
+
     def _read_planes(self, clip: int, rng: np.random.Generator, memory: Tensor) -> Sample:
         chosen, image_px = self._choose(clip, rng), self._config.model.image_px
-        planes, boxes, frame_wh = self._reader.read_planes(clip, chosen, memory.numpy())
+        frame_wh = self._reader.stored_wh(clip)
+        planes = self._reader.read_planes(clip, chosen, memory.numpy())
+        boxes = self._reader.boxes(clip, chosen, frame_wh)
         augmentations, moved, maps = [], [], []
         for _ in range(self._config.data.crops_per_clip):
             drawn, placed, to_source = draw_augmentation(frame_wh, boxes, self._config.augment, image_px, rng)
@@ -281,7 +328,8 @@ class FinetuneClips(TrainingClips):
             maps.append(to_source)
         uncut = Uncut(planes.shape, frame_wh, image_px, augmentations=tuple(augmentations))
         sample = self._place(clip, chosen, memory, moved, maps, frame_wh)
-        return replace(sample, uncut=add_noise(memory, uncut))
+        sample.uncut = add_noise(memory, uncut)
+        return sample
 
     def _choose(self, clip: int, rng: np.random.Generator) -> NDArray[np.int64]:
         data, length, count = self._config.data, self._config.model.num_frames, self._reader.num_frames(clip)
@@ -302,8 +350,8 @@ class FinetuneClips(TrainingClips):
         areas = self._reader.areas(clip, chosen)
         side, patch_px = self._config.model.image_px, self._config.model.patch_px
         strength = [areas.on_tubelets(frame_wh, way, side, patch_px) for way in maps] if areas else []
-        return Sample(frames, torch.stack(moved), _stack(strength), torch.empty(0), clip)
+        return Sample(frames, torch.stack(moved), _stack(strength), _NOTHING, clip)
 
 
 def _stack(views: list[Tensor]) -> Tensor:
-    return torch.stack(views) if views else torch.empty(0)
+    return torch.stack(views) if views else _NOTHING

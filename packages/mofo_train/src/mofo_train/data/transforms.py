@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -43,14 +43,19 @@ def multi_scale_crop(width: int, height: int, out_px: int, scales: Sequence[floa
         scales: Shares of the short side, in order.
         rng: Source of randomness.
     """
-    short = min(width, height)
-    sides = [max(1, int(short * scale)) for scale in scales]
-    sides = [out_px if abs(side - out_px) < _SNAP_PX and out_px <= short else side for side in sides]
-    pairs = [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    pairs = _crop_sizes(min(width, height), out_px, tuple(scales))
     crop_width, crop_height = pairs[rng.integers(len(pairs))]
     across, down = _PLACES[rng.integers(len(_PLACES))]
     x, y = (width - crop_width) // 4 * across, (height - crop_height) // 4 * down
     return Crop(x, y, crop_width, crop_height)
+
+
+@lru_cache(maxsize=64)
+def _crop_sizes(short: int, out_px: int, scales: tuple[float, ...]) -> list[tuple[int, int]]:
+    """Return the widths and heights that `multi_scale_crop` draws from."""
+    sides = [max(1, int(short * scale)) for scale in scales]
+    sides = [out_px if abs(side - out_px) < _SNAP_PX and out_px <= short else side for side in sides]
+    return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
 
 
 def crop_frames(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
@@ -77,10 +82,12 @@ def join_views(views: Sequence[Tensor]) -> Tensor:
 def crop_boxes(boxes: NDArray[np.float32], crop: Crop, out_px: int) -> NDArray[np.float32]:
     """Move boxes (T, 4) xyxy along with a crop that is resized to `out_px`, clipped to it; empty ones become zero."""
     scale = np.array([out_px / crop.width, out_px / crop.height] * 2, np.float32)
-    moved = (boxes - np.array([crop.x, crop.y] * 2, np.float32)) * scale
-    moved = moved.clip(0, out_px)
-    empty = (moved[:, 2] <= moved[:, 0]) | (moved[:, 3] <= moved[:, 1])
-    return cast("NDArray[np.float32]", np.where(empty[:, None], np.float32(0), moved))
+    moved = boxes - np.array([crop.x, crop.y] * 2, np.float32)
+    moved *= scale
+    np.maximum(moved, 0, out=moved)
+    np.minimum(moved, out_px, out=moved)
+    moved *= (moved[:, 2:] > moved[:, :2]).all(1, keepdims=True)
+    return moved
 
 
 def normalise(frames: Tensor) -> Tensor:

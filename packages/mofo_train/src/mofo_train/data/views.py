@@ -120,7 +120,9 @@ class ViewedClips(Dataset[ViewedClip]):
         nothing = torch.empty(0, dtype=torch.uint8)
         try:
             if self._on_device:
-                pixels, boxes, (width, height) = self._reader.read_planes(clip, wanted)
+                pixels = self._reader.read_planes(clip, wanted)
+                width, height = self._reader.stored_wh(clip)
+                boxes = self._reader.boxes(clip, wanted, (width, height))
             else:
                 pixels, boxes = self._reader.read(clip, wanted)
                 height, width = pixels.shape[1:3]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ from motionbox.store.clip_decoder import Decoder, borrow_decoder
 from motionbox.video.frames import working_size
 
 if TYPE_CHECKING:
+    from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.plane import VideoPlane
 
 ClipForm = Literal["jpeg", "h264"]
 
@@ -130,6 +132,7 @@ def read_clip_frames(
     *,
     short_side_px: int | None = None,
     out: NDArray[np.uint8] | None = None,
+    index: ClipIndex | None = None,
 ) -> NDArray[np.uint8]:
     """Decode some frames of a block, in any order, repeats allowed.
 
@@ -138,6 +141,7 @@ def read_clip_frames(
         indices: Positions counted from 0.
         short_side_px: Larger frames are reduced (area mean) to this short side; None: as stored.
         out: Where to write the frames; None: new memory.
+        index: The block's head where it was read before.
 
     Returns:
         uint8 (N, h, w, 3) RGB, in the order of `indices`.
@@ -146,7 +150,7 @@ def read_clip_frames(
         ValueError: An index lies outside.
         ClipError: The block is broken, or its frames are of another size than `out`.
     """
-    index = read_index(data)
+    index = index or read_index(data)
     size = (index.width, index.height)
     if short_side_px is not None and min(size) > 0:
         size = working_size(*size, short_side_px)
@@ -158,28 +162,44 @@ def read_clip_frames(
 
 
 def read_clip_planes(
-    data: bytes | memoryview, indices: Sequence[int], *, out: NDArray[np.uint8] | None = None
+    data: bytes | memoryview,
+    indices: Sequence[int],
+    *,
+    window_xywh: tuple[int, int, int, int] | None = None,
+    out: NDArray[np.uint8] | None = None,
+    index: ClipIndex | None = None,
 ) -> NDArray[np.uint8]:
     """Decode some frames of a block and leave them as they come: no conversion, half the bytes.
 
     Args:
         data: A block of H.264.
         indices: Positions counted from 0, in any order, repeats allowed.
+        window_xywh: Left, top, width and height in pixels, all even: the part of each frame that is copied; None: all
+            of it, odd sides padded by one pixel.
         out: Where to write the planes; None: new memory.
+        index: The block's head where it was read before.
 
     Returns:
         uint8 (N, h * 3 / 2, w), YUV 4:2:0 of BT.601's colours in limited range, h and w even: h rows of luma; below
         them the h / 2 x w / 2 blue differences and as many red ones, row after row.
 
     Raises:
-        ValueError: An index lies outside.
+        ValueError: An index or the window lies outside, or the window is not even.
         ClipError: The block is broken, its frames are JPEG files, or of another size than `out`.
     """
-    index = read_index(data)
+    index = index or read_index(data)
     if index.form != "h264":
         raise ClipError(Reason.UNSUPPORTED, f"training clip must be H.264 to be read as planes, got {index.form}")
-    width, height = _coded_wh(index)
-    return _gather(data, index, indices, (height * 3 // 2, width), _to_planes, out)
+    coded_wh = _coded_wh(index)
+    x, y, width, height = window = window_xywh or (0, 0, *coded_wh)
+    within = 0 <= x < x + width <= coded_wh[0] and 0 <= y < y + height <= coded_wh[1]
+    if not within or any(number % 2 for number in window):
+        raise ValueError(f"window_xywh must be even and within {coded_wh[0]}x{coded_wh[1]}, got {window_xywh!r}")
+
+    def place(picture: VideoFrame, _: Decoder, room: NDArray[np.uint8]) -> None:
+        _copy_planes(picture, window, room)
+
+    return _gather(data, index, indices, (height * 3 // 2, width), place, out)
 
 
 def _gather(
@@ -225,16 +245,11 @@ def _decode(
     """Yield the wanted positions with their pictures, group by group and chain by chain."""
     import av
 
-    content, edges, coded_wh = memoryview(data), index.offsets.tolist(), _coded_wh(index)
-    keep, needed = set(wanted), _needed(wanted, index)
+    coded_wh, keep, needed = _coded_wh(index), set(wanted), _needed(wanted, index)
     expected = [position for position in reversed(needed) if position in keep]
-    for position in [*needed, None]:
+    for position, packet in zip([*needed, None], [*_packets(data, index, needed), None], strict=True):
         if not expected:
             return
-        packet = None
-        if position is not None:
-            packet = av.Packet(bytes(content[edges[position] : edges[position + 1]]))
-            packet.pts = position
         try:
             pictures = decoder.codec.decode(packet)
         except (av.error.FFmpegError, EOFError) as error:
@@ -248,6 +263,18 @@ def _decode(
                 yield picture.pts, picture
     if expected:
         raise _broken(wanted[-1], "fewer frames came than were coded")
+
+
+def _packets(data: bytes | memoryview, index: ClipIndex, positions: list[int]) -> list[Packet[Any]]:
+    """Return the data of frames for a decoder, which takes a copy of its own."""
+    import av
+
+    content, edges, packets = memoryview(data), index.offsets.tolist(), []
+    for position in positions:
+        packet: Packet[Any] = av.Packet(cast("bytes", content[edges[position] : edges[position + 1]]))
+        packet.pts = position
+        packets.append(packet)
+    return packets
 
 
 def _parameter_sets(unit: bytes) -> bytes:
@@ -279,14 +306,23 @@ def _to_rgb(picture: VideoFrame, index: ClipIndex, size_wh: tuple[int, int], dec
     return rows[: size_wh[1], : 3 * size_wh[0]].reshape(size_wh[1], size_wh[0], 3)
 
 
-def _to_planes(picture: VideoFrame, _: Decoder, room: NDArray[np.uint8]) -> None:
-    """Write the planes of a YUV 4:2:0 picture below each other, without the padding of their rows."""
+def _copy_planes(picture: VideoFrame, window_xywh: tuple[int, int, int, int], room: NDArray[np.uint8]) -> None:
+    """Write a window of the planes of a YUV 4:2:0 picture below each other, without the padding of their rows."""
     if picture.format.name != "yuv420p":
         raise _broken(picture.pts or 0, f"its pixels must be yuv420p, got {picture.format.name}")
-    width, height = picture.width, picture.height
+    x, y, width, height = window_xywh
+    luma, blue, red = picture.planes
+    room[:height] = _part(luma, x, y, width, height)
+    half = (x // 2, y // 2, width // 2, height // 2)
     chroma = room[height:].reshape(2, height // 2, width // 2)
-    for plane, part in zip(picture.planes, (room[:height], chroma[0], chroma[1]), strict=True):
-        part[:] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: len(part), : part.shape[1]]
+    chroma[0] = _part(blue, *half)
+    chroma[1] = _part(red, *half)
+
+
+def _part(plane: VideoPlane, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Return a rectangle of a plane without copying it, uint8 (height, width)."""
+    line = plane.line_size
+    return np.ndarray((height, width), np.uint8, cast("bytes", plane), y * line + x, (line, 1))
 
 
 def _coded_wh(index: ClipIndex) -> tuple[int, int]:

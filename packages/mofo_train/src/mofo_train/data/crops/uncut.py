@@ -21,10 +21,10 @@ class Uncut:
     """A clip whose views the device is to make of its planes.
 
     Attributes:
-        shape: T, h * 3 / 2 and w of the planes, see `Store.clip_planes`.
-        frame_wh: Width and height of the frames; w and h, or one less.
+        shape: T, h * 3 / 2 and w of the planes, see `Store.clip_planes`; of the frames or of a window of them.
+        frame_wh: Width and height of the frames.
         out_px: Side of the model's frames.
-        crops: R crops of the frames; or none, and
+        crops: R crops, in pixels of the planes; or none, and
         augmentations: What is to be done for each of R views. Their noise stands behind the planes.
     """
 
@@ -33,6 +33,33 @@ class Uncut:
     out_px: int
     crops: tuple[Crop, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
+
+
+def plane_bytes(wh: tuple[int, int]) -> int:
+    """Return how many bytes the planes of a frame of that width and height have, odd sides padded by a pixel."""
+    return (wh[0] + wh[0] % 2) * (wh[1] + wh[1] % 2) * 3 // 2
+
+
+def window_wh(frame_wh: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of the windows that `crop_window` chooses in frames of that width and height."""
+    most = min(frame_wh) + min(frame_wh) % 2 + 2
+    width, height = (min(most, side + side % 2) for side in frame_wh)
+    return width, height
+
+
+def crop_window(crop: Crop, frame_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Choose an even part of a frame that holds a crop; of one size for all crops, whatever the frame's long side.
+
+    Args:
+        crop: No side longer than the frame's short one.
+        frame_wh: Width and height of the frame.
+
+    Returns:
+        Left, top, width and height in pixels, all even, within the frame, odd sides of which are padded by a pixel.
+    """
+    size = window_wh(frame_wh)
+    spaces = [side + side % 2 - extent for side, extent in zip(frame_wh, size, strict=True)]
+    return min(crop.x - crop.x % 2, spaces[0]), min(crop.y - crop.y % 2, spaces[1]), *size
 
 
 def most_noise_bytes(length: int, out_px: int) -> int:

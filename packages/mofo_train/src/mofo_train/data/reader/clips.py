@@ -194,38 +194,42 @@ class ClipReader:
         return self._guides.flow(index, frames)
 
     def read_planes(
-        self, index: int, frames: NDArray[np.int64], memory: Pixels | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[int, int]]:
+        self,
+        index: int,
+        frames: NDArray[np.int64],
+        memory: Pixels | None = None,
+        window_xywh: tuple[int, int, int, int] | None = None,
+    ) -> NDArray[np.uint8]:
         """Read frames of a clip as the store keeps them, see `Store.clip_planes`.
 
         Args:
             index: Place of the clip in `clip_ids`.
             frames: (T,) positions among the clip's frames.
             memory: uint8 (bytes,), where to write the planes from its beginning on; None: new memory.
+            window_xywh: The part of each frame that is wanted, all numbers even; None: all of it. Not of clips that
+                are kept in memory.
 
         Returns:
-            uint8 (T, h * 3 / 2, w); float32 (T, 4) xyxy boxes in these frames' pixels; their width and height, which
-            are w and h or one less.
+            uint8 (T, h * 3 / 2, w) of the window, or of the frames with odd sides padded by a pixel.
 
         Raises:
             ClipUnreadableError: The clip cannot be decoded.
             DataError: The store keeps no H.264 frames of the clip, or larger ones than asked for.
         """
-        clip_id = self.clip_ids[index]
-        size = self._stored_size(index)
-        shape = (len(frames), (size[1] + size[1] % 2) * 3 // 2, size[0] + size[0] % 2)
+        clip_id, size = self.clip_ids[index], self.stored_wh(index)
+        width, height = (side + side % 2 for side in size) if window_xywh is None else window_xywh[2:]
+        shape = (len(frames), height * 3 // 2, width)
         out = None if memory is None else memory[: math.prod(shape)].reshape(shape)
-        planes = self._cache.read(clip_id, frames, self.num_frames(index), partial(self._planes, index), out)
-        return planes, self.boxes(index, frames, size), size
+        decode = partial(self._planes, index, window_xywh)
+        return self._cache.read(clip_id, frames, self.num_frames(index), decode, out)
 
-    def most_plane_bytes(self) -> int:
-        """Return how many bytes one frame of the largest clip has as `read_planes` gives it.
+    def stored_sizes(self) -> set[tuple[int, int]]:
+        """Return the widths and heights of all clips' frames as the store keeps them.
 
         Raises:
             DataError: As `read_planes`.
         """
-        sizes = {self._stored_size(index) for index in range(len(self))}
-        return max((width + width % 2) * (height + height % 2) * 3 // 2 for width, height in sizes)
+        return {self.stored_wh(index) for index in range(len(self))}
 
     def leaves_views_to(self, device: str, convert_on: str) -> bool:
         """Return whether the device makes RGB crops of this reader's clips.
@@ -240,8 +244,8 @@ class ClipReader:
         if convert_on == "worker" or (convert_on == "auto" and device != "cuda"):
             return False
         try:
-            self.most_plane_bytes()
-            self._planes(0, np.zeros(1, np.int64), None)
+            self.stored_sizes()
+            self._planes(0, None, np.zeros(1, np.int64), None)
         except ClipUnreadableError:
             return True  # one broken clip says nothing about the others
         except DataError:
@@ -250,7 +254,12 @@ class ClipReader:
             return False
         return True
 
-    def _stored_size(self, index: int) -> tuple[int, int]:
+    def stored_wh(self, index: int) -> tuple[int, int]:
+        """Return width and height of a clip's frames as the store keeps them.
+
+        Raises:
+            DataError: As `read_planes`.
+        """
         clip_id = self.clip_ids[index]
         if self._from_source or not self._store.has_clip(clip_id):
             raise DataError(
@@ -265,9 +274,15 @@ class ClipReader:
             )
         return size
 
-    def _planes(self, index: int, frames: NDArray[np.int64], out: Pixels | None) -> Pixels:
+    def _planes(
+        self,
+        index: int,
+        window_xywh: tuple[int, int, int, int] | None,
+        frames: NDArray[np.int64],
+        out: Pixels | None,
+    ) -> Pixels:
         try:
-            return self._store.clip_planes(self.clip_ids[index], frames, out=out)
+            return self._store.clip_planes(self.clip_ids[index], frames, window_xywh=window_xywh, out=out)
         except ClipError as error:
             if error.reason == Reason.UNSUPPORTED:
                 raise DataError(f"data.convert_on must be worker for this store, got device: {error}") from None

@@ -99,18 +99,22 @@ class Guides:
             ClipUnreadableError: A box lies outside its frame, or the frames have other proportions than the clip.
         """
         width, height = self._clips.sizes_wh[index]
-        boxes = self._boxes(index)[frames].astype(np.float32)
-        limits = np.array([width, height, width, height], np.float32)
+        boxes = self._boxes(index)[frames]
         if (
-            (boxes < 0).any()
-            or (boxes > limits).any()
+            boxes.min() < 0
+            or boxes[:, ::2].max() > width
+            or boxes[:, 1::2].max() > height
             or abs(frame_wh[0] * height - frame_wh[1] * width) > max(width, height)
         ):
             raise ClipUnreadableError(
                 f"clip {self._clips.ids[index]} must have boxes inside its {frame_wh[0]}x{frame_wh[1]} frames, got "
                 f"some outside or frames that are not {width}x{height}; extract it again"
             )
-        return boxes * np.array(frame_wh * 2, np.float32) / limits
+        scaled = boxes.astype(np.float32)
+        if frame_wh != (width, height):
+            scaled *= np.array(frame_wh * 2, np.float32)
+            scaled /= np.array((width, height) * 2, np.float32)
+        return scaled
 
     def areas(self, index: int, frames: NDArray[np.int64]) -> FrameAreas | None:
         """Return the motion areas of frames of a clip, as the recipe wants them; None where boxes guide.

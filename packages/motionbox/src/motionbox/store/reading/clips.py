@@ -16,7 +16,7 @@ import pyarrow as pa
 from motionbox.errors import ClipError, Reason
 from motionbox.storage import StorePath, storage_of
 from motionbox.store.areas.files import open_array
-from motionbox.store.clip_blocks import read_index
+from motionbox.store.clip_blocks import ClipIndex, read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
 
 _OPEN_FILES = 64
@@ -27,7 +27,7 @@ class Decode(Protocol):
     """`clip_blocks.read_clip_frames` or its like."""
 
     def __call__(
-        self, data: bytes, indices: Sequence[int], *, out: npt.NDArray[np.uint8] | None
+        self, data: bytes, indices: Sequence[int], *, out: npt.NDArray[np.uint8] | None, index: ClipIndex
     ) -> npt.NDArray[np.uint8]:
         """Return frames of a block, written into `out` where there is one."""
 
@@ -122,10 +122,11 @@ class ClipFrames:
                 continue
             num_found += len(rows)
             data = self._read(unit, offset, num_bytes)
-            positions = _positions(read_index(data).times_seconds, times_seconds[rows]).tolist()
+            index = read_index(data)
+            positions = _positions(index.times_seconds, times_seconds[rows]).tolist()
             neighbours = rows[-1] - rows[0] == len(rows) - 1
             room = out[rows[0] : rows[-1] + 1] if out is not None and neighbours else None
-            part = decode(data, positions, out=room)
+            part = decode(data, positions, out=room, index=index)
             if len(rows) == len(numbers):
                 return part
             if out is None:

@@ -394,23 +394,25 @@ class Store:
         clip_id: str,
         frame_indices: FrameIndices,
         *,
+        window_xywh: tuple[int, int, int, int] | None = None,
         out: npt.NDArray[np.uint8] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return frames of a clip as they are decoded, uint8 (n, h * 3 / 2, w), see `clip_blocks.read_clip_planes`.
 
-        h and w are those of `clip_size`, rounded up to even numbers.
+        h and w are those of the window; without one those of `clip_size`, rounded up to even numbers.
 
         Args:
             clip_id: The clip.
             frame_indices: As in `clip_frames`.
+            window_xywh: The part of each frame that is copied, all numbers even; None: all of it.
             out: Where to write them; None: new memory.
 
         Raises:
             StoreError: The store has no such clip, or keeps no frames of it.
             ClipError: The stored frames are damaged, JPEG files, or of another size than `out`.
-            ValueError: A position lies outside.
+            ValueError: A position or the window lies outside, or the window is not even.
         """
-        return self._read_clip(clip_id, frame_indices, read_clip_planes, out)
+        return self._read_clip(clip_id, frame_indices, partial(read_clip_planes, window_xywh=window_xywh), out)
 
     def _read_clip(
         self,
