@@ -90,9 +90,12 @@ class ModelConfig(NetworkConfig):
 
     Attributes:
         decoder_depth: Blocks of the decoder; None = the published number.
+        freeze_patch_embed: Keep the tubelet embedding at its random first weights (MoCo v3), so that a short
+            pretraining can't make everything but the mean colour small in it; finetuning trains it all the same.
     """
 
     decoder_depth: int | None = Field(None, ge=1)
+    freeze_patch_embed: bool = False
 
 
 class FoldsConfig(Section):

@@ -11,6 +11,8 @@ from mofo_train.config import ClipsConfig, GuidanceConfig, NetworkConfig, OptimC
 FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
 """Values of `model.fusion`; what each means stands in `mofo_train.models.FUSIONS`."""
 
+HeadNorm = Literal["layer", "batch"]
+
 
 class ClassifierConfig(NetworkConfig):
     """The classifier.
@@ -20,11 +22,15 @@ class ClassifierConfig(NetworkConfig):
             `mca_two_way`.
         probe: `none` trains everything; `linear` the fusion, norm and head on a frozen encoder; `attentive` a learned
             query that attends to all tokens of a frozen encoder, norm and head (fusion is `mean` then).
+        head_norm: What stands before the head: `layer`, a layer norm (VideoMAE), or `batch`, a batch norm without
+            parameters (MAE's linear probe). What clips have in common is most of an average of tokens; in a small
+            network `layer` leaves it in, and verbs stay at chance for many thousand clips.
     """
 
     drop_path: float = Field(0.1, ge=0, lt=1)
     fusion: str = "mean"
     probe: Literal["none", "linear", "attentive"] = "none"
+    head_norm: HeadNorm = "layer"
 
     @field_validator("fusion")
     @classmethod
@@ -183,6 +189,12 @@ class FinetuneConfig(Section):
     selection: SelectionConfig = SelectionConfig()
     test: ViewsConfig = ViewsConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _batches_have_a_variance(self) -> FinetuneConfig:
+        if self.model.head_norm == "batch" and self.optim.batch_size == 1:
+            raise ValueError("optim.batch_size must be at least 2 with model.head_norm batch, got 1")
+        return self
 
     @model_validator(mode="after")
     def _test_split_is_not_trained_on(self) -> FinetuneConfig:

@@ -143,6 +143,20 @@ def test_masks_along_the_flow_train_on_a_store_that_keeps_it(
     assert said.startswith("17% of the samples have no flow")
 
 
+def test_a_frozen_embedding_keeps_its_first_weights_to_the_bit(train: Trainer, tmp_path: Path) -> None:
+    weights = {}
+    for freeze in (True, False):
+        out = train(recipe(model={"freeze_patch_embed": freeze}), tmp_path / str(freeze))
+        weights[freeze] = load_file(out / "model.safetensors")
+    torch.manual_seed(recipe().seed)
+    first = create_pretrain_model("videomae_tiny", num_frames=4, image_px=48, drop_path=0.1).state_dict()
+    for name in ("encoder.patch_embed.proj.weight", "encoder.patch_embed.proj.bias"):
+        assert torch.equal(weights[True][name], first[name]), name
+        assert not torch.equal(weights[False][name], first[name]), name
+    moved = "encoder.blocks.0.mlp.fc1.weight"
+    assert not torch.equal(weights[True][moved], first[moved])
+
+
 def test_areas_keep_the_rule_that_boxes_break(train: Trainer, tmp_path: Path) -> None:
     """With 9 patches 3 can be inside: the boxes of the generated set seldom are so small."""
     short = {"optim": {"epochs": 1, "batch_size": 12}, "mask": {"mask_ratio": 0.9}}

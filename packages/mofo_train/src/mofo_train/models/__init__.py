@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mofo_train.finetune_config import HeadNorm
 from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models.classifier import Classifier
 from mofo_train.models.mae import MaskedAutoencoder
@@ -68,6 +69,7 @@ def create_classifier(
     image_px: int = 224,
     drop_path: float = 0.0,
     grad_checkpointing: bool = False,
+    head_norm: HeadNorm = "layer",
 ) -> Classifier:
     """Create a classifier with the published initial weights.
 
@@ -81,6 +83,7 @@ def create_classifier(
         image_px: Side of a frame in pixels, a multiple of 16.
         drop_path: Stochastic depth of the last block, rising from 0.
         grad_checkpointing: Activation checkpointing.
+        head_norm: What stands before the head, `layer` (VideoMAE) or `batch`, see `head_norm.create_head_norm`.
 
     Returns:
         A module `(frames (B, 3, T, H, W), boxes (B, T, 4) xyxy pixels of those frames) -> (B, num_classes)` logits.
@@ -89,6 +92,7 @@ def create_classifier(
         ValueError: Unknown name or fusion, no classes, or a clip that tubelets do not tile.
     """
     size = size_of(name)
-    model = Classifier(size, size.clip_shape(num_frames, image_px), num_classes, fusion, drop_path=drop_path)
+    clip = size.clip_shape(num_frames, image_px)
+    model = Classifier(size, clip, num_classes, fusion, drop_path=drop_path, head_norm=head_norm)
     model.enable_grad_checkpointing(grad_checkpointing)
     return model

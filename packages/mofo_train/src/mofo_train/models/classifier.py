@@ -8,11 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mofo_train.finetune_config import HeadNorm
 from mofo_train.guidance.inside import inside_tokens
 from mofo_train.guidance.tubelets import ClipShape, patchify
+from mofo_train.models.head_norm import create_head_norm
 from mofo_train.models.linear import Linear
 from mofo_train.models.pooling import MotionPooling
-from mofo_train.models.vit import NORM_EPSILON, Encoder, VitSize
+from mofo_train.models.vit import Encoder, VitSize
 
 _HEAD_INIT_SCALE, _SMALL_HEAD_INIT_SCALE = 0.001, 0.2
 
@@ -26,7 +28,14 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, size: VitSize, clip: ClipShape, num_classes: int, fusion: str = "mean", *, drop_path: float = 0.0
+        self,
+        size: VitSize,
+        clip: ClipShape,
+        num_classes: int,
+        fusion: str = "mean",
+        *,
+        drop_path: float = 0.0,
+        head_norm: HeadNorm = "layer",
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -34,7 +43,7 @@ class Classifier(nn.Module):
         self.clip = clip
         self.encoder = Encoder(size, clip, drop_path=drop_path, final_norm=False)
         self.pooling = MotionPooling(size.dim, fusion)
-        self.fc_norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
+        self.fc_norm = create_head_norm(head_norm, size.dim)
         self.head = Linear(size.dim, num_classes)
         self.apply(partial(_init_normal, std=size.init_std))
         with torch.no_grad():

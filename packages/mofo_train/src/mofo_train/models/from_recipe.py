@@ -17,7 +17,7 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
     if config.probe == "attentive":
         size = size_of(config.name)
         clip = size.clip_shape(config.num_frames, config.image_px)
-        model: Classifier | AttentiveClassifier = AttentiveClassifier(size, clip, num_outputs)
+        model: Classifier | AttentiveClassifier = AttentiveClassifier(size, clip, num_outputs, head_norm=config.head_norm)
     else:
         model = create_classifier(
             config.name,
@@ -27,6 +27,7 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
             image_px=config.image_px,
             drop_path=config.drop_path if config.probe == "none" else 0.0,
             grad_checkpointing=config.grad_checkpointing,
+            head_norm=config.head_norm,
         )
     if config.init is not None:
         state = load_checkpoint(config.init, config.init_weights)

@@ -65,6 +65,7 @@ class _Pretraining(Objective):
             load_into(
                 self.model, load_checkpoint(config.model.init, config.model.init_weights), source=str(config.model.init)
             )
+        self.model.encoder.patch_embed.requires_grad_(not config.model.freeze_patch_embed)
         self.model.to(run.ranks.device)
         self.reads = MASKS[config.mask.kind].reads
         self.clips = PretrainClips(
