@@ -12,7 +12,7 @@ from mofo_train.guidance import masks
 from mofo_train.guidance.tubelets import ClipShape, patchify, unpatchify
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mae import MaskedAutoencoder, hidden_pixels, hidden_targets
-from mofo_train.models.vit import sinusoid_table
+from mofo_train.models.vit import SIZES, axes_table, position_code, sinusoid_table
 
 FRAMES, SIDE = 4, 48
 
@@ -137,6 +137,36 @@ def test_position_table_from_the_formula() -> None:
         angle = position / 10000 ** (2 * (entry // 2) / 384)
         expected = math.sin(angle) if entry % 2 == 0 else math.cos(angle)
         assert table[position, entry] == pytest.approx(expected, abs=1e-6)
+
+
+def test_position_code_of_small_models_has_a_part_for_each_axis() -> None:
+    clip = ClipShape(num_frames=8, image_px=40, patch_px=8)
+    table = axes_table(clip, 72).reshape(4, 5, 5, 3, 24)
+    for axis, position in ((0, 3), (1, 2), (2, 4)):
+        own = table.select(axis, position)[..., axis, :].reshape(-1, 24)
+        assert (own == own[0]).all(), "it depends on its axis alone"
+        for rate in (0, 5, 11):
+            angle = position / 100 ** (rate / 12)
+            assert own[0, rate] == pytest.approx(math.sin(angle), abs=1e-6)
+            assert own[0, 12 + rate] == pytest.approx(math.cos(angle), abs=1e-6)
+    flat = table.reshape(100, 72)
+    assert torch.cdist(flat, flat).fill_diagonal_(9).min() > 0.1, "no two tokens have one code"
+    assert torch.equal(position_code(SIZES["videomae_mini"], clip, 72), flat)
+    with pytest.raises(ValueError, match="multiple of 6, got 64"):
+        axes_table(clip, 64)
+    tiny = position_code(SIZES["videomae_tiny"], ClipShape(num_frames=4, image_px=48), 192)
+    assert torch.equal(tiny, sinusoid_table(18, 192))
+
+
+def test_first_weights_of_small_models_follow_their_inputs() -> None:
+    torch.manual_seed(0)
+    state = create_pretrain_model("videomae_mini", num_frames=8, image_px=40).state_dict()
+    for name, inputs in (
+        ("encoder.patch_embed.proj.weight", 384), ("encoder.blocks.0.attn.qkv.weight", 72),
+        ("encoder.blocks.2.mlp.fc2.weight", 288), ("decoder.head.weight", 48),
+    ):  # fmt: skip
+        assert state[name].std() * inputs**0.5 == pytest.approx(1, abs=0.03), name
+    assert not state["encoder.patch_embed.proj.bias"].any()
 
 
 def test_tubelets_are_cut_where_they_should_be() -> None:

@@ -33,6 +33,33 @@ def test_a_difference_that_every_clip_and_seed_shows_has_no_width() -> None:
     assert difference(right, right).text() == "+0.0 ± 0.0"
 
 
+def test_groups_that_answer_as_one_count_as_one() -> None:
+    """Each of 60 answers ten times over, as a group: the interval is that of the 60, not of 600."""
+    own, other = rows(np.random.default_rng(2), 3, 60, 0.1, 0.0)
+    single = difference(own, other, draws=20_000)
+    names = [f"video {clip}" for clip in range(60) for _ in range(10)]
+    tenfold = [np.repeat(right, 10, axis=1) for right in (own, other)]
+    grouped = difference(*tenfold, groups=names, draws=20_000)
+    assert (grouped.mean, grouped.low, grouped.high) == pytest.approx((single.mean, single.low, single.high), abs=0.6)
+    assert difference(*tenfold, draws=20_000).half_width < 0.5 * grouped.half_width
+    order = np.random.default_rng(3).permutation(600)
+    shuffled = difference(*(right[:, order] for right in tenfold), groups=[names[clip] for clip in order], draws=20_000)
+    assert shuffled == grouped
+
+
+def test_intervals_over_groups_of_unequal_size_hold_the_truth() -> None:
+    rng, held, num_trials = np.random.default_rng(5), 0, 300
+    for _ in range(num_trials):
+        sizes = rng.integers(1, 12, 80)
+        place = np.repeat(np.arange(80), sizes)
+        gain = rng.normal(0.05, 0.15, 80)[place]  # what helps differs from video to video
+        other = rng.uniform(size=(3, len(place))) < 0.4
+        own = rng.uniform(size=(3, len(place))) < 0.4 + gain
+        found = difference(own, other, groups=[str(group) for group in place], draws=400)
+        held += found.low <= 5.0 <= found.high
+    assert 0.9 <= held / num_trials <= 0.985
+
+
 def test_more_clips_and_more_seeds_see_more() -> None:
     def width(seeds: int, clips: int) -> float:
         own, other = rows(np.random.default_rng(0), seeds, clips, 0.0, 0.01)
@@ -50,6 +77,8 @@ def test_the_same_draws_give_the_same_digits() -> None:
 def test_rows_of_other_clips_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, got \(2, 5\) and \(2, 6\)"):
         difference(np.ones((2, 5), bool), np.ones((2, 6), bool))
+    with pytest.raises(ValueError, match="groups must name one of each of 5 clips, got 4"):
+        difference(np.ones((2, 5), bool), np.ones((2, 5), bool), groups=["a"] * 4)
 
 
 def test_four_of_five_experiments_see_the_smallest_difference() -> None:

@@ -253,8 +253,14 @@ def deal_folds(groups: Sequence[str], strata: Sequence[str | None], number: int)
     return np.array(found, np.int64)
 
 
-def _groups_of(table: pa.Table) -> list[str]:
-    """Return what is never torn apart by folds: the clip list's `group` where it says one, else the video."""
+def groups_of(table: pa.Table) -> list[str]:
+    """Return what each clip shares with others: the clip list's `group` where it says one, else the video.
+
+    Folds never tear a group apart, and a table's intervals draw groups, not clips.
+
+    Args:
+        table: Rows of the store's clip table.
+    """
     videos = [f"video {name}" for name in table.column("video_id").to_pylist()]
     if "group" not in table.column_names:
         return videos
@@ -302,7 +308,7 @@ def splits_of(
         DataError: Splits have to be made, and all clips are of one video, or of fewer groups than folds.
     """
     if folds is not None:
-        fold = deal_folds(_groups_of(table), _strata_of(table), folds.number)
+        fold = deal_folds(groups_of(table), _strata_of(table), folds.number)
         return [None if own < 0 else "validation" if own == folds.held_out else "train" for own in fold.tolist()], False
     listed = [usual_split(name) if name else None for name in table.column("split").to_pylist()]
     if as_listed and any(listed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import cast
 
 import torch
@@ -14,8 +13,9 @@ from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.head_norm import create_head_norm
 from mofo_train.models.linear import Linear
 from mofo_train.models.pooling import MotionPooling
-from mofo_train.models.vit import Encoder, VitSize
+from mofo_train.models.vit import Encoder, VitSize, init_by_inputs
 
+_INIT_STD = 0.02
 _HEAD_INIT_SCALE, _SMALL_HEAD_INIT_SCALE = 0.001, 0.2
 
 
@@ -45,9 +45,9 @@ class Classifier(nn.Module):
         self.pooling = MotionPooling(size.dim, fusion)
         self.fc_norm = create_head_norm(head_norm, size.dim)
         self.head = Linear(size.dim, num_classes)
-        self.apply(partial(_init_normal, std=size.init_std))
+        self.apply(init_by_inputs if size.small else _init_normal)
         with torch.no_grad():
-            self.head.weight.mul_(_HEAD_INIT_SCALE if size.init_std is not None else _SMALL_HEAD_INIT_SCALE)
+            self.head.weight.mul_(_SMALL_HEAD_INIT_SCALE if size.small else _HEAD_INIT_SCALE)
 
     def enable_grad_checkpointing(self, enabled: bool = True) -> None:
         """Turn activation checkpointing on or off."""
@@ -81,8 +81,8 @@ class Classifier(nn.Module):
         return cast(Tensor, self.fc_norm(self.pooling(tokens, inside)))
 
 
-def _init_normal(module: nn.Module, std: float | None) -> None:
+def _init_normal(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5 if std is None else std)
+        nn.init.trunc_normal_(module.weight, std=_INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

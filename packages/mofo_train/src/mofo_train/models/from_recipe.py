@@ -17,7 +17,9 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
     if config.probe == "attentive":
         size = size_of(config.name)
         clip = size.clip_shape(config.num_frames, config.image_px)
-        model: Classifier | AttentiveClassifier = AttentiveClassifier(size, clip, num_outputs, head_norm=config.head_norm)
+        model: Classifier | AttentiveClassifier = AttentiveClassifier(
+            size, clip, num_outputs, head_norm=config.head_norm
+        )
     else:
         model = create_classifier(
             config.name,

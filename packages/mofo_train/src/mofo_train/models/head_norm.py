@@ -14,8 +14,9 @@ def create_head_norm(kind: HeadNorm, dim: int) -> nn.Module:
     """Create the norm of (B, dim) pooled tokens.
 
     Args:
-        kind: `layer`: every vector by its own mean and variance, with learned scale and shift (VideoMAE). `batch`: every
-            value by its mean and variance over clips, without parameters (He et al. 2022, appendix A, linear probing).
+        kind: `layer`: every vector by its own mean and variance, with learned scale and shift (VideoMAE). `batch`:
+            every value by its mean and variance over clips, without parameters (He et al. 2022, appendix A, linear
+            probing).
         dim: Width of the tokens.
     """
     if kind == "batch":

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear
-from mofo_train.models.vit import NORM_EPSILON, Block, Encoder, VitSize, gather_tokens, run_blocks, sinusoid_table
+from mofo_train.models.vit import (
+    NORM_EPSILON,
+    Block,
+    Encoder,
+    VitSize,
+    gather_tokens,
+    init_by_inputs,
+    position_code,
+    run_blocks,
+)
 
 _TARGET_EPSILON = 1e-6
 
@@ -50,12 +59,12 @@ class MaskedAutoencoder(nn.Module):
         self.clip = clip
         self.encoder = Encoder(size, clip, drop_path=drop_path)
         self.decoder = Decoder(size, clip)
-        self.encoder.apply(_init_xavier)
-        self.decoder.apply(_init_xavier)
+        self.encoder.apply(init_by_inputs if size.small else _init_xavier)
+        self.decoder.apply(init_by_inputs if size.small else _init_xavier)
         self.encoder_to_decoder = Linear(size.dim, size.decoder_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size.decoder_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
-        self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.decoder_dim), persistent=False)
+        self.register_buffer("positions", position_code(size, clip, size.decoder_dim), persistent=False)
 
     def enable_grad_checkpointing(self, enabled: bool = True) -> None:
         """Turn activation checkpointing on or off: less memory for about a third more time."""

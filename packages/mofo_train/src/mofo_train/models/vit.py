@@ -28,9 +28,12 @@ NORM_EPSILON = 1e-6
 class VitSize:
     """Widths, depths and heads of an encoder and its pretraining decoder, and the side of a patch.
 
-    `init_std` is the standard deviation of a classifier's initial weights. BERT's 0.02 is meant for 768 values a token:
-    at 72, blocks with such weights say next to nothing, and a classifier that starts so stays at chance for tens of
-    thousands of clips. None, which is 1 / sqrt(the layer's inputs), lets it learn at once.
+    `small` is for few values a token and few tokens, where what VideoMAE does is no good start for a classifier:
+
+    - Initial weights have the standard deviation 1 / sqrt(the layer's inputs), in pretraining as well
+      (`init_by_inputs`). BERT's 0.02 is meant for 768 values a token: at 72, blocks with such weights say next to
+      nothing, and a classifier that starts so stays at chance for tens of thousands of clips.
+    - The position code tells time, row and column apart (`axes_table`); the flat one has but the number of the token.
     """
 
     dim: int
@@ -40,7 +43,7 @@ class VitSize:
     decoder_depth: int
     decoder_num_heads: int
     patch_px: int = PATCH_PX
-    init_std: float | None = 0.02
+    small: bool = False
 
     def clip_shape(self, num_frames: int, image_px: int) -> ClipShape:
         """Return the clips that a model of this size reads."""
@@ -50,7 +53,7 @@ class VitSize:
 # The published models (VideoMAE appendix and training scripts), a tiny one for tests, and a mini one with small patches
 # for the small pictures of the generated set.
 SIZES: dict[str, VitSize] = {
-    "videomae_mini": VitSize(72, 3, 3, 48, 2, 3, patch_px=SMALL_PATCH_PX["videomae_mini"], init_std=None),
+    "videomae_mini": VitSize(72, 3, 3, 48, 2, 3, patch_px=SMALL_PATCH_PX["videomae_mini"], small=True),
     "videomae_tiny": VitSize(192, 4, 3, 96, 2, 3),
     "videomae_small": VitSize(384, 12, 6, 192, 4, 3),
     "videomae_base": VitSize(768, 12, 12, 384, 4, 6),
@@ -83,6 +86,41 @@ def sinusoid_table(num_positions: int, dim: int) -> Tensor:
     table[:, 0::2] = angle[:, 0::2].sin()
     table[:, 1::2] = angle[:, 1::2].cos()
     return table.to(torch.float32)
+
+
+def axes_table(clip: ClipShape, dim: int) -> Tensor:
+    """Compute a position code of its own for time, row and column, a third of the values each.
+
+    Returns:
+        float32 (clip.num_tokens, dim): sines, then cosines of position / 100^(2 i / (dim / 3)) of each axis.
+
+    Raises:
+        ValueError: `dim` is no multiple of 6.
+    """
+    if dim % 6:
+        raise ValueError(f"dim must be a multiple of 6, got {dim}")
+    side = clip.image_px // clip.patch_px
+    lengths, num_rates = (clip.num_tubelets, side, side), dim // 6
+    rates = 100.0 ** -(torch.arange(num_rates) / num_rates)
+    codes = []
+    for axis, length in enumerate(lengths):
+        angle = torch.arange(length)[:, None] * rates
+        shape = [length if other == axis else 1 for other in range(3)]
+        codes.append(torch.cat([angle.sin(), angle.cos()], 1).view(*shape, -1).expand(*lengths, -1))
+    return torch.cat(codes, 3).flatten(0, 2)
+
+
+def position_code(size: VitSize, clip: ClipShape, dim: int) -> Tensor:
+    """Return the fixed code of each token's position that models of a size add, float32 (clip.num_tokens, dim)."""
+    return axes_table(clip, dim) if size.small else sinusoid_table(clip.num_tokens, dim)
+
+
+def init_by_inputs(module: nn.Module) -> None:
+    """Draw a layer's weights with the standard deviation 1 / sqrt(its inputs); biases become 0."""
+    if isinstance(module, nn.Linear | nn.Conv3d):
+        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class TubeletEmbedding(nn.Module):
@@ -182,7 +220,7 @@ class Encoder(nn.Module):
         self.clip = clip
         self.grad_checkpointing = False
         self.patch_embed = TubeletEmbedding(size.dim, clip)
-        self.register_buffer("positions", sinusoid_table(clip.num_tokens, size.dim), persistent=False)
+        self.register_buffer("positions", position_code(size, clip, size.dim), persistent=False)
         rates = [drop_path * place / max(1, size.depth - 1) for place in range(size.depth)]
         self.blocks = nn.ModuleList([Block(size.dim, size.num_heads, rate) for rate in rates])
         self.norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON) if final_norm else nn.Identity()

@@ -64,24 +64,28 @@ class MeasuredRow:
         title: For the reader.
         values: Metric -> one value per seed, per cent, seeds in the same order in all rows.
         right: Metric -> which test clips are right, bool (seeds, clips); empty where predictions are not at hand.
+        groups: The group of each of these clips; empty where every clip is one.
     """
 
     name: str
     title: str
     values: dict[str, list[float]]
     right: dict[str, Right] = field(default_factory=dict, compare=False)
+    groups: tuple[str, ...] = field(default=(), compare=False)
 
     def estimate(self, metric: str) -> Estimate:
         """Summarise a metric over seeds; with a single one over clips, where these are known."""
         own = self.right.get(metric)
         if own is None or len(own) > 1:
             return Estimate.of(self.values[metric])
-        return Estimate(self.values[metric][0], difference(own, np.zeros_like(own)).half_width)
+        return Estimate(
+            self.values[metric][0], difference(own, np.zeros_like(own), groups=self.groups or None).half_width
+        )
 
     def difference(self, other: MeasuredRow, metric: str) -> Estimate | Difference:
         """Summarise the difference to another row by seeds and clips, or by seeds alone where no clips are known."""
         if metric in self.right and metric in other.right:
-            return difference(self.right[metric], other.right[metric])
+            return difference(self.right[metric], other.right[metric], groups=self.groups or None)
         pairs = zip(self.values[metric], other.values[metric], strict=True)
         return Estimate.of([mine - theirs for mine, theirs in pairs])
 

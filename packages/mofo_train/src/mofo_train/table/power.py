@@ -1,14 +1,16 @@
 """How sure a difference between two rows is, and how small a one a table can see: seeds and test clips together.
 
 A difference is measured with some seeds on some clips, and both are drawn by chance. The interval is a bootstrap over
-both at once: rows are compared seed by seed and clip by clip, then clips and seeds are drawn with replacement. Drawn
-as they are, both would count the noise of a single answer again (Owen 2007, "The pigeonhole bootstrap"), so the seeds'
-part is first freed of the noise of their clips, by an analysis of variance.
+both at once: rows are compared seed by seed and clip by clip, then clips and seeds are drawn with replacement. Clips of
+one group (a video, takes of one recording) resemble each other, so whole groups are drawn. Drawn as they are, both
+would count the noise of a single answer again (Owen 2007, "The pigeonhole bootstrap"), so the seeds' part is first
+freed of the noise of their clips, by an analysis of variance.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +50,9 @@ class Difference:
         return f"{self.mean:+.1f} ± {self.half_width:.1f}{star}"
 
 
-def difference(own: Right, other: Right, *, draws: int = _DRAWS, seed: int = 0) -> Difference:
+def difference(
+    own: Right, other: Right, *, groups: Sequence[str] | None = None, draws: int = _DRAWS, seed: int = 0
+) -> Difference:
     """Compare two rows that were trained with the same seeds and tested on the same clips.
 
     With one seed the interval knows of the clips alone.
@@ -56,37 +60,48 @@ def difference(own: Right, other: Right, *, draws: int = _DRAWS, seed: int = 0) 
     Args:
         own: bool (S, C), which answers of a row are right.
         other: The same of the row that it is compared with.
+        groups: The group of each of the C clips; None = every clip is one.
         draws: How often the bootstrap draws.
         seed: Seed of the draws.
 
     Raises:
-        ValueError: Other seeds or clips, or none.
+        ValueError: Other seeds or clips, or none; groups of another number of clips.
     """
     if own.shape != other.shape or own.ndim != 2 or own.size == 0:
         raise ValueError(f"rows must be (seeds, clips) of one shape, got {own.shape} and {other.shape}")
+    if groups is not None and len(groups) != own.shape[1]:
+        raise ValueError(f"groups must name one of each of {own.shape[1]} clips, got {len(groups)}")
     points = 100.0 * (own.astype(np.float64) - other)
     num_seeds, num_clips = points.shape
-    of_clip, of_seed = points.mean(0), _effects_of_seeds(points)
+    place = np.arange(num_clips) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    sizes = np.bincount(place).astype(np.float64)
+    of_group, of_seed = np.bincount(place, points.mean(0)), _effects_of_seeds(points, place)
     rng = np.random.default_rng(seed)
     found = []
     for first in range(0, draws, _CHUNK):
         count = min(_CHUNK, draws - first)
-        weights = rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), size=count) / num_clips
+        times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=count)
         chosen = rng.integers(num_seeds, size=(count, num_seeds))
-        found.append(weights @ of_clip + of_seed[chosen].mean(1))
+        found.append(times @ of_group / (times @ sizes) + of_seed[chosen].mean(1))
     low, high = np.quantile(np.concatenate(found), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Difference(float(points.mean()), float(low), float(high))
 
 
-def _effects_of_seeds(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far each seed lies above the mean, scaled to what seeds vary beyond the noise of their clips, (S,)."""
+def _effects_of_seeds(points: NDArray[np.float64], place: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how far each seed lies above the mean, scaled to what seeds vary beyond the noise of their clips, (S,).
+
+    `place` numbers the groups of the clips: noise is what a group as a whole does in one seed and not in the others.
+    """
     num_seeds, num_clips = points.shape
+    num_groups = int(place.max()) + 1
     above = points.mean(1) - points.mean()
-    if num_seeds == 1 or num_clips == 1:
+    if num_seeds == 1 or num_groups == 1:
         return np.zeros(num_seeds)
-    noise = ((points - points.mean(0) - above[:, None]) ** 2).sum() / ((num_seeds - 1) * (num_clips - 1))
+    rest = points - points.mean(0) - above[:, None]
+    of_groups = np.stack([np.bincount(place, own) for own in rest])
+    noise = (of_groups**2).sum() / ((num_seeds - 1) * (num_groups - 1)) * num_groups / num_clips**2
     seen = (above**2).sum() / (num_seeds - 1)
-    true = max(0.0, seen - noise / num_clips)
+    true = max(0.0, seen - noise)
     few = num_seeds / (num_seeds - 1)  # what is drawn from so few varies less than they do
     scaled: NDArray[np.float64] = above * math.sqrt(few * true / seen) if seen > 0 else above
     return scaled

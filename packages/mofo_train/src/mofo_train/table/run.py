@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mofo_train.config import PretrainConfig
-from mofo_train.data.labels import LabelSpace
+from mofo_train.data.labels import LabelSpace, groups_of
 from mofo_train.data.reader import ClipCache, ClipReader
 from mofo_train.data.sources import open_clips
 from mofo_train.evaluation.predictions import read_predictions, write_predictions
@@ -36,11 +37,13 @@ from mofo_train.table.stages import Stage, fold_tables, plan_stages
 from mofo_train.training.finetuning import finetune
 from mofo_train.training.pretraining import pretrain
 from motionbox.storage import StorePath
+from motionbox.store import open_store
 from motionbox.wording import format_seconds
 
 _LOG = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
+_TOP = 5
 
 
 class Trainings(NamedTuple):
@@ -90,7 +93,7 @@ def run_table(
                     pending.remove(entry)
         if len(pending) == left:
             time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
-    return _collect(table, out, stages, run.results, ranks)
+    return _collect(table, out, stages, run.results, ranks, _Groups(stores))
 
 
 @contextmanager
@@ -215,7 +218,7 @@ def finetune_and_test(
     if ranks.is_first:
         write_predictions(predictions, folder / "predictions.parquet")
         write_report(predictions, space, report, folder)
-    values = headline(report)
+    values = headline(report, {head: values.shape[1] for head, values in predictions.logits.items()})
     _LOG.info(f"{stage.key}: " + "  ".join(f"{metric} {value:.1f}" for metric, value in values.items()))
     source = predictions.info["source"]
     return {
@@ -227,24 +230,35 @@ def finetune_and_test(
     }
 
 
-def headline(report: dict[str, Any]) -> dict[str, float]:
-    """Pick the table's figures from a report, per cent."""
+def headline(report: dict[str, Any], num_classes: Mapping[str, int]) -> dict[str, float]:
+    """Pick the table's figures from a report, per cent; the five best of no more than five classes say nothing.
+
+    Args:
+        report: As `evaluation.report.describe` makes it.
+        num_classes: Head -> its classes.
+    """
     if "verb_noun" in report:
         overall = report["verb_noun"]["overall"]
         return {f"{kind}_top1": 100 * overall[kind]["top1"] for kind in ("verb", "noun", "action")}
     return {
-        f"{head}_{k}": 100 * values[k] for head, values in report["heads"].items() for k in ("top1", "top5") if values
+        f"{head}_{k}": 100 * values[k]
+        for head, values in report["heads"].items()
+        for k in (("top1", "top5") if num_classes[head] > _TOP else ("top1",))
+        if values
     }
 
 
-def _right_answers(folders: list[Path]) -> dict[str, Right]:
-    """Read which test clips each seed of a row answered rightly, metric -> (seeds, clips); empty without files."""
+def _right_answers(folders: list[Path]) -> tuple[dict[str, Right], tuple[str, ...]]:
+    """Read which test clips each seed of a row answered rightly, metric -> (seeds, clips), and which clips these are.
+
+    Both are empty without files.
+    """
     paths = [folder / "predictions.parquet" for folder in folders]
     if not all(path.exists() for path in paths):
-        return {}
+        return {}, ()
     found = [read_predictions(path) for path in paths]
     right = [right_answers(one, LabelSpace.from_json(one.info["label_space"])) for one in found]
-    return {metric: np.stack([one[metric] for one in right]) for metric in right[0]}
+    return {metric: np.stack([one[metric] for one in right]) for metric in right[0]}, found[0].clip_ids
 
 
 def _what_was_kept(stages: list[Stage]) -> str:
@@ -255,8 +269,26 @@ def _what_was_kept(stages: list[Stage]) -> str:
     return "weights chosen on clips held out of the training split; the test split has no say"
 
 
+class _Groups(dict[str, dict[str, str]]):
+    """Preset -> clip id -> its group, read from the preset's store when it is first asked for."""
+
+    def __init__(self, stores: Mapping[str, StorePath]) -> None:
+        super().__init__()
+        self.stores = stores
+
+    def __missing__(self, preset: str) -> dict[str, str]:
+        clips = open_store(self.stores[preset]).clips()
+        self[preset] = dict(zip(clips.column("clip_id").to_pylist(), groups_of(clips), strict=True))
+        return self[preset]
+
+
 def _collect(
-    table: TableConfig, out: Path, stages: list[Stage], results: dict[str, dict[str, Any]], ranks: Ranks
+    table: TableConfig,
+    out: Path,
+    stages: list[Stage],
+    results: dict[str, dict[str, Any]],
+    ranks: Ranks,
+    groups: _Groups,
 ) -> Table:
     panels = []
     for setting in table.settings:
@@ -265,7 +297,9 @@ def _collect(
             own = [stage for stage in stages if (stage.row, stage.setting) == (row.name, setting.name)]
             metrics = results[own[0].key]["values"]
             values = {metric: [results[stage.key]["values"][metric] for stage in own] for metric in metrics}
-            rows.append(MeasuredRow(row.name, row.title, values, _right_answers([out / stage.key for stage in own])))
+            right, clip_ids = _right_answers([out / stage.key for stage in own])
+            of_clips = tuple(groups[row.preset][clip_id] for clip_id in clip_ids)
+            rows.append(MeasuredRow(row.name, row.title, values, right, of_clips))
         panels.append(Panel(setting.title, tuple(rows)))
     tested = next(result for result in results.values() if "values" in result)
     seconds = sum(result["wall_seconds"] for result in results.values())
@@ -322,9 +356,10 @@ def join_folds(table: TableConfig, parts: Sequence[Table]) -> Table:
             found = [own for part in parts for own in part.panels[place].rows if own.name == row.name]
             if any(not own.right for own in found):
                 raise ValueError(f"right must be known for every clip, got none for row {row.name!r}")
+            found_groups = [own.groups for own in found]
             right = {metric: np.concatenate([own.right[metric] for own in found], axis=1) for metric in row.right}
             values = {metric: (100 * own.mean(1)).tolist() for metric, own in right.items()}
-            rows.append(MeasuredRow(row.name, row.title, values, right))
+            rows.append(MeasuredRow(row.name, row.title, values, right, tuple(chain.from_iterable(found_groups))))
         panels.append(Panel(panel.title, tuple(rows)))
     num_clips = next(iter(panels[0].rows[0].right.values())).shape[1]
     notes = [
