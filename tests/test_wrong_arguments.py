@@ -66,7 +66,7 @@ ACCEPTED = {
     ("import-list", "split"),  # a split may have any name
     *(("table1", name) for name in ("store", "data_root", "out")),  # the plan alone needs none of them
 }
-# What has to be there, whatever it holds.
+# What has to be there, whatever it holds; a URL would be asked for over the network.
 UNREAD = {("import-list", "data_root"), ("show", "data_root"), ("report", "data_root")}
 WRONG_TEXTS = {
     "overrides": ["nonsense", "=1", "", "nosuch.key=1", "nosuch=1", "flow=3", "optim=[", "data.split=7=8", "\udcff=1"],
@@ -169,7 +169,7 @@ def wrong_values(name: str, parameter: click.Parameter) -> list[str]:
         if parameter.name in OUTPUTS:
             return WRONG_OUTPUTS
         if (name, parameter.name) in UNREAD:
-            return WRONG_PATHS
+            return [path for path in WRONG_PATHS if "://" not in path]
         return WRONG_INPUTS
     if isinstance(parameter.type, click.Choice):
         return ["nonsense", "", "-"]
