@@ -150,7 +150,7 @@ def test_a_signal_after_the_work_meets_no_handler_of_ray(data: Path, tmp_path: P
     """The whole command in a process of its own, stopped while the snapshot is made."""
     script = (
         "import os, signal, sys; from motionbox.cli import main; from motionbox.extraction import snapshot;"
-        "snapshot.read_parts = lambda *_: os.kill(os.getpid(), signal.SIGTERM); main(sys.argv[1:])"
+        "snapshot.read_parts = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM); main(sys.argv[1:])"
     )
     arguments = ["extract", "--data-root", data, "--store", tmp_path / "s", "--flow", "dis", "--workers", "1"]
     command = [sys.executable, "-c", script, *map(str, arguments)]

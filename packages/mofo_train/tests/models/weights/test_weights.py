@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -20,7 +21,8 @@ from mofo_train.errors import CheckpointError
 from mofo_train.guidance import masks
 from mofo_train.models import create_classifier, create_pretrain_model, load_checkpoint, load_into
 from mofo_train.models import weights as checkpoints
-from mofo_train.models.vit import sinusoid_table
+from mofo_train.models.mae import MaskedAutoencoder
+from mofo_train.models.vit import SIZES, sinusoid_table
 from mofo_train.models.weights import ModelCard, saving
 
 FRAMES, SIDE = 4, 32
@@ -111,7 +113,8 @@ def test_huggingface_round_trip_gives_the_same_predictions(tmp_path: Path, old_n
 def test_huggingface_reads_the_size_of_patches(tmp_path: Path) -> None:
     from transformers import VideoMAEForPreTraining
 
-    model = create_pretrain_model("videomae_mini", num_frames=FRAMES, image_px=SIDE)
+    size = replace(SIZES["videomae_tiny"], patch_px=8)
+    model = MaskedAutoencoder(size, size.clip_shape(FRAMES, SIDE))
     checkpoints.save_checkpoint(model.state_dict(), tmp_path / "hf", "huggingface", num_frames=FRAMES, image_px=SIDE)
     other = VideoMAEForPreTraining.from_pretrained(tmp_path / "hf")
     frames = torch.randn(1, 3, FRAMES, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -119,6 +122,18 @@ def test_huggingface_reads_the_size_of_patches(tmp_path: Path) -> None:
     with torch.no_grad():
         theirs = other.eval()(frames.transpose(1, 2), bool_masked_pos=mask).logits
         assert torch.allclose(model.eval()(frames, mask), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["videomae", "huggingface"])
+def test_what_another_program_would_compute_otherwise_is_not_written_for_it(layout: Any, tmp_path: Path) -> None:
+    mini = create_pretrain_model("videomae_mini", num_frames=FRAMES, image_px=SIDE).state_dict()
+    with pytest.raises(CheckpointError, match=f"layout must be ours for videomae_mini, .* got {layout}"):
+        checkpoints.save_checkpoint(mini, tmp_path / "mini.pth", layout)
+    batch = create_classifier("videomae_tiny", 5, num_frames=FRAMES, image_px=SIDE, head_norm="batch").state_dict()
+    with pytest.raises(CheckpointError, match=f"ours for model.head_norm batch, .* got {layout}"):
+        checkpoints.save_checkpoint(batch, tmp_path / "batch.pth", layout)
+    assert not list(tmp_path.iterdir())
+    checkpoints.save_checkpoint(mini, tmp_path / "mini.safetensors", "ours")
 
 
 def test_classifier_from_pretraining_keeps_the_encoder_only() -> None:

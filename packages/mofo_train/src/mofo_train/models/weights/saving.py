@@ -67,6 +67,8 @@ def save_checkpoint(
     """
     path = Path(path)
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    if layout != "ours":
+        _refuse_what_others_lack(plain, layout)
     private = path.with_name(f".writing-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,22 @@ def save_checkpoint(
         raise CheckpointError(
             f"checkpoint {path} must be writable, got: {reason}; free space, or choose another folder"
         ) from None
+
+
+def _refuse_what_others_lack(state: State, layout: Layout) -> None:
+    """Raise CheckpointError for weights that another program would read and compute something else with."""
+    embedding = state.get("encoder.patch_embed.proj.weight")
+    small = [
+        name for name, size in SIZES.items() if size.small and embedding is not None and size.dim == len(embedding)
+    ]
+    if small:
+        raise CheckpointError(
+            f"layout must be ours for {small[0]}, whose position code no other program has, got {layout}"
+        )
+    if "fc_norm.running_mean" in state:
+        raise CheckpointError(
+            f"layout must be ours for model.head_norm batch, which no other program has, got {layout}"
+        )
 
 
 def _write_huggingface(state: State, folder: Path, num_frames: int, image_px: int, card: ModelCard) -> None:
