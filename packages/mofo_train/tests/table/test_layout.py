@@ -10,6 +10,7 @@ from scipy import stats
 
 from mofo_train.table.cited import CITED_ROWS
 from mofo_train.table.layout import MAX_SEEDS, Estimate, MeasuredRow, Panel, Table
+from mofo_train.table.power import Difference
 
 
 @pytest.mark.parametrize("count", range(2, MAX_SEEDS + 1))
@@ -74,6 +75,12 @@ def test_files(tmp_path: Path) -> None:
     assert all(row["source"] for row in rows if row["kind"] == "cited")
     with Image.open(paths[3]) as image:
         assert image.width > 400
+
+
+def test_the_reach_of_an_interval() -> None:
+    assert Difference(3.0, 1.0, 4.5).reach == (2.0, 1.5)
+    assert Estimate(3.0, 0.5).reach == (0.5, 0.5)
+    assert Estimate.of([71.25]).reach is None
 
 
 def test_settings_stand_apart_and_say_how_small_a_difference_they_see() -> None:

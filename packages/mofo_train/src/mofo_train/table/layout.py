@@ -49,6 +49,11 @@ class Estimate:
         variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
         return cls(mean, _T_QUANTILES[count - 2] * math.sqrt(variance / count))
 
+    @property
+    def reach(self) -> tuple[float, float] | None:
+        """How far the interval reaches to the left and to the right of the mean; None where there is none."""
+        return None if self.half_width is None else (self.half_width, self.half_width)
+
     def text(self, plus_minus: str = "±", *, signed: bool = False) -> str:
         """Write `71.2 ± 0.4`."""
         mean = f"{self.mean:+.1f}" if signed else f"{self.mean:.1f}"
@@ -222,7 +227,10 @@ class Table:
                         writer.writerow(["cited", "", published.title, metric, "", value_or_none, published.source])
 
     def _draw(self, path: Path) -> None:
-        """Draw each metric's means with their intervals and the single seeds, one row of panels a setting."""
+        """Draw each metric's means, the intervals of their differences to the baseline and the single seeds.
+
+        One row of panels a setting; a bar that crosses the dotted line is not told from the baseline.
+        """
         from matplotlib.figure import Figure
 
         heights = [0.9 + 0.3 * len(panel.rows) for panel in self.panels]
@@ -230,13 +238,21 @@ class Table:
         axes = figure.subplots(len(self.panels), len(self.metrics), squeeze=False, sharey="row", height_ratios=heights)
         for line, panel in zip(axes, self.panels, strict=True):
             places = list(range(len(panel.rows)))[::-1]
+            base = panel.base(self.baseline)
             for axis, metric in zip(line, self.metrics, strict=True):
                 for place, row in zip(places, panel.rows, strict=True):
-                    estimate = row.estimate(metric)
-                    colour = "black" if row.name == self.baseline else "tab:blue"
-                    axis.errorbar(estimate.mean, place, xerr=estimate.half_width, fmt="o", color=colour, capsize=3)
+                    reach = None if row is base else row.difference(base, metric).reach
+                    colour = "black" if row is base else "tab:blue"
+                    axis.errorbar(
+                        row.estimate(metric).mean,
+                        place,
+                        xerr=reach and [[reach[0]], [reach[1]]],
+                        fmt="o",
+                        color=colour,
+                        capsize=3,
+                    )
                     axis.plot(row.values[metric], [place - 0.25] * len(row.values[metric]), "|", color="grey")
-                axis.axvline(panel.base(self.baseline).estimate(metric).mean, color="black", lw=0.6, ls=":")
+                axis.axvline(base.estimate(metric).mean, color="black", lw=0.6, ls=":")
                 axis.set_title(f"{METRIC_NAMES[metric]} (%)", fontsize="medium")
                 axis.grid(axis="x", alpha=0.3)
             line[0].set_yticks(places, [row.title for row in panel.rows])

@@ -44,6 +44,11 @@ class Difference:
         """Half the length of the interval."""
         return (self.high - self.low) / 2
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far the interval reaches to the left and to the right of the mean."""
+        return self.mean - self.low, self.high - self.mean
+
     def text(self) -> str:
         """Write `+1.2 ± 0.8`, with a star where the interval leaves out 0."""
         star = " *" if self.low > 0 or self.high < 0 else ""
