@@ -16,7 +16,7 @@ FROM python:3.11-slim-bookworm AS cpu
 # The bind mount keeps wheels and pins out of the image.
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
-    pip install --no-cache-dir -c /constraints.txt "$(echo /wheels/motionbox-*.whl)[extract]" \
+    pip install --no-cache-dir -c /constraints.txt "$(echo /wheels/motionbox-*.whl)[extract,cloud]" \
     && useradd --create-home --uid 10001 motionbox
 USER 10001
 WORKDIR /home/motionbox
@@ -33,7 +33,7 @@ RUN apt-get update \
 ENV PATH=/opt/motionbox/bin:$PATH
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
-    pip install --no-cache-dir -c /constraints.txt "$(echo /wheels/motionbox-*.whl)[gpu]" /wheels/mofo_train-*.whl \
+    pip install --no-cache-dir -c /constraints.txt "$(echo /wheels/motionbox-*.whl)[gpu,cloud]" /wheels/mofo_train-*.whl \
     && useradd --create-home --uid 10001 motionbox
 USER 10001
 WORKDIR /home/motionbox

@@ -1,7 +1,8 @@
-"""The generated data set: small kitchen videos that this package draws itself, with exact boxes.
+"""The generated data sets, with exact boxes and masks.
 
-A hand comes into a shaky first-person view of a table and moves, lifts, turns, shakes or opens one of the objects. The
-verb is told by motion alone, the noun by appearance alone. Everything follows from a seed.
+Kitchen videos that this package draws (here), things laid over real footage (`over_footage`), and Meta-World
+(`metaworld`). In the kitchen a hand comes into a shaky view of a table from above and moves, lifts, turns, shakes or
+opens one of the objects. The verb is told by motion alone, the noun by appearance alone. All follows from a seed.
 """
 
 from motionbox.synthetic.actions import VERBS
