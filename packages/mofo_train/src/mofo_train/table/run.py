@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ def run_table(
                     pending.remove(entry)
         if len(pending) == left:
             time.sleep(_WAIT_SECONDS)  # the rest is in other processes' hands
-    return _collect(table, out, stages, run.results, ranks, _Groups(stores))
+    return _collect(table, out, stages, run.results, ranks, stores)
 
 
 @contextmanager
@@ -269,27 +270,20 @@ def _what_was_kept(stages: list[Stage]) -> str:
     return "weights chosen on clips held out of the training split; the test split has no say"
 
 
-class _Groups(dict[str, dict[str, str]]):
-    """Preset -> clip id -> its group, read from the preset's store when it is first asked for."""
-
-    def __init__(self, stores: Mapping[str, StorePath]) -> None:
-        super().__init__()
-        self.stores = stores
-
-    def __missing__(self, preset: str) -> dict[str, str]:
-        clips = open_store(self.stores[preset]).clips()
-        self[preset] = dict(zip(clips.column("clip_id").to_pylist(), groups_of(clips), strict=True))
-        return self[preset]
-
-
 def _collect(
     table: TableConfig,
     out: Path,
     stages: list[Stage],
     results: dict[str, dict[str, Any]],
     ranks: Ranks,
-    groups: _Groups,
+    stores: Mapping[str, StorePath],
 ) -> Table:
+    @cache
+    def groups(preset: str) -> dict[str, str]:
+        """Return the group of each clip, by its id."""
+        clips = open_store(stores[preset]).clips()
+        return dict(zip(clips.column("clip_id").to_pylist(), groups_of(clips), strict=True))
+
     panels = []
     for setting in table.settings:
         rows = []
@@ -298,7 +292,7 @@ def _collect(
             metrics = results[own[0].key]["values"]
             values = {metric: [results[stage.key]["values"][metric] for stage in own] for metric in metrics}
             right, clip_ids = _right_answers([out / stage.key for stage in own])
-            of_clips = tuple(groups[row.preset][clip_id] for clip_id in clip_ids)
+            of_clips = tuple(groups(row.preset)[clip_id] for clip_id in clip_ids)
             rows.append(MeasuredRow(row.name, row.title, values, right, of_clips))
         panels.append(Panel(setting.title, tuple(rows)))
     tested = next(result for result in results.values() if "values" in result)
@@ -356,10 +350,10 @@ def join_folds(table: TableConfig, parts: Sequence[Table]) -> Table:
             found = [own for part in parts for own in part.panels[place].rows if own.name == row.name]
             if any(not own.right for own in found):
                 raise ValueError(f"right must be known for every clip, got none for row {row.name!r}")
-            found_groups = [own.groups for own in found]
+            groups = tuple(chain.from_iterable(own.groups for own in found))
             right = {metric: np.concatenate([own.right[metric] for own in found], axis=1) for metric in row.right}
             values = {metric: (100 * own.mean(1)).tolist() for metric, own in right.items()}
-            rows.append(MeasuredRow(row.name, row.title, values, right, tuple(chain.from_iterable(found_groups))))
+            rows.append(MeasuredRow(row.name, row.title, values, right, groups))
         panels.append(Panel(panel.title, tuple(rows)))
     num_clips = next(iter(panels[0].rows[0].right.values())).shape[1]
     notes = [
