@@ -273,7 +273,7 @@ def _strata_of(table: pa.Table) -> list[str | None]:
     columns = [table.column(name).to_pylist() for name in HEADS if _is_labelled(table, name)]
     if not columns:
         raise DataError(f"clips must be labelled to be dealt to folds, got no column of {', '.join(HEADS)}")
-    usable = [status != "failed" and bool(count) for status, count in _rows(table, "status", "num_frames")]
+    usable = have_boxes(table)
     labels = [[_name_of(value) for value in row] for row in zip(*columns, strict=True)]
     return [None if None in own or not ok else json.dumps(own) for own, ok in zip(labels, usable, strict=True)]
 
@@ -282,7 +282,13 @@ def _is_labelled(table: pa.Table, column: str) -> bool:
     return column in table.column_names and any(_name_of(value) is not None for value in table[column].to_pylist())
 
 
-def _rows(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+def have_boxes(table: pa.Table) -> list[bool]:
+    """Return which clips of a store's table can be used: those that did not fail and have frames."""
+    return [status != "failed" and bool(count) for status, count in rows_of(table, "status", "num_frames")]
+
+
+def rows_of(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Return some columns of each row of a table, as Python values."""
     return zip(*(table.column(name).to_pylist() for name in names), strict=True)
 
 
@@ -367,7 +373,7 @@ def _class_names(table: pa.Table, column: str, count: int) -> tuple[str, ...]:
 
 
 def _action_pairs(table: pa.Table, count: int) -> NDArray[np.int64]:
-    rows = zip(*(table.column(name).to_pylist() for name in ("action_id", "verb_class", "noun_class")), strict=True)
+    rows = rows_of(table, "action_id", "verb_class", "noun_class")
     pairs = {action: (verb, noun) for action, verb, noun in rows if action is not None}
     missing = [action for action in range(count) if action not in pairs]
     if missing:

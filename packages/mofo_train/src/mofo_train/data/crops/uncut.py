@@ -35,15 +35,20 @@ class Uncut:
     augmentations: tuple[Augmentation, ...] = ()
 
 
+def _padded(side: int) -> int:
+    """Return how long a side of stored frames is: even."""
+    return side + side % 2
+
+
 def plane_bytes(wh: tuple[int, int]) -> int:
     """Return how many bytes the planes of a frame of that width and height have, odd sides padded by a pixel."""
-    return (wh[0] + wh[0] % 2) * (wh[1] + wh[1] % 2) * 3 // 2
+    return _padded(wh[0]) * _padded(wh[1]) * 3 // 2
 
 
 def window_wh(frame_wh: tuple[int, int]) -> tuple[int, int]:
     """Return width and height of the windows that `crop_window` chooses in frames of that width and height."""
-    most = min(frame_wh) + min(frame_wh) % 2 + 2
-    width, height = (min(most, side + side % 2) for side in frame_wh)
+    most = _padded(min(frame_wh)) + 2
+    width, height = (min(most, _padded(side)) for side in frame_wh)
     return width, height
 
 
@@ -58,7 +63,7 @@ def crop_window(crop: Crop, frame_wh: tuple[int, int]) -> tuple[int, int, int, i
         Left, top, width and height in pixels, all even, within the frame, odd sides of which are padded by a pixel.
     """
     size = window_wh(frame_wh)
-    spaces = [side + side % 2 - extent for side, extent in zip(frame_wh, size, strict=True)]
+    spaces = [_padded(side) - extent for side, extent in zip(frame_wh, size, strict=True)]
     return min(crop.x - crop.x % 2, spaces[0]), min(crop.y - crop.y % 2, spaces[1]), *size
 
 

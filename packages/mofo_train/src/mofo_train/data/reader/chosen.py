@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mofo_train.config import FoldsConfig, usual_split
-from mofo_train.data.labels import splits_of
+from mofo_train.data.labels import have_boxes, rows_of, splits_of
 from mofo_train.errors import DataError
 from motionbox.store import Store
 
@@ -56,7 +54,7 @@ class ChosenClips:
     @cached_property
     def sizes_wh(self) -> list[tuple[int, int]]:
         """Return width and height in display pixels."""
-        return list(_columns(self.labels, "width", "height"))
+        return list(rows_of(self.labels, "width", "height"))
 
     @cached_property
     def rates(self) -> list[float | None]:
@@ -102,15 +100,11 @@ def choose_clips(store: Store, split: str | None, *, as_listed: bool, folds: Fol
                 "--set data.split=NAME and test.split=NAME"
             )
         table = table.filter([own == usual_split(split) for own in splits])
-    usable = [status != "failed" and bool(count) for status, count in _columns(table, "status", "num_frames")]
+    usable = have_boxes(table)
     if not any(usable):
         raise DataError(
             f"store {store.path} must have clips with boxes, got none of {len(usable)}; see `motionbox status`"
         )
-    rows = zip(_columns(table, "clip_id", "reason"), usable, strict=True)
+    rows = zip(rows_of(table, "clip_id", "reason"), usable, strict=True)
     left_out = {clip_id: reason for (clip_id, reason), ok in rows if not ok}
     return ChosenClips(table.filter(usable), left_out, has_made_splits)
-
-
-def _columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
