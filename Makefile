@@ -31,8 +31,8 @@ setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development
 demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, score them, draw a video and a contact sheet
 	$(BIN)/motionbox demo --out demo
 
-reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke); resumable
-	$(BIN)/mofo-train table1 --dataset $(DATASET) --profile $(PROFILE) --jobs $(JOBS)
+reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke|study); resumable
+	$(BIN)/mofo-train $(if $(filter study,$(PROFILE)),study,table1 --dataset $(DATASET) --profile $(PROFILE)) --jobs $(JOBS)
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2

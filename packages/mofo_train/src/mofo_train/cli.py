@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "finetune": ("finetune", "command", "Finetune a classifier from pretrained weights; the same command resumes."),
     "evaluate": ("evaluate", "command", "Test a classifier by its data set's rules; keeps every prediction."),
     "table1": ("table1", "command", "Every row of Table 1 or of an ablation, from data to table."),
+    "study": ("study", "command", "When guidance pays: gain over VideoMAE as curves, from data to picture."),
     "saliency": ("saliency", "command", "Where a classifier looks, beside the motion box."),
     "bench": ("bench", "command", "Measure how fast model, loader, masks and fusion are here."),
     "convert": (

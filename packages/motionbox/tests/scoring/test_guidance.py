@@ -12,7 +12,7 @@ from motionbox.cli import main
 from motionbox.errors import InputError, StoreError
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.motion.boxes import has_box
-from motionbox.scoring.guidance.controls import moved_boxes, shuffled
+from motionbox.scoring.guidance.controls import moved_boxes, shrunk_area, shuffled
 from motionbox.store import Store, open_store
 from motionbox.store.areas.blocks import stored_areas
 from motionbox.store.care.garbage import find_garbage, remove
@@ -172,6 +172,53 @@ def test_random_areas_have_the_same_cells_elsewhere(path: Path) -> None:
         assert moved >= 5
 
 
+def test_worse_areas_are_moved_by_a_known_distance_and_smaller_by_a_known_share(path: Path) -> None:
+    steps = {"same": (0.0, 0.0), "moved": (1.0, 0.0), "smaller": (0.0, 0.5), "worst": (1.0, 0.5)}
+    for name, (shift, shrink) in steps.items():
+        assert (
+            import_boxes(path, "--name", name, "--like", "motion", "--shift", str(shift), "--shrink", str(shrink)) == 0
+        )
+    with open_store(path) as store:
+        for clip_id in ("a", "b", "c"):
+            areas = {name: store.motion_areas(clip_id, source=name) for name in store.guidance_sources()}
+            boxes = {name: store.frame_boxes(clip_id, source=name) for name in store.guidance_sources()}
+            np.testing.assert_array_equal(areas["same"], areas["motion"])
+            np.testing.assert_array_equal(boxes["same"], boxes["motion"])
+            counts = {name: np.count_nonzero(own, axis=(1, 2)) for name, own in areas.items()}
+            np.testing.assert_array_equal(counts["moved"], counts["motion"])
+            np.testing.assert_array_equal(counts["smaller"], [max(c > 0, round(c / 2)) for c in counts["motion"]])
+            np.testing.assert_array_equal(counts["worst"], counts["smaller"])
+            assert not (areas["smaller"][areas["motion"] == 0]).any()
+            distance = np.hypot(*shift_of(areas["moved"], areas["motion"]))
+            extent = np.sqrt(counts["motion"][counts["motion"] > 0].mean())
+            assert abs(distance - extent) <= np.sqrt(0.5), "to the nearest cell"
+            np.testing.assert_array_equal(sizes(boxes["moved"]), sizes(boxes["motion"]))
+            shares = sizes(boxes["smaller"]).prod(1) / sizes(boxes["motion"]).prod(1)
+            assert np.abs(shares - 0.5).max() < 0.1
+
+
+def shift_of(moved: np.ndarray, areas: np.ndarray) -> tuple[int, int]:
+    """Find by how many cells areas were rolled, down and to the right; the shortest way."""
+    height, width = areas.shape[1:]
+    for down in sorted(range(-(height // 2), height - height // 2), key=abs):
+        for right in sorted(range(-(width // 2), width - width // 2), key=abs):
+            if np.array_equal(np.roll(areas, (down, right), axis=(1, 2)), moved):
+                return down, right
+    raise AssertionError("not rolled")
+
+
+def test_what_is_taken_off_an_area_is_its_rim() -> None:
+    area = np.zeros((7, 9), np.uint8)
+    area[1:6, 2:7] = np.arange(1, 26).reshape(5, 5)
+    kept = shrunk_area(area, 0.64)
+    np.testing.assert_array_equal(kept[2:5, 3:6], area[2:5, 3:6])
+    assert np.count_nonzero(kept) == 9
+    assert np.count_nonzero(shrunk_area(area, 0.999)) == 1
+    np.testing.assert_array_equal(shrunk_area(area, 0.0), area)
+    empty = np.zeros((3, 3), np.uint8)
+    np.testing.assert_array_equal(shrunk_area(empty, 0.5), empty)
+
+
 def sizes(boxes: np.ndarray) -> np.ndarray:
     return boxes[:, 2:] - boxes[:, :2]
 
@@ -231,6 +278,8 @@ def test_other_clips_are_of_other_videos() -> None:
         (["--name", "motion", "--shuffle"], "--name must be a word"),
         (["--name", "../x", "--shuffle"], "--name must be a word"),
         (["--name", "x", "--boxes", "nix.json"], "nix.json does not exist"),
+        (["--name", "x", "--shuffle", "--shift", "1"], "--shift and --shrink must come with --like"),
+        (["--name", "x", "--boxes", "nix.json", "--shrink", "0.5"], "--shift and --shrink must come with --like"),
         (["--name", "x", "--like", "annotated"], "source must be one of motion, got 'annotated'"),
     ],
 )

@@ -28,6 +28,14 @@ def test_the_same_seed_gives_the_same_pixels():
     assert (first.frames != other.frames).any()
 
 
+def test_the_area_of_the_action_grows_with_the_square_of_its_scale():
+    clips = {scale: [small_clip(seed=seed, num_frames=4, scale=scale) for seed in range(6)] for scale in (0.5, 1, 1.5)}
+    shares = {scale: np.mean([clip.masks.mean() for clip in clips[scale]]) for scale in clips}
+    assert 0.5**2 * 0.8 < shares[0.5] / shares[1] < 0.5**2 * 1.7, "its arm is cut off by the frame, large or small"
+    assert 1.5**2 * 0.6 < shares[1.5] / shares[1] < 1.5**2 * 1.2
+    np.testing.assert_array_equal(small_clip(scale=1.0).frames, small_clip().frames)
+
+
 @pytest.mark.parametrize("noun", NOUNS)
 def test_every_noun_is_drawn_with_boxes_inside_the_frame(noun):
     for index, verb in enumerate(VERBS):

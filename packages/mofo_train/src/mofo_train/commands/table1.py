@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mofo_train.commands import complete_recipe
+from mofo_train.commands.helping import helpers, options
 from motionbox.command_line import StorePlace
 from motionbox.storage.paths import StorePath
 
@@ -117,10 +114,10 @@ def command(
                 return ExitCode.OK
         # Stages: this process and its helpers take one after the other from the same folder.
         given = {"--recipe": recipe, "--store": store, "--data-root": data_root, "--folds": folds}
-        helping = ["--dataset", dataset, "--profile", profile, "--out", str(folder), *_options(given, overrides)]
+        helping = ["table1", "--dataset", dataset, "--profile", profile, "--out", str(folder)]
         threads = max(1, torch.get_num_threads() // jobs)
         torch.set_num_threads(threads)
-        with _helpers(jobs - 1, helping, threads):
+        with helpers(jobs - 1, [*helping, *options(given, overrides)], threads):
             result = run_folds(table, folder, ranks, stores=stores, data_root=data_root)
         if ranks.is_first and not stages_only:
             stem = "table1" if name.endswith("table1") else Path(name).stem
@@ -171,26 +168,3 @@ def _say_plan(
         click.echo("\n".join(plan.lines()))
     if plan.missing and not only_plan:
         raise DataError(f"data of {table.dataset} must be there, got: {plan.missing}")
-
-
-def _options(given: Mapping[str, object], overrides: Sequence[str]) -> list[str]:
-    """Return options as a command line has them: those that have a value, and every override."""
-    named = [part for option, value in given.items() if value for part in (option, str(value))]
-    return [*named, *(part for override in overrides for part in ("--set", override))]
-
-
-@contextmanager
-def _helpers(count: int, arguments: list[str], threads: int) -> Iterator[None]:
-    """Let more processes work on the stages of the same table; stop them when this one is stopped."""
-    command = [sys.executable, "-P", "-m", "mofo_train", "table1", *arguments, "--stages-only"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    helpers = [subprocess.Popen(command, env=environment) for _ in range(count)]
-    try:
-        yield
-    except BaseException:
-        for helper in helpers:
-            helper.terminate()  # it saves and can be resumed
-        raise
-    finally:
-        for helper in helpers:
-            helper.wait()

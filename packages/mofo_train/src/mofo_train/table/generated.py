@@ -64,13 +64,18 @@ def generate_data(
     if table.dataset == "folder":
         described.append(hashlib.sha256(listed.read_bytes()).hexdigest() if listed.is_file() else "")
         extract.append("--allow-missing")
+    if table.scale != 1:
+        described.append(table.scale)
     fingerprint = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     jobs = [("data", [*motionbox, *command]) for command in _generate(table, data)]
     for preset, store in generated_stores(table, out).items():
         jobs.append((store.name, [*extract, "--store", str(store), "--preset", preset]))
         make = [*motionbox, "import-boxes", str(store), "--name"]
         own = [(name, _control(table, name, data)) for name in table.controls]
-        jobs += [(f"{store.name}-{name}", [*make, name, *options]) for name, options in own if options]
+        jobs += [(f"{store.name}-{name}", [*make, name, *options]) for name, options in own]
+        for one in table.worse:
+            degrade = ["--like", "annotated", "--shift", f"{one.shift:g}", "--shrink", f"{one.shrink:g}"]
+            jobs.append((f"{store.name}-{one.name}", [*make, one.name, *degrade]))
     for name, command in jobs:
         marker = out / f"{name}.done"  # beside what is made: those folders are others' to fill
         if read_result(marker, fingerprint) is None:
@@ -97,7 +102,9 @@ def _generate(table: TableConfig, data: Path) -> list[list[str]]:
     if table.dataset != "synthetic":
         return []
     synth += [] if table.camera_motion else ["--no-camera-motion"]
-    return [[*synth, "--small"] if table.small_clips else synth]
+    synth += ["--small"] if table.small_clips else []
+    synth += ["--scale", f"{table.scale:g}"] if table.scale != 1 else []
+    return [synth]
 
 
 def _control(table: TableConfig, name: str, data: Path) -> list[str]:

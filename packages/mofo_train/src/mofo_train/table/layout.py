@@ -175,7 +175,7 @@ class Table:
         by_clips = all(metric in row.right for row in panel.rows for metric in self.metrics)
         how = "95 % interval over seeds and test clips together; * leaves out 0" if by_clips else "seed by seed"
         lines += ["", f"Difference to {base.title}, {how}:", ""]
-        grid = [[row.title, *(_signed(row.difference(base, m)) for m in self.metrics)] for row in others]
+        grid = [[row.title, *(signed(row.difference(base, m)) for m in self.metrics)] for row in others]
         if by_clips:
             widths = [max(panel.half_widths(self.baseline, metric)) for metric in self.metrics]
             grid.append(["smallest difference that this design can see", *(f"{smallest_seen(w):.1f}" for w in widths)])
@@ -260,7 +260,8 @@ class Table:
         figure.savefig(path, dpi=110)
 
 
-def _signed(found: Estimate | Difference) -> str:
+def signed(found: Estimate | Difference) -> str:
+    """Write a difference with its sign and interval."""
     return found.text() if isinstance(found, Difference) else found.text(signed=True)
 
 

@@ -69,6 +69,20 @@ class ProfileConfig(Section):
     finetune_set: tuple[str, ...] = ()
 
 
+class WorseConfig(Section):
+    """A guidance made of the true areas: moved and smaller.
+
+    Attributes:
+        name: What the store calls it.
+        shift: How far, in roots of their own mean area.
+        shrink: Share of their cells that they lose, from the rim.
+    """
+
+    name: str = Field(pattern="^[a-z0-9_]+$")
+    shift: float = Field(0.0, ge=0)
+    shrink: float = Field(0.0, ge=0, lt=1)
+
+
 class TableConfig(Section):
     """A recipe of `mofo-train table1`.
 
@@ -87,6 +101,8 @@ class TableConfig(Section):
         small_clips: Whether these clips are 84x64 pixels and 16 frames, for small models.
         controls: Guidances of the generated set that rows may name beside `motion`: `annotated` (the true areas),
             `random` (true areas at a random place) and `other` (those of another clip).
+        worse: More of them: true areas made worse.
+        scale: How large hand and things of the generated set are drawn.
         settings: What every row is tried with.
         smoke: The profile `smoke`.
         rows: The rows.
@@ -105,6 +121,8 @@ class TableConfig(Section):
     without: tuple[str, ...] = ()
     folds: int | None = Field(None, ge=2)
     controls: tuple[Literal["annotated", "random", "other"], ...] = ()
+    worse: tuple[WorseConfig, ...] = ()
+    scale: float = 1.0
     baseline: str
     settings: tuple[SettingConfig, ...] = Field((SettingConfig(name="", title=""),), min_length=1)
     smoke: ProfileConfig | None = None

@@ -35,7 +35,8 @@ Example:
 
 @click.command(
     help="Give a store somebody else's boxes or masks as a guidance that training can follow (guidance.source): "
-    "annotations (--boxes), areas at random places (--like) or those of another clip (--shuffle).",
+    "annotations (--boxes), areas at random places (--like), those of another clip "
+    "(--shuffle), or worse ones (--shift, --shrink).",
     epilog=_IMPORT_BOXES_EPILOG,
 )
 @click.argument("store", type=StorePlace())
@@ -48,7 +49,17 @@ Example:
 )
 @click.option("--like", help="Move this guidance's areas and boxes to random places.  [motion]")
 @click.option("--shuffle", is_flag=True, help="Give each clip the areas and boxes of another one (of --like).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of --like and --shuffle.")
+@click.option(
+    "--shift",
+    type=FiniteRange(min=0),
+    help="Move the areas of --like this far into a random direction, in roots of their own mean area.  [0]",
+)
+@click.option(
+    "--shrink",
+    type=FiniteRange(0, 1, max_open=True),
+    help="Take this share off the areas of --like, from the rim.  [0]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of --like and what goes with it.")
 @click.option(
     "--fps",
     type=FiniteRange(min=0, min_open=True),
@@ -62,6 +73,8 @@ def import_boxes(
     boxes_file: Path | None,
     like: str | None,
     shuffle: bool,
+    shift: float | None,
+    shrink: float | None,
     seed: int,
     fps: float | None,
     frame_mapping: Path | None,
@@ -70,15 +83,15 @@ def import_boxes(
     """Run the command; see the options."""
     from motionbox.scoring.annotations import read_annotations
     from motionbox.scoring.guidance.annotated import import_truths
-    from motionbox.scoring.guidance.controls import write_random, write_shuffled
+    from motionbox.scoring.guidance.controls import write_random, write_shuffled, write_worse
     from motionbox.store import open_store
     from motionbox.store.areas.guidance import MOTION
     from motionbox.store.layout import RunPaths, check_store
     from motionbox.store.writing.guidance_writer import GuidanceWriter, check_name
     from motionbox.store.writing.lock import store_lock
 
-    if (boxes_file is None) == (like is None and not shuffle):
-        raise InputError("give either --boxes, or --like or --shuffle; `motionbox import-boxes --help` shows examples")
+    worse = shift is not None or shrink is not None
+    _check_one_origin(boxes=boxes_file is not None, like=like is not None, shuffle=shuffle, worse=worse)
     check_store(store)
     check_name(name)
     truths = read_annotations(boxes_file, frame_mapping=frame_mapping) if boxes_file is not None else []
@@ -93,6 +106,11 @@ def import_boxes(
             elif shuffle:
                 made = f"{source} of other clips, seed {seed}"
                 num_clips = write_shuffled(opened, writer, like=source, seed=seed)
+            elif worse:
+                made = f"{source} moved by {shift or 0:g} of its extent and {shrink or 0:.0%} smaller, seed {seed}"
+                num_clips = write_worse(
+                    opened, writer, like=source, shift=shift or 0.0, shrink=shrink or 0.0, seed=seed
+                )
             else:
                 made = f"{source} at random places, seed {seed}"
                 num_clips = write_random(opened, writer, like=source, seed=seed)
@@ -101,6 +119,14 @@ def import_boxes(
     for note in notes:
         _LOG.info(note)
     return ExitCode.OK
+
+
+def _check_one_origin(*, boxes: bool, like: bool, shuffle: bool, worse: bool) -> None:
+    """Refuse two origins of a guidance, and none."""
+    if boxes == (like or shuffle):
+        raise InputError("give either --boxes, or --like or --shuffle; `motionbox import-boxes --help` shows examples")
+    if worse and (shuffle or not like):
+        raise InputError("--shift and --shrink must come with --like, which names what they make worse, and no other")
 
 
 @click.command(

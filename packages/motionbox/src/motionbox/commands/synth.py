@@ -6,10 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from motionbox.commands import progress_bar
+from motionbox.commands import FiniteRange, progress_bar
+
+if TYPE_CHECKING:
+    from motionbox.synthetic import SyntheticConfig
 
 EPILOG = """\b
 Examples:
@@ -46,6 +50,12 @@ _NUM_DRAWN, _NUM_OVER_FOOTAGE, _NUM_PER_ACTION = 200, 40, 20
 @click.option("--seed", default=0, type=click.IntRange(0), help="Another seed, another data set.")
 @click.option("--camera-motion/--no-camera-motion", default=True, help="Move the camera; not for footage.")
 @click.option("--small", is_flag=True, help="Kitchen clips of 84x64 pixels and 16 frames, for small models.")
+@click.option(
+    "--scale",
+    default=1.0,
+    type=FiniteRange(0.25, 3),
+    help="How large the kitchen set's hand and things are drawn.",
+)
 @click.option("--workers", default=None, type=click.IntRange(1), help="Processes that draw.  [default: all cores]")
 def synth(
     out: Path,
@@ -56,30 +66,46 @@ def synth(
     seed: int,
     camera_motion: bool,
     small: bool,
+    scale: float,
     workers: int | None,
 ) -> None:
     """Generate the data set, or say that it is there already."""
     num_workers = workers or len(os.sched_getaffinity(0))
-    if footage is not None and metaworld:
-        raise click.UsageError("--footage and --metaworld make different sets; choose one")
-    if part != "all" and not metaworld:
-        raise click.UsageError("--part is for --metaworld")
-    if footage is not None and not camera_motion:
-        raise click.UsageError("--no-camera-motion is not for footage, whose camera moves as it does")
-    if small and (metaworld or footage is not None):
-        raise click.UsageError("--small is for the kitchen set; leave out --metaworld or --footage")
+    _check_one_set(
+        metaworld=metaworld,
+        footage=footage is not None,
+        part=part,
+        still=not camera_motion,
+        small=small,
+        scaled=scale != 1,
+    )
     if metaworld:
         _render(out, num_clips or _NUM_PER_ACTION, seed, part, camera_motion, num_workers)
     elif footage is None:
-        _draw(out, num_clips or _NUM_DRAWN, seed, camera_motion, small, num_workers)
+        from motionbox.synthetic import SyntheticConfig
+
+        config = SyntheticConfig(num_clips or _NUM_DRAWN, seed, camera_motion, small, scale)
+        _draw(out, config, num_workers)
     else:
         _lay_over(out, footage, num_clips or _NUM_OVER_FOOTAGE, seed, num_workers)
 
 
-def _draw(out: Path, num_clips: int, seed: int, camera_motion: bool, small: bool, num_workers: int) -> None:
-    from motionbox.synthetic import SyntheticConfig, write_dataset
+def _check_one_set(*, metaworld: bool, footage: bool, part: str, still: bool, small: bool, scaled: bool) -> None:
+    """Refuse options of one set beside another's."""
+    if footage and metaworld:
+        raise click.UsageError("--footage and --metaworld make different sets; choose one")
+    if part != "all" and not metaworld:
+        raise click.UsageError("--part is for --metaworld")
+    if footage and still:
+        raise click.UsageError("--no-camera-motion is not for footage, whose camera moves as it does")
+    for option, given in (("--small", small), ("--scale", scaled)):
+        if given and (metaworld or footage):
+            raise click.UsageError(f"{option} is for the kitchen set; leave out --metaworld or --footage")
 
-    config = SyntheticConfig(num_clips, seed, camera_motion, small)
+
+def _draw(out: Path, config: SyntheticConfig, num_workers: int) -> None:
+    from motionbox.synthetic import write_dataset
+
     with _progress() as show:
         dataset = write_dataset(
             out, config, num_workers=num_workers, progress=lambda done, total: show("Drawing clips", done, total)

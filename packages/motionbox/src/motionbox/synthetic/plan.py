@@ -15,6 +15,7 @@ RATES_FPS: tuple[int, ...] = (12, 15, 20, 24)
 MIN_FRAMES, MAX_FRAMES = 24, 48
 SMALL_SIZE, SMALL_RATE_FPS, SMALL_FRAMES = (84, 64), 8, 16
 """Of the clips of a small set: what a small model sees of them, and no pixel more."""
+MIN_SCALE, MAX_SCALE = 0.25, 3.0
 _VALIDATION_EVERY, _VALIDATION_EVERY_SMALL = 5, 3
 _WEBM_SHARE = 1 / 3
 _PLAN_STREAM, _CLIP_STREAM = 0, 1  # keep the random numbers of the plan and of the clips apart
@@ -30,18 +31,22 @@ class SyntheticConfig:
         camera_motion: Shake, pan, zoom and rotate the camera.
         small: Clips of 84x64 pixels and 16 frames, H.264 all of them, for tables of small models: made, decoded and
             read in a tenth of the time.
+        scale: How large hand and things are drawn, 1 = as usual; the area of the action grows with its square.
     """
 
     num_clips: int = 200
     seed: int = 0
     camera_motion: bool = True
     small: bool = False
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.num_clips < 1:
             raise ValueError(f"num_clips must be at least 1, got {self.num_clips!r}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed!r}")
+        if not MIN_SCALE <= self.scale <= MAX_SCALE:
+            raise ValueError(f"scale must be {MIN_SCALE} to {MAX_SCALE}, got {self.scale!r}")
 
 
 @dataclass(frozen=True)

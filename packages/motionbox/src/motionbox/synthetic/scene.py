@@ -104,6 +104,7 @@ def render_clip(
     rng: np.random.Generator,
     *,
     camera_motion: bool = True,
+    scale: float = 1.0,
 ) -> RenderedClip:
     """Draw one clip.
 
@@ -115,6 +116,7 @@ def render_clip(
         num_frames: At least 2.
         rng: Source of everything random; the same state gives the same pixels.
         camera_motion: Shake, pan, zoom and rotate the camera; otherwise it stands still.
+        scale: How large hand and things are drawn.
 
     Raises:
         ValueError: An unknown verb or noun, or a size that is too small.
@@ -122,7 +124,7 @@ def render_clip(
     if min(width, height) < 64:
         raise ValueError(f"width and height must be at least 64, got {width} x {height}")
     tracks = action_tracks(verb, num_frames, rng)
-    setting = _set_scene(noun, width, height, tracks, rng)
+    setting = _set_scene(noun, width, height, tracks, scale, rng)
     cameras = _camera_path(width, height, num_frames, rng, moving=camera_motion)
     finish = _Finish(width, height, num_frames, rng)
     frames = np.empty((num_frames, height, width, 3), np.uint8)
@@ -137,10 +139,12 @@ def render_clip(
     return RenderedClip(frames, hand_boxes, object_boxes, masks)
 
 
-def _set_scene(noun: str, width: int, height: int, tracks: ActionTracks, rng: np.random.Generator) -> _Setting:
-    unit_px = width * rng.uniform(*_UNIT)
+def _set_scene(
+    noun: str, width: int, height: int, tracks: ActionTracks, scale: float, rng: np.random.Generator
+) -> _Setting:
+    unit_px = scale * width * rng.uniform(*_UNIT)
     prop = draw_prop(noun, unit_px * _SUPERSAMPLE, rng)
-    hand_unit_px = width * rng.uniform(*_HAND_UNIT)
+    hand_unit_px = scale * width * rng.uniform(*_HAND_UNIT)
     arm_length = 1.3 * np.hypot(width, height) / hand_unit_px
     arm_angle = rng.uniform(-1.2, 1.2)
     grip_angle = np.arctan2(prop.grip[1], prop.grip[0])

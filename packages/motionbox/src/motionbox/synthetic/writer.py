@@ -54,6 +54,7 @@ def draw_clip(plan: ClipPlan, config: SyntheticConfig) -> RenderedClip:
         plan.num_frames,
         plan.generator(config.seed),
         camera_motion=config.camera_motion,
+        scale=config.scale,
     )
 
 
@@ -78,6 +79,8 @@ def write_dataset(
     root, config = Path(root), config or SyntheticConfig()
     plans = plan_clips(config)
     parameters = {"format": "motionbox-synthetic", "version": FORMAT_VERSION, **asdict(config)}
+    if config.scale == 1:
+        del parameters["scale"]  # sets of before it could be chosen are the same
     folder = SetFolder(root, parameters, _PARTS)
     if folder.is_complete([*_PARTS[2:], *(plan.path for plan in plans)]):
         return SyntheticSet(root, plans, 0)

@@ -1,6 +1,7 @@
-"""Guidances that look right and say nothing: areas at random places, and areas of another clip.
+"""Guidances made of others: areas at random places, areas of another clip, and areas made worse by known steps.
 
-Both keep what a guidance has besides its place: how large its areas are, their shape, how they move over the clip.
+The first two look right and say nothing: they keep what a guidance has besides its place, how large its areas are,
+their shape, how they move over the clip. The last say how good areas have to be.
 """
 
 from __future__ import annotations
@@ -33,22 +34,101 @@ def write_random(store: Store, writer: GuidanceWriter, *, like: str, seed: int) 
     Returns:
         Number of clips.
     """
-    count = 0
-    for clip_id in _guided(store, like):
+    names = _guided(store, like)
+    for clip_id in names:
         height, width = store.grid_hw(clip_id)
-        rng = np.random.default_rng([seed, *hashlib.sha256(clip_id.encode(errors="surrogatepass")).digest()[:8]])
-        down, across = int(rng.integers(height)), int(rng.integers(width))
-        cells_wh, frame_wh = store.frame_cells_wh(clip_id), store.frame_size(clip_id)
-        shift = np.array([across * frame_wh[0] / cells_wh[0], down * frame_wh[1] / cells_wh[1]])
-        boxes = moved_boxes(store.frame_boxes(clip_id, source=like), shift, frame_wh)
-        writer.add(clip_id, boxes, _rolled(store, clip_id, like, (down, across), len(boxes)))
-        count += 1
-    return count
+        rng = _generator(clip_id, seed)
+        _write_moved(store, writer, clip_id, like, (int(rng.integers(height)), int(rng.integers(width))), 0.0)
+    return len(names)
 
 
-def _rolled(store: Store, clip_id: str, like: str, shift: tuple[int, int], count: int) -> Iterator[Areas]:
+def write_worse(store: Store, writer: GuidanceWriter, *, like: str, shift: float, shrink: float, seed: int) -> int:
+    """Write another guidance's areas and boxes made worse: each clip's moved into a random direction, and smaller.
+
+    The distance is the same in all frames of a clip. Areas leave the frame on one side and come back on the other;
+    boxes move within what their union leaves of the frame.
+
+    Args:
+        store: The store.
+        writer: Writes the new guidance.
+        like: The source that is made worse.
+        shift: How far, in extents: the root of the clip's mean area, counted in cells; at least 0.
+        shrink: Share of an area's cells that it loses, from its rim; below 1. At least one cell is left.
+        seed: Seed of the directions; a clip's depends on it and on the clip's id alone.
+
+    Returns:
+        Number of clips.
+
+    Raises:
+        InputError: `shift` or `shrink` is out of range.
+    """
+    if not shift >= 0 or not 0 <= shrink < 1:
+        raise InputError(f"shift must be at least 0 and shrink at least 0 and below 1, got {shift:g} and {shrink:g}")
+    names = _guided(store, like)
+    for clip_id in names:
+        direction = _generator(clip_id, seed).uniform(0, 2 * np.pi)
+        distance = shift * _extent(store, clip_id, like)
+        cells = (round(distance * np.sin(direction)), round(distance * np.cos(direction)))
+        _write_moved(store, writer, clip_id, like, cells, shrink)
+    return len(names)
+
+
+def _generator(clip_id: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *hashlib.sha256(clip_id.encode(errors="surrogatepass")).digest()[:8]])
+
+
+def _extent(store: Store, clip_id: str, like: str) -> float:
+    """Return the root of a clip's mean area over the frames that have one, in cells."""
+    counts = np.concatenate(
+        [
+            np.count_nonzero(store.motion_areas(clip_id, frames, source=like), axis=(1, 2))
+            for frames in _blocks(len(store.frame_times(clip_id)))
+        ]
+    )
+    return float(np.sqrt(counts[counts > 0].mean()))
+
+
+def _write_moved(
+    store: Store, writer: GuidanceWriter, clip_id: str, like: str, cells: tuple[int, int], shrink: float
+) -> None:
+    """Write a clip's areas and boxes, moved by so many cells (down, right) and without a share of their cells."""
+    cells_wh, frame_wh = store.frame_cells_wh(clip_id), store.frame_size(clip_id)
+    shift_px = np.array([cells[1] * frame_wh[0] / cells_wh[0], cells[0] * frame_wh[1] / cells_wh[1]])
+    boxes = moved_boxes(shrunk_boxes(store.frame_boxes(clip_id, source=like), shrink), shift_px, frame_wh)
+    writer.add(clip_id, boxes, _moved(store, clip_id, like, cells, shrink, len(boxes)))
+
+
+def _moved(store: Store, clip_id: str, like: str, cells: tuple[int, int], shrink: float, count: int) -> Iterator[Areas]:
     for frames in _blocks(count):
-        yield np.roll(store.motion_areas(clip_id, frames, source=like), shift, axis=(1, 2))
+        areas = store.motion_areas(clip_id, frames, source=like)
+        yield np.roll(np.stack([shrunk_area(area, shrink) for area in areas]), cells, axis=(1, 2))
+
+
+def shrunk_area(area: Areas, share: float) -> Areas:
+    """Return an area without a share of its cells, those farthest from its centre; one that has cells keeps one.
+
+    Args:
+        area: uint8 (h, w), strengths.
+        share: At least 0 and below 1.
+    """
+    rows, columns = np.nonzero(area)
+    kept = max(1, round((1 - share) * len(rows)))
+    if kept >= len(rows):
+        return area
+    distance = np.hypot(rows - rows.mean(), columns - columns.mean())
+    near = np.argsort(distance, kind="stable")[:kept]
+    smaller = np.zeros_like(area)
+    smaller[rows[near], columns[near]] = area[rows[near], columns[near]]
+    return smaller
+
+
+def shrunk_boxes(boxes: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.int32]:
+    """Return boxes without a share of their area, about their centres; (T, 4) xyxy pixels, -1 rows stay."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    kept = np.maximum(1, np.round(size * np.sqrt(1 - share))).astype(np.int32)
+    low = boxes[:, :2] + (size - kept) // 2
+    smaller = np.concatenate([low, low + kept], axis=1)
+    return np.where(bx.has_box(boxes)[:, None], smaller, -1).astype(np.int32)
 
 
 def moved_boxes(

@@ -1,0 +1,64 @@
+"""`mofo-train study`: when guidance pays, as curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mofo_train.commands import complete_recipe
+from mofo_train.commands.helping import helpers, options
+
+EPILOG = """\b
+Example:
+  mofo-train study --jobs 2 --set seeds=2"""
+
+
+@click.command(name="study", epilog=EPILOG)
+@click.option(
+    "--recipe", default="synthetic_study", shell_complete=complete_recipe, help="A study's recipe: curves and points."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. seeds=5.")
+@click.option(
+    "--profile",
+    type=click.Choice(["full", "smoke"]),
+    default="full",
+    help="smoke: minutes, only to see that every stage works.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/synthetic-<profile>]")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that share the stages.")
+@click.option("--stages-only", is_flag=True, help="Finish the stages and draw nothing, to help another process.")
+def command(
+    recipe: str, overrides: tuple[str, ...], profile: str, out: Path | None, jobs: int, stages_only: bool
+) -> int:
+    """Draw the gain of guidance over VideoMAE against what it should depend on: a night on two cores.
+
+    How large the action is, how much of it pretraining hides, and how good areas are. The same command resumes; stages
+    are shared with the table in the same folder.
+    """
+    import torch
+
+    from mofo_train.config import load_recipe
+    from mofo_train.errors import ExitCode
+    from mofo_train.runtime.ranks import ranks_of_this_run
+    from mofo_train.study.recipe import StudyConfig
+    from mofo_train.study.run import folder_of, run_study
+    from mofo_train.table.generated import generate_data
+
+    study = load_recipe(StudyConfig, recipe, overrides)
+    folder = out or Path("runs") / f"synthetic-{profile}"
+    with ranks_of_this_run() as ranks:
+        if ranks.is_first and not stages_only:
+            for scale, table in study.tables(profile).items():
+                generate_data(table, folder_of(folder, scale))
+        ranks.gather(None)  # the others wait for the data
+        helping = ["study", "--recipe", recipe, "--profile", profile, "--out", str(folder), *options({}, overrides)]
+        threads = max(1, torch.get_num_threads() // jobs)
+        torch.set_num_threads(threads)
+        with helpers(jobs - 1, helping, threads):
+            result = run_study(study, profile, folder, ranks)
+        if ranks.is_first and not stages_only:
+            paths = result.write(folder)
+            click.echo(result.markdown())
+            click.echo("written: " + ", ".join(str(path) for path in paths))
+    return ExitCode.OK
