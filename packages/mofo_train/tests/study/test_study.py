@@ -142,7 +142,7 @@ def test_gains_are_those_of_the_rows(store_path: Path, tmp_path: Path, monkeypat
     for scale in study().tables("smoke"):
         (folder_of(tmp_path, scale) / "data").mkdir(parents=True)
     result = run_study(study(), "smoke", tmp_path, ONE, trainings=Trainings(pretrain, finetune))
-    by_scale, inside, quality = result.curves
+    inside, quality, by_scale = result.curves
     found = {title: [point.gain("verb_top1").mean for point in points] for title, points in by_scale.rows.items()}
     assert found == {
         "MOFO by areas, both": [3, 3, 3, 3, 9],
