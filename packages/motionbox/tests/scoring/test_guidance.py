@@ -173,7 +173,7 @@ def test_random_areas_have_the_same_cells_elsewhere(path: Path) -> None:
 
 
 def test_worse_areas_are_moved_by_a_known_distance_and_smaller_by_a_known_share(path: Path) -> None:
-    steps = {"same": (0.0, 0.0), "moved": (1.0, 0.0), "smaller": (0.0, 0.5), "worst": (1.0, 0.5)}
+    steps = {"same": (0.0, 0.0), "moved": (0.25, 0.0), "smaller": (0.0, 0.5), "worst": (0.25, 0.5)}
     for name, (shift, shrink) in steps.items():
         assert (
             import_boxes(path, "--name", name, "--like", "motion", "--shift", str(shift), "--shrink", str(shrink)) == 0
@@ -191,7 +191,7 @@ def test_worse_areas_are_moved_by_a_known_distance_and_smaller_by_a_known_share(
             assert not (areas["smaller"][areas["motion"] == 0]).any()
             distance = np.hypot(*shift_of(areas["moved"], areas["motion"]))
             extent = np.sqrt(counts["motion"][counts["motion"] > 0].mean())
-            assert abs(distance - extent) <= np.sqrt(0.5), "to the nearest cell"
+            assert abs(distance - 0.25 * extent) <= np.sqrt(0.5), "to the nearest cell"
             np.testing.assert_array_equal(sizes(boxes["moved"]), sizes(boxes["motion"]))
             shares = sizes(boxes["smaller"]).prod(1) / sizes(boxes["motion"]).prod(1)
             assert np.abs(shares - 0.5).max() < 0.1
