@@ -1,4 +1,4 @@
-"""Compare ways to code training clips in H.264: chains, distance of keyframes and quality, or options of the coder.
+"""Compare ways to code training clips in H.264: chains, groups and quality, or options of the coder.
 
 `python benchmarks/clip_chains.py VIDEO...` prints a Markdown table per video; with `--options`, of other options of
 x264 for the coding that is used. A read is 16 frames at stride 2 from a random place in the first four seconds; time is
@@ -24,43 +24,45 @@ from motionbox.store.clip_coder import write_clip
 from motionbox.video import read_colour_frames
 from motionbox.video.frames import ColourFrame
 
-SETTINGS = ((1, 8, 24), (2, 8, 24), (2, 8, 23), (2, 8, 22), (2, 12, 23), (2, 4, 24), (4, 4, 24))  # chains, group, CRF
+# Chains, frames of a group, CRF; then the same with every other group coded backwards, as it is done.
+SETTINGS = ((1, 8, 24), (2, 8, 24), (2, 8, 23), (2, 8, 22), (2, 12, 23), (2, 4, 24), (4, 4, 24))
+TURNING = ((2, 12, 23), (2, 8, 23), (2, 16, 23), (2, 24, 23))
 NUM_FRAMES, STRIDE = 16, 2
-FINE, SLOW = ":no-psy=1:partitions=i4x4,i8x8:8x8dct=1", ":me=umh:subme=9:trellis=2"
-# Of the chains that are used: name, frames from keyframe to keyframe, CRF, what is added to x264's options.
+SLOW = ":me=umh:subme=9:trellis=2"
+PLAIN = ":no-psy=0:partitions=none:8x8dct=0"
+# Of the chains that are used: name, frames of a group, CRF, what is added to x264's options.
 OPTIONS = (
-    ("as it is", 12, 23.0, ""),
-    ("no psy", 12, 23.0, ":no-psy=1"),
-    ("no psy, CRF 22.5", 12, 22.5, ":no-psy=1"),
-    ("no psy, no AQ", 12, 23.0, ":no-psy=1:aq-mode=0"),
-    ("no psy, no macroblock tree", 12, 23.0, ":no-psy=1:mbtree=0"),
-    ("no psy, 4x4 and 8x8 intra, 8x8 transform", 12, 23.0, ":no-psy=1:partitions=i4x4,i8x8:8x8dct=1"),
-    ("no psy, 8x8 inter", 12, 23.0, ":no-psy=1:partitions=p8x8"),
-    ("no psy, whole pixels", 12, 23.0, ":no-psy=1:subme=0"),
-    ("no psy, larger dead zone", 12, 23.0, ":no-psy=1:trellis=0:deadzone-inter=28:deadzone-intra=15"),
-    ("no psy, 8x8 intra, 8x8 transform, CRF 22.8", 12, 22.8, ":no-psy=1:partitions=i8x8:8x8dct=1"),
-    ("... and 4x4 intra, subme 8", 12, 22.8, f"{FINE}:subme=8"),
-    ("... and trellis 2", 12, 22.8, f"{FINE}:trellis=2"),
-    ("... trellis 2, subme 9, umh, CRF 22.7", 12, 22.7, f"{FINE}{SLOW}"),
-    ("... keyframe every 8, CRF 22.9", 8, 22.9, f"{FINE}{SLOW}"),
-    ("... keyframe every 24, CRF 22.6", 24, 22.6, f"{FINE}{SLOW}"),
-    ("no psy, 8x8 transform, deblocking, CRF 23.2", 12, 23.2, f"{FINE}:deblock=0,0:no-deblock=0"),
-    ("keyframe every 8", 8, 23.0, ""),
-    ("keyframe every 8, CRF 23.2", 8, 23.2, ""),
-    ("keyframe every 24", 24, 23.0, ""),
-    ("keyframe every 24, no psy, CRF 22.5", 24, 22.5, ":no-psy=1"),
+    ("as it is", 12, 22.5, ""),
+    ("psychovisual, no small intra blocks, no 8x8 transform, CRF 22.6", 12, 22.6, PLAIN),
+    ("8x8 intra alone", 12, 22.5, ":partitions=i8x8"),
+    ("8x8 inter", 12, 22.5, ":partitions=p8x8,i4x4,i8x8"),
+    ("whole pixels", 12, 22.5, ":subme=0"),
+    ("larger dead zone", 12, 22.5, ":trellis=0:deadzone-inter=28:deadzone-intra=15"),
+    ("no macroblock tree", 12, 22.5, ":mbtree=0"),
+    ("weaker adaptive quantisation, CRF 23.2", 12, 23.2, ":aq-strength=0.6"),
+    ("no adaptive quantisation, CRF 22.3", 12, 22.3, ":aq-mode=0"),
+    ("subme 8", 12, 22.5, ":subme=8"),
+    ("trellis 2", 12, 22.5, ":trellis=2"),
+    ("trellis 2, subme 9, umh", 12, 22.5, SLOW),
+    ("deblocking, CRF 23", 12, 23.0, ":deblock=0,0:no-deblock=0"),
+    ("groups of 8", 8, 22.5, ""),
+    ("groups of 24", 24, 22.5, ""),
+    ("three slices", 12, 22.5, ":slices=3"),
+    ("CABAC", 12, 23.0, ":no-cabac=0:cabac=1"),
 )
-Setting = tuple[int, int, float, str]
+Setting = tuple[int, int, float, str, bool]
 
 
 @contextmanager
-def coding(num_chains: int, group_frames: int, crf: float, added: str) -> Iterator[None]:
-    """Let clip blocks have another number of chains, group, CRF and more of x264's options for a while."""
+def coding(num_chains: int, group_frames: int, crf: float, added: str, turns: bool) -> Iterator[None]:
+    """Let clip blocks have other chains, groups and CRF and more of x264's options for a while."""
     options = {"g": str(group_frames), "keyint_min": str(group_frames), "crf": str(crf)}
     options["x264-params"] = clip_coder._H264_OPTIONS["x264-params"] + added
-    codings = {**clip_blocks._CODINGS, 2: ("h264", num_chains, group_frames)}
+    codings = {**clip_blocks._CODINGS, 3: ("h264", num_chains, group_frames, turns)}
     with (
         mock.patch.object(clip_coder, "NUM_CHAINS", num_chains),
+        mock.patch.object(clip_coder, "GROUP_FRAMES", group_frames),
+        mock.patch.object(clip_coder, "runs_back", lambda group: turns and clip_blocks.runs_back(group)),
         mock.patch.dict(clip_coder._H264_OPTIONS, options),
         mock.patch.object(clip_blocks, "_CODINGS", codings),
     ):
@@ -107,9 +109,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--options", action="store_true", help="compare options of x264 instead")
     arguments = parser.parse_args()
-    settings: dict[str, Setting] = {f"{c} x {group}, {crf}": (c, group, crf, "") for c, group, crf in SETTINGS}
+    settings: dict[str, Setting] = {f"{c} x {group}, {crf}": (c, group, crf, "", False) for c, group, crf in SETTINGS}
+    settings |= {f"{c} x {group}, {crf}, turning": (c, group, crf, "", True) for c, group, crf in TURNING}
     if arguments.options:
-        settings = {name: (clip_coder.NUM_CHAINS, *setting) for name, *setting in OPTIONS}
+        settings = {name: (clip_coder.NUM_CHAINS, *setting, True) for name, *setting in OPTIONS}
     for path in arguments.videos:
         compare(path, arguments.rounds, settings, planes=arguments.options)
 

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import av
 import cv2
 import numpy as np
@@ -7,7 +9,14 @@ from hypothesis import strategies as st
 
 from motionbox.errors import ClipError, Reason
 from motionbox.store import clip_decoder
-from motionbox.store.clip_blocks import GROUP_FRAMES, NUM_CHAINS, read_clip_frames, read_clip_planes, read_index
+from motionbox.store.clip_blocks import (
+    GROUP_FRAMES,
+    NUM_CHAINS,
+    pack_block,
+    read_clip_frames,
+    read_clip_planes,
+    read_index,
+)
 from motionbox.store.clip_coder import PieceClips, write_clip
 from motionbox.store.units import Piece
 from motionbox.video import read_colour_frames
@@ -63,22 +72,67 @@ def blocks():
 @pytest.mark.parametrize("first", [0, 1, 5])
 def test_every_second_frame_is_read_without_the_frames_between(first, blocks):
     data, whole = blocks["h264"]
-    index = read_index(data)
-    content = bytearray(data)
-    for position in range(first + 1, 30, NUM_CHAINS):
-        content[int(index.offsets[position]) : int(index.offsets[position + 1])] = bytes(
-            int(index.offsets[position + 1] - index.offsets[position])
-        )
     wanted = range(first, 30, NUM_CHAINS)
-    assert np.array_equal(read_clip_frames(bytes(content), wanted), whole[first::NUM_CHAINS])
+    broken = without(data, range(first + 1, 30, NUM_CHAINS))
+    assert np.array_equal(read_clip_frames(broken, wanted), whole[first::NUM_CHAINS])
     with pytest.raises(ClipError):
-        read_clip_frames(bytes(content), range(30))
+        read_clip_frames(broken, range(30))
+
+
+def without(data: bytes, positions: Iterable[int]) -> bytes:
+    """Return a block with zeros in place of some frames' data."""
+    index, content = read_index(data), bytearray(data)
+    for position in positions:
+        first, stop = index.offsets[position : position + 2].tolist()
+        content[first:stop] = bytes(stop - first)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "unread", "keys"),
+    [
+        (4, 44, [*range(0, 4, 2), 46], [22, 24]),  # a group that runs back, one that runs forward: what is wanted alone
+        (23, 25, [*range(1, 23, 2), *range(27, 48, 2)], [23, 25]),
+        (28, 30, [*range(0, 24, 2), *range(32, 48, 2)], [24, 26]),
+        (50, 52, range(0, 50, 2), [54]),  # a short group of the end runs back from its last frame
+    ],
+)
+def test_keyframes_of_two_groups_are_neighbours(first, last, unread, keys):
+    """What is not needed may be broken; the keyframe and what lies between it and a wanted frame may not."""
+    data = write_clip(colour_frames(56, 48, 64))
+    wanted = range(first, last + 1, NUM_CHAINS)
+    assert np.array_equal(read_clip_frames(without(data, unread), wanted), read_clip_frames(data, wanted))
+    for key in keys:
+        with pytest.raises(ClipError):
+            read_clip_frames(without(data, [key]), wanted)
+
+
+def test_blocks_all_of_whose_groups_run_forward_are_read():
+    """Coding 2 of older stores: what is coded backwards here is the source backwards, so it comes back forwards."""
+    frames = colour_frames(60, 48, 64)
+    reach = NUM_CHAINS * GROUP_FRAMES
+    turned = [
+        group * reach + (reach - 2 - i + 2 * (i % 2) if group % 2 == 0 else i)
+        for group in range(2)
+        for i in range(reach)
+    ]
+    order = [*turned, *(2 * reach + 10 - i + 2 * (i % 2) for i in range(12))]
+    assert sorted(order) == list(range(60))
+    coded = write_clip([ColourFrame(i, frames[i].time_seconds, frames[source].rgb) for i, source in enumerate(order)])
+    offsets = read_index(coded).offsets.tolist()
+    units = [coded[offsets[order.index(i)] : offsets[order.index(i) + 1]] for i in range(60)]
+    old = bytearray(pack_block("h264", (64, 48), [frame.time_seconds for frame in frames], units))
+    old[20:24] = (2).to_bytes(4, "little")
+    assert not read_index(bytes(old)).turns
+    read = read_clip_frames(bytes(old), range(60))
+    assert np.array_equal(read[order], read_clip_frames(coded, range(60)))
+    assert np.array_equal(read_clip_frames(bytes(old), [59, 20, 31]), read[[59, 20, 31]])
 
 
 def test_another_magic_and_another_coding_are_told():
     data = bytearray(write_clip(colour_frames(3, 16, 16)))
     data[20:24] = (1).to_bytes(4, "little")
-    with pytest.raises(ClipError, match=r"coding 0 or 2, got .* 3 frames of coding 1") as caught:
+    with pytest.raises(ClipError, match=r"coding 0, 2 or 3, got .* 3 frames of coding 1") as caught:
         read_index(bytes(data))
     assert caught.value.reason == Reason.NOT_A_VIDEO
     with pytest.raises(ClipError, match=r"must begin with b'MBCLIP1.*got b'XBCLIP1"):
@@ -133,7 +187,7 @@ def test_a_decoder_is_used_again_only_for_the_same_parameter_sets(blocks):
     assert np.array_equal(read_clip_frames(data, [17]), whole[[17]])
     assert idle in clip_decoder._idle.values()
     broken = bytearray(data)
-    start = int(read_index(data).offsets[0]) + 4
+    start = int(read_index(data).offsets[22]) + 4  # of the keyframe that frame 4 hangs on
     broken[start : start + 24] = bytes(24)
     with pytest.raises(ClipError):
         read_clip_frames(bytes(broken), [4])

@@ -4,13 +4,15 @@ A store keeps one such block for each block of a video (see `plan`), so that ann
 their frames and nothing depends on how a video was split. `Store.clip_frames` finds the blocks of a clip.
 
 Layout, little-endian: the magic `MBCLIP1` and a newline; uint32 number of frames T, width, height, coding (0 JPEG,
-2 H.264 in two chains); float64 (T,) times in seconds; uint64 (T + 1,) offsets of the frames' data from the start of the
-block; the data. A JPEG frame's data is a JPEG file. An H.264 frame's
+2 and 3 H.264 in two chains); float64 (T,) times in seconds; uint64 (T + 1,) offsets of the frames' data from the start
+of the block; the data. A JPEG frame's data is a JPEG file. An H.264 frame's
 data is one Annex B access unit without B-frames; odd sizes are padded to even ones and cut again when read.
 
-Frames of even and of odd position are two chains of H.264, each coded as if the other were not there, with a keyframe
-(and its parameter sets) at every `GROUP_FRAMES`-th of its frames. So a reader touches only the data of the frames it
-wants, or those of their chain from the keyframe before them on: for training's every second frame, nothing in between.
+Frames of even and of odd position are two chains of H.264, each coded as if the other were not there, in groups of
+`GROUP_FRAMES` of its frames that begin with a keyframe (and its parameter sets). So a reader touches only the data of
+the frames it wants, or those of their group from its keyframe on: for training's every second frame, nothing between.
+In coding 3, which is written, every other group of a chain, its first among them, is coded from its last frame back to
+its first: the keyframes of two groups are neighbours, and frames around them are read without any others.
 
 `docs/how-fast.md` compares the forms: H.264 takes a quarter of JPEG's bytes, JPEG reads frames of both chains faster.
 Importing this loads NumPy alone, reading frames PyAV.
@@ -44,15 +46,20 @@ NUM_CHAINS = 2
 """H.264 frame i is predicted from frame i - NUM_CHAINS."""
 
 GROUP_FRAMES = 12
-"""Frames of a chain from one H.264 keyframe to the next."""
+"""Frames of a chain that hang on one H.264 keyframe."""
 
 FORMS: tuple[ClipForm, ...] = ("jpeg", "h264")
 _MAGIC = b"MBCLIP1\n"
 _START_CODE = b"\0\0\1"
 _MOST_PARAMETER_BYTES = 256
 _HEAD = struct.Struct("<8s4I")
-# By number in the head: form, chains, frames of a chain from keyframe to keyframe.
-_CODINGS: dict[int, tuple[ClipForm, int, int]] = {0: ("jpeg", 1, 1), 2: ("h264", NUM_CHAINS, GROUP_FRAMES)}
+# By number in the head: form, chains, frames of a chain that hang on a keyframe, whether every other group runs back.
+_CODINGS: dict[int, tuple[ClipForm, int, int, bool]] = {
+    0: ("jpeg", 1, 1, False),
+    2: ("h264", NUM_CHAINS, GROUP_FRAMES, False),
+    3: ("h264", NUM_CHAINS, GROUP_FRAMES, True),
+}
+_WRITTEN: dict[ClipForm, int] = {"jpeg": 0, "h264": 3}
 Place = Callable[["VideoFrame", Decoder, NDArray[np.uint8]], None]
 
 
@@ -62,8 +69,9 @@ class ClipIndex:
 
     Attributes:
         form: How the frames are coded.
-        num_chains: Frame i is predicted from frame i - num_chains at most.
-        group_frames: Frames of a chain from one keyframe to the next.
+        num_chains: Frame i is predicted from frame i - num_chains or, where its group runs back, i + num_chains.
+        group_frames: Frames of a chain that hang on one keyframe.
+        turns: Every other group of a chain runs back from its last frame, see `runs_back`; else all run forward.
         width: Width of every frame in pixels.
         height: Height of every frame in pixels.
         times_seconds: float64 (T,), as in the source.
@@ -73,6 +81,7 @@ class ClipIndex:
     form: ClipForm
     num_chains: int
     group_frames: int
+    turns: bool
     width: int
     height: int
     times_seconds: NDArray[np.float64]
@@ -84,6 +93,11 @@ class ClipIndex:
         return len(self.times_seconds)
 
 
+def runs_back(group: int) -> bool:
+    """Return whether a group of a chain, counted from 0, is coded from its last frame back to its first."""
+    return group % 2 == 0
+
+
 def pack_block(form: ClipForm, size_wh: tuple[int, int], times_seconds: list[float], data: list[bytes]) -> bytes:
     """Put the coded frames of a block behind its head.
 
@@ -93,8 +107,7 @@ def pack_block(form: ClipForm, size_wh: tuple[int, int], times_seconds: list[flo
         times_seconds: Time of each frame, increasing.
         data: JPEG file or access unit of each frame.
     """
-    coding = next(number for number, (name, *_) in _CODINGS.items() if name == form)
-    head = _HEAD.pack(_MAGIC, len(times_seconds), *size_wh, coding)
+    head = _HEAD.pack(_MAGIC, len(times_seconds), *size_wh, _WRITTEN[form])
     start = len(head) + 16 * len(times_seconds) + 8
     offsets = np.cumsum([start, *map(len, data)], dtype="<u8")
     return b"".join([head, np.asarray(times_seconds, "<f8").tobytes(), offsets.tobytes(), *data])
@@ -112,7 +125,7 @@ def read_index(data: bytes | memoryview) -> ClipIndex:
     if magic != _MAGIC or coding not in _CODINGS or num_frames == 0:
         raise ClipError(
             Reason.NOT_A_VIDEO,
-            f"training clip must begin with {_MAGIC!r} and hold frames of coding 0 or 2, got {bytes(magic)!r} and "
+            f"training clip must begin with {_MAGIC!r} and hold frames of coding 0, 2 or 3, got {bytes(magic)!r} and "
             f"{num_frames} frames of coding {coding}; run `motionbox verify` on the store",
         )
     body = _HEAD.size + 16 * num_frames + 8
@@ -122,8 +135,7 @@ def read_index(data: bytes | memoryview) -> ClipIndex:
     offsets = np.frombuffer(data, "<u8", num_frames + 1, _HEAD.size + 8 * num_frames)
     if int(offsets[-1]) > len(data) or int(offsets[0]) != body or (offsets[1:] < offsets[:-1]).any():
         raise ClipError(Reason.TRUNCATED, f"training clip of {num_frames} frames is cut off at {len(data)} bytes")
-    form, num_chains, group_frames = _CODINGS[coding]
-    return ClipIndex(form, num_chains, group_frames, width, height, times, offsets)
+    return ClipIndex(*_CODINGS[coding], width, height, times, offsets)
 
 
 def read_clip_frames(
@@ -283,15 +295,21 @@ def _parameter_sets(unit: bytes) -> bytes:
 
 
 def _needed(wanted: list[int], index: ClipIndex) -> list[int]:
-    """Return the positions to decode, a chain's group after the other: from its keyframe to its last wanted frame."""
+    """Return the positions to decode, a chain's group after the other: from its keyframe to the farthest wanted one."""
     step = index.num_chains
     reach = step * index.group_frames
-    last_of_group = {(position // reach, position % step): position for position in wanted}
-    return [
-        position
-        for (group, chain), last in last_of_group.items()
-        for position in range(group * reach + chain, last + 1, step)
-    ]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position in wanted:
+        groups.setdefault((position // reach, position % step), []).append(position)
+    needed: list[int] = []
+    for (group, chain), own in groups.items():
+        first = group * reach + chain
+        if index.turns and runs_back(group):
+            last = range(first, min(first + reach, index.num_frames), step)[-1]
+            needed += range(last, own[0] - 1, -step)
+        else:
+            needed += range(first, own[-1] + 1, step)
+    return needed
 
 
 def _to_rgb(picture: VideoFrame, index: ClipIndex, size_wh: tuple[int, int], decoder: Decoder) -> NDArray[np.uint8]:
