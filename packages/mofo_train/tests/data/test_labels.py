@@ -4,14 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mofo_train.config import FoldsConfig
-from mofo_train.data.labels import LabelSpace, deal_folds, group_flags, splits_of
+from mofo_train.data.labels import LabelSpace, group_flags
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import TaskConfig
-from mofo_train.training.selection import class_weights, hold_out
+from mofo_train.training.selection import class_weights
 
 
 def table(**columns: list[object]) -> pa.Table:
@@ -68,30 +65,6 @@ def test_flags_are_those_with_values() -> None:
     assert {name: values.tolist() for name, values in flags.items()} == {"tail_verb": [True, False, False, False]}
 
 
-@given(st.lists(st.integers(0, 12), min_size=20, max_size=80), st.floats(0.05, 0.5), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
-def test_hold_out_takes_whole_groups(groups: list[int], share: float, seed: int) -> None:
-    names = [f"P{group:02d}" for group in groups]
-    if len(set(names)) < 2:
-        return
-    held = hold_out(names, share, seed)
-    for name in set(names):
-        assert len({bool(h) for h, own in zip(held, names, strict=True) if own == name}) == 1
-    assert 0 < held.sum() < len(names)
-    largest = max(names.count(name) for name in set(names))
-    assert held.sum() <= max(share * len(names), largest)
-    np.testing.assert_array_equal(held, hold_out(names, share, seed))
-
-
-def test_hold_out_by_clip_meets_its_share_and_follows_the_seed() -> None:
-    names = [f"v{index}" for index in range(1000)]
-    assert hold_out(names, 0.1, 0).sum() == 100
-    assert (hold_out(names, 0.1, 0) != hold_out(names, 0.1, 1)).any()
-    assert not hold_out(names, 0, 0).any()
-    with pytest.raises(DataError, match="at least two videos"):
-        hold_out(["P01", "P01"], 0.5, 0)
-
-
 def test_class_weights_balance_the_classes() -> None:
     labels = np.array([0, 0, 0, 1, -1])
     assert class_weights(labels, 3, 1.0).tolist() == pytest.approx([2 / 3, 2, 0])
@@ -139,85 +112,3 @@ def test_numbers_come_before_names_and_take_their_names() -> None:
     assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 3}, ("pour", "1", "open"), "")
     with pytest.raises(DataError, match=r"classes of the store must be those of the checkpoint \{'label': 3\}"):
         space.refuse_others(LabelSpace.of(named("open"), task, "s"))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    clips=st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["a", "b", "c", None])), min_size=1, max_size=60),
-    number=st.integers(2, 6),
-)
-def test_folds_hold_whole_groups_and_all_labelled_clips(clips: list[tuple[int, str | None]], number: int) -> None:
-    groups, strata = [str(group) for group, _ in clips], [label for _, label in clips]
-    labelled = {group for group, label in zip(groups, strata, strict=True) if label is not None}
-    if len(labelled) < number:
-        with pytest.raises(DataError, match=f"got {number} folds and {len(labelled)}"):
-            deal_folds(groups, strata, number)
-        return
-    folds = deal_folds(groups, strata, number)
-    assert [fold < 0 for fold in folds] == [label is None for label in strata]
-    home: dict[str, int] = {}
-    for group, fold in zip(groups, folds.tolist(), strict=True):
-        assert fold < 0 or home.setdefault(group, fold) == fold
-    assert set(home.values()) == set(range(number)), "no fold is empty"
-
-
-@settings(max_examples=100, deadline=None)
-@given(counts=st.lists(st.integers(0, 30), min_size=1, max_size=8), number=st.integers(2, 7), salt=st.integers(0, 99))
-def test_single_clips_are_dealt_evenly(counts: list[int], number: int, salt: int) -> None:
-    strata = [str(label) for label, count in enumerate(counts) for _ in range(count)]
-    if len(strata) < number:
-        return
-    folds = deal_folds([f"{salt}-{place}" for place in range(len(strata))], strata, number)
-    for label in set(strata):
-        own = np.bincount(folds[[name == label for name in strata]], minlength=number)
-        assert own.max() - own.min() <= 1
-
-
-def folder(**columns: list[object]) -> pa.Table:
-    names = [f"take {place}" for place in range(12)]
-    base = {
-        "clip_id": names,
-        "video_id": names,
-        "status": ["ok"] * 12,
-        "num_frames": [30] * 12,
-        "split": ["train"] * 12,
-    }
-    return pa.table({**base, "label": ["jump", "sit", "run"] * 4, **columns})
-
-
-def test_every_clip_is_tested_once_whatever_splits_the_list_has() -> None:
-    tested: list[int] = []
-    for fold in range(4):
-        splits, are_listed = splits_of(folder(), folds=FoldsConfig(number=4, held_out=fold))
-        own = [place for place, split in enumerate(splits) if split == "validation"]
-        assert len(own) == len({place % 3 for place in own}) == 3, "one of each label"
-        assert not are_listed
-        tested += own
-    assert sorted(tested) == list(range(12))
-
-
-def test_takes_of_one_group_stand_on_one_side() -> None:
-    """A group's name is taken as it is; a clip without one is a group of its own."""
-    groups = ["ann", "ann", "ann", " bob", "bob ", "bob", "", None, "cy", "cy", "cy", "cy"]
-    splits, _ = splits_of(folder(group=groups), folds=FoldsConfig(number=3, held_out=0))
-    by_group = {
-        name: {splits[place] for place in places} for name, places in {"ann": [0, 1, 2], "bob": [3, 4, 5]}.items()
-    }
-    assert all(len(sides) == 1 for sides in by_group.values())
-    assert len({splits[place] for place in range(8, 12)}) == 1
-    assert set(splits) == {"train", "validation"}
-
-
-def test_clips_without_label_or_boxes_take_no_part() -> None:
-    labels: list[object] = ["jump", "sit", None, "  "] * 3
-    status = ["ok"] * 11 + ["failed"]
-    status[0] = "failed"
-    splits, _ = splits_of(folder(label=labels, status=status), folds=FoldsConfig(number=2, held_out=1))
-    assert [split is None for split in splits] == [place == 0 or place % 4 > 1 for place in range(12)]
-    with pytest.raises(DataError, match="must be labelled to be dealt to folds"):
-        splits_of(folder(label=[None] * 12), folds=FoldsConfig(number=2, held_out=1))
-
-
-def test_an_empty_fold_is_refused() -> None:
-    with pytest.raises(ValueError, match="held_out must be below number = 3, got 3"):
-        FoldsConfig(number=3, held_out=3)

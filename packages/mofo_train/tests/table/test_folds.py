@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from mofo_train.config import load_recipe
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
-from mofo_train.table.generated import data_of, generate_data, with_labels
+from mofo_train.table.generated import data_of, describe_folder, generate_data, with_labels
 from mofo_train.table.layout import MeasuredRow, Panel, Table
+from mofo_train.table.plan import StepSpeed, make_plan
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.run import join_folds
 from mofo_train.table.stages import all_stages, fold_tables, plan_stages
@@ -85,7 +87,10 @@ def part(fold: int, right: dict[str, list[list[bool]]]) -> Table:
     for name, answers in right.items():
         own = np.array(answers)
         rows.append(MeasuredRow(name, name, {"label_top1": (100 * own.mean(1)).tolist()}, {"label_top1": own}))
-    return Table("t", ("label_top1",), (Panel("", tuple(rows)),), "videomae", (), (f"wall time of {fold}",))
+    num_clips = len(next(iter(right.values()))[0])
+    classes = {"label_top1": np.full(num_clips, fold)}
+    notes = (f"{num_clips} clips", "the last weights", f"wall time of {fold}")
+    return Table("t", ("label_top1",), (Panel("", tuple(rows), classes),), "videomae", (), notes)
 
 
 def test_folds_are_joined_clip_by_clip() -> None:
@@ -93,14 +98,20 @@ def test_folds_are_joined_clip_by_clip() -> None:
     table = folder_table("folds=2", "seeds=2")
     first = part(0, {"videomae": [[True, True, False], [True, False, False]], "area": [[True] * 3, [True] * 3]})
     second = part(1, {"videomae": [[False], [True]], "area": [[False], [False]]})
-    joined = join_folds(table, [first, second])
+    joined = join_folds(table, [first, second], ["4 clips of 2 classes"])
     base, area = joined.panels[0].rows
     assert base.values == {"label_top1": [50.0, 50.0]}
     assert area.values == {"label_top1": [75.0, 75.0]}
     found = area.difference(base, "label_top1")
     assert found.mean == pytest.approx(25)
     assert "each of 4 clips is tested once a seed" in joined.notes[0]
-    assert joined.notes[1:] == ("fold 0: wall time of 0", "fold 1: wall time of 1")
+    assert joined.notes[1:] == (
+        "4 clips of 2 classes",
+        "the last weights",
+        "fold 0: 3 clips; wall time of 0",
+        "fold 1: 1 clips; wall time of 1",
+    )
+    assert joined.panels[0].chance("label_top1") == 75, "of the clips of all folds"
     with pytest.raises(ValueError, match="none for row 'videomae'"):
         join_folds(
             table, [first, Table("t", (), (Panel("", (MeasuredRow("videomae", "", {}),)),), "videomae", (), ("",))]
@@ -197,8 +208,59 @@ def test_what_is_predicted_follows_from_the_columns(columns: dict[str, list[obje
 
 def test_a_folder_without_labels_is_refused() -> None:
     clips = pa.table({"verb_class": [0, 1], "split": ["train", "train"]})
-    with pytest.raises(DataError, match=r"a column label \(names\), .* got verb_class"):
+    with pytest.raises(DataError, match=r"a column label \(names\), .* got columns verb_class, split"):
         with_labels(folder_table(), Path("store"), clips)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A folder whose list names six clips of two classes; one is missing, one has a name with a blank and an umlaut."""
+    names = ["a.mp4", "b.mp4", "c.mp4", "take ü.mp4", "e.mp4", "gone.mp4"]
+    for name in names[:-1]:
+        (tmp_path / name).write_bytes(b"")
+    with (tmp_path / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [[name, "sit" if place < 3 else "jump up"] for place, name in enumerate(names)]
+        csv.writer(file).writerows([["File", "Action"], *rows])
+    return tmp_path
+
+
+def test_a_folder_is_described_before_anything_is_extracted(listed: Path) -> None:
+    lines = describe_folder(folder_table("folds=2"), listed)
+    assert lines[0] == "6 clips of 2 classes (jump up 3, sit 3) in 6 videos, 2 folds of 3, 3 clips"
+    assert lines[-1] == "1 of 6 videos (1 clips) are missing: gone.mp4; they take no part"
+
+
+def test_a_plan_needs_no_video(listed: Path, tmp_path: Path) -> None:
+    speed = StepSpeed(100.0, 50.0, 200.0, 10**6)
+    found = make_plan(
+        folder_table("folds=2"),
+        tmp_path / "out",
+        torch.device("cpu"),
+        stores={"tuned": tmp_path / "none"},
+        data_root=listed,
+        measure=lambda *_: speed,
+    )
+    pretraining = next(cost for cost in found.costs if "pretrain" in cost.key)
+    assert pretraining.num_crops == 3 * 50 * 4, "half of six clips, fifty epochs, four crops"
+    assert "a batch of fold-0/" in found.missing
+
+
+@pytest.mark.parametrize(
+    ("text", "folds", "message"),
+    [
+        ("path\na.mp4\nb.mp4\n", 2, r"must have a column label \(names\), .* got columns clip_id"),
+        ("path,label\na.mp4,\nb.mp4, \n", 2, "with something in it"),
+        ("path,verb,noun\na.mp4,cut,egg\nb.mp4,take,egg\n", 2, "got columns .*, verb, noun"),
+        ("path,label\na.mp4,sit\nb.mp4,sit\n", 2, "at least two classes to be told apart, got 'sit'"),
+        ("path,label\na.mp4,sit\nb.mp4,jump\n", 3, "got 3 folds and 2"),
+    ],
+)
+def test_a_folder_that_makes_no_table_is_refused_before_anything_is_extracted(
+    listed: Path, text: str, folds: int, message: str
+) -> None:
+    (listed / "annotations.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        describe_folder(folder_table(f"folds={folds}"), listed)
 
 
 @pytest.mark.slow
@@ -223,6 +285,11 @@ def test_a_labelled_folder_becomes_a_table(store_path: Path, tmp_path: Path) -> 
     done = subprocess.run([*command, *options], env=environment, check=True, capture_output=True, text=True)
     assert "each of 11 clips is tested once a seed" in done.stdout
     assert "control: areas of another clip, both" in done.stdout
+    assert "| chance: always the most frequent class | 54.5 |" in done.stdout
+    assert "- 1 clips without label take no part: take 0 #ä" in done.stdout
+    assert "- 1 clips that cannot be read take no part: broken (not_a_video" in done.stdout
+    assert "12 clips of 2 classes (sit 7, jump up 5) in 12 videos, 2 folds of 6, 6 clips" in done.stderr
+    assert "ignored" not in done.stderr, "weights of the autoencoder that a classifier has no place for are no news"
     kept = (tmp_path / "out" / "table1.csv").read_text()
     for fold in range(2):
         result = json.loads((tmp_path / "out" / f"fold-{fold}" / "row-area-seed-0" / "result.json").read_text())

@@ -77,6 +77,52 @@ def test_files(tmp_path: Path) -> None:
         assert image.width > 400
 
 
+def one_seed_of_four_classes() -> Table:
+    """Ten clips: four of class 3, three of 0, two of 8, one of 5; the second row is right in two more of them."""
+    right = {"base": [True] * 4 + [False] * 6, "more": [True] * 6 + [False] * 4}
+    rows = tuple(
+        MeasuredRow(name, name, {"label_top1": [10.0 * sum(own)]}, {"label_top1": np.array([own])})
+        for name, own in right.items()
+    )
+    classes = {"label_top1": np.array([3, 3, 3, 3, 0, 0, 0, 8, 8, 5])}
+    return Table("Title", ("label_top1",), (Panel("", rows, classes),), "base", (), ())
+
+
+def test_what_chance_would_get_stands_in_every_form(tmp_path: Path) -> None:
+    paths = one_seed_of_four_classes().write(tmp_path, "table1")
+    assert "| chance: always the most frequent class | 40.0 |" in paths[0].read_text()
+    assert r"chance: always the most frequent class & 40.0 \\" in paths[1].read_text()
+    with paths[2].open() as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "chance"]
+    assert [(row["metric"], row["value_percent"]) for row in rows] == [("label_top1", "40.0000")]
+    assert "chance" not in table().markdown(), "not known where the test clips are not"
+
+
+def test_chance_of_the_five_best_takes_the_five_most_frequent_classes() -> None:
+    classes = np.repeat(np.arange(8), [9, 1, 1, 2, 2, 3, 1, 1])
+    panel = Panel("", (), {"label_top1": classes, "label_top5": classes})
+    assert panel.chance("label_top1") == pytest.approx(45)
+    assert panel.chance("label_top5") == pytest.approx(85)
+    assert panel.chance("verb_top1") is None
+
+
+def test_a_single_seed_is_said_to_be_one() -> None:
+    text = one_seed_of_four_classes().markdown()
+    assert "Difference to base, 95 % interval over test clips (one seed: what another seed would change is not" in text
+
+
+def test_the_csv_holds_the_intervals_of_the_differences(tmp_path: Path) -> None:
+    found = one_seed_of_four_classes()
+    with found.write(tmp_path, "table1")[2].open() as file:
+        (row,) = (row for row in csv.DictReader(file) if row["kind"] == "difference")
+    base, more = found.panels[0].rows
+    expected = more.difference(base, "label_top1")
+    assert isinstance(expected, Difference)
+    assert row["row"] == "more"
+    ends = [float(row[name]) for name in ("low_percent", "value_percent", "high_percent")]
+    assert ends == pytest.approx([expected.low, 20, expected.high], abs=1e-4)
+
+
 def test_the_reach_of_an_interval() -> None:
     assert Difference(3.0, 1.0, 4.5).reach == (2.0, 1.5)
     assert Estimate(3.0, 0.5).reach == (0.5, 0.5)

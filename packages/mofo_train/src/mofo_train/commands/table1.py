@@ -83,7 +83,7 @@ def command(
     from mofo_train.config import load_recipe
     from mofo_train.errors import ExitCode
     from mofo_train.runtime.ranks import ranks_of_this_run
-    from mofo_train.table.generated import PREPARED, data_of, generate_data, with_labels
+    from mofo_train.table.generated import PREPARED, data_of, with_labels
     from mofo_train.table.recipe import TableConfig
     from mofo_train.table.run import run_folds
     from motionbox.store import open_store
@@ -101,9 +101,9 @@ def command(
     stores = _stores(table, folder, store, prepared=prepared)
     with ranks_of_this_run() as ranks:
         # Data: the first rank makes what is missing, once; a helping process finds it made.
-        if prepared and not only_plan:
+        if prepared:
             if ranks.is_first and not stages_only:
-                generate_data(table, folder, data_root)
+                _prepare(table, folder, data_root, only_plan=only_plan)
             ranks.gather(None)  # the others wait
         if table.dataset == "folder" and not only_plan:
             labelled = next(iter(stores.values()))
@@ -125,6 +125,17 @@ def command(
             click.echo(result.markdown())
             click.echo("written: " + ", ".join(str(path) for path in paths))
     return ExitCode.OK
+
+
+def _prepare(table: TableConfig, out: Path, data_root: Path | None, *, only_plan: bool) -> None:
+    """Say which clips of a labelled folder take part, then make what is missing; a plan makes nothing."""
+    from mofo_train.table.generated import data_of, describe_folder, generate_data
+
+    if table.dataset == "folder":
+        for line in describe_folder(table, data_of(table, out, data_root)):
+            _LOG.info(line)
+    if not only_plan:
+        generate_data(table, out, data_root)
 
 
 def _plan_on_paper(table: TableConfig, machine: str, *, only_plan: bool) -> None:

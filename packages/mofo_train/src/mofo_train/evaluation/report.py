@@ -66,7 +66,7 @@ def right_answers(predictions: Predictions, space: LabelSpace) -> dict[str, NDAr
         `verb_top1`, `noun_top1` and `action_top1` where verbs and nouns are known, else `<head>_top1` and
         `<head>_top5`: bool (N,), False for a clip without label.
     """
-    known = np.all([predictions.labels[head] >= 0 for head in space.heads], axis=0)
+    known = _labelled(predictions, space)
     labelled = predictions.take(np.flatnonzero(known))
     pairs = _verb_noun_ranks(labelled, space)
     if pairs is not None:
@@ -77,6 +77,24 @@ def right_answers(predictions: Predictions, space: LabelSpace) -> dict[str, NDAr
             own = label_ranks(labelled.logits[head], labelled.labels[head])
             ranks |= {f"{head}_top1": own < 1, f"{head}_top5": own < 5}
     return {metric: _spread(right, known) for metric, right in ranks.items()}
+
+
+def true_classes(predictions: Predictions, space: LabelSpace) -> dict[str, NDArray[np.int64]]:
+    """Return the class of each clip that has one, by the table's metrics as `right_answers` has them, int64 (N,) each.
+
+    That of an action is a number of its own for each pair of verb and noun.
+    """
+    labels = predictions.take(np.flatnonzero(_labelled(predictions, space))).labels
+    if "action" in space.heads or {"verb", "noun"} <= set(space.heads):
+        verb, noun = labels["verb"], labels["noun"]
+        pairs = verb * (1 + noun.max(initial=0)) + noun
+        return {"verb_top1": verb, "noun_top1": noun, "action_top1": pairs}
+    return {f"{head}_{k}": labels[head] for head in space.heads for k in ("top1", "top5")}
+
+
+def _labelled(predictions: Predictions, space: LabelSpace) -> NDArray[np.bool_]:
+    known: NDArray[np.bool_] = np.all([predictions.labels[head] >= 0 for head in space.heads], axis=0)
+    return known
 
 
 def _spread(values: NDArray[np.bool_], places: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from mofo_train.finetune_config import ClassifierConfig
 from mofo_train.models import Classifier, create_classifier, load_checkpoint, load_into
 from mofo_train.models.probe import AttentiveClassifier
 from mofo_train.models.vit import size_of
+from mofo_train.models.weights import AUTOENCODER_PARTS
 
 
 def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | AttentiveClassifier:
@@ -34,10 +35,12 @@ def create_model(config: ClassifierConfig, num_outputs: int) -> Classifier | Att
     if config.init is not None:
         state = load_checkpoint(config.init, config.init_weights)
         # A head of other classes, or none, is no fault of a checkpoint to start from.
-        head = model.state_dict()["head.weight"].shape
-        if "head.weight" in state and state["head.weight"].shape != head:
+        own = model.state_dict()
+        if "head.weight" in state and state["head.weight"].shape != own["head.weight"].shape:
             state = {name: value for name, value in state.items() if not name.startswith("head.")}
-        fresh = tuple(name for name in model.state_dict() if not name.startswith("encoder."))
+        # Nor is what predicted the hidden pixels.
+        state = {name: value for name, value in state.items() if name in own or not name.startswith(AUTOENCODER_PARTS)}
+        fresh = tuple(name for name in own if not name.startswith("encoder."))
         load_into(model, state, optional=fresh, source=str(config.init))
     if config.probe != "none":
         model.encoder.requires_grad_(False)

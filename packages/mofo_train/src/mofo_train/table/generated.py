@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mofo_train.data.labels import HEADS
+from mofo_train.data.labels import predicted_columns
+from mofo_train.data.splits import describe_folds
 from mofo_train.errors import DataError, ExitCode, Interrupted
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
+from motionbox.inputs.manifest import load_manifest
+from motionbox.inputs.missing_media import describe_missing, find_missing_media
 from motionbox.storage import StorePath
 
 _LOG = logging.getLogger(__name__)
 PREPARED = ("synthetic", "metaworld", "folder")
 """Data sets whose stores a table makes for itself."""
-_LABELLED = ("label", "label_id")
-_VERB_AND_NOUN = ("verb_class", "noun_class")
 
 
 def data_of(table: TableConfig, out: Path, data_root: Path | None) -> Path:
@@ -126,29 +127,40 @@ def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
     return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
 
 
-def with_labels(table: TableConfig, store: StorePath, clips: pa.Table) -> TableConfig:
+def describe_folder(table: TableConfig, data_root: Path) -> list[str]:
+    """Say, before anything is extracted, what a table of a labelled folder will learn from and test, a line each.
+
+    Args:
+        table: The recipe, of data set `folder`.
+        data_root: The folder.
+
+    Raises:
+        DataError: It has no labels, one class, or fewer groups than folds.
+        InputError: There is no such folder, or its `annotations.csv` is broken.
+    """
+    listed = load_manifest("folder", data_root, require_media=False)
+    with_labels(table, data_root, listed)
+    lines = describe_folds(listed, table.folds)
+    missing = find_missing_media(listed, data_root)
+    return [*lines, describe_missing(missing, "they take no part")] if missing.paths else lines
+
+
+def with_labels(table: TableConfig, source: StorePath, clips: pa.Table) -> TableConfig:
     """Let a table of a labelled folder predict what the folder is labelled with: `label`, or verb and noun.
 
     Args:
         table: The recipe.
-        store: Where the clips are, for the error.
+        source: Where the clips are listed, for the error.
         clips: Its clips.
 
     Raises:
         DataError: Neither is there.
     """
-    if any(_is_labelled(clips, name) for name in _LABELLED):
-        columns = '["label"]'
-    elif all(_is_labelled(clips, name) for name in _VERB_AND_NOUN):
-        columns = '["verb_class", "noun_class"]'
-    else:
+    columns = predicted_columns(clips)
+    if not columns:
         raise DataError(
-            f"annotations.csv of store {store} must have a column label (names), label_id (numbers), or verb_class and "
-            f"noun_class (numbers), got {', '.join(name for name in HEADS if name in clips.column_names) or 'none'}"
+            f"annotations.csv of {source} must have a column label (names), label_id (numbers), or verb_class and "
+            f"noun_class (numbers), with something in it, got columns {', '.join(clips.column_names)}"
         )
-    own = (f"task.columns={columns}", "task.num_classes=none")
+    own = (f"task.columns={json.dumps(columns)}", "task.num_classes=none")
     return table.model_copy(update={"finetune_set": (*table.finetune_set, *own)})
-
-
-def _is_labelled(clips: pa.Table, column: str) -> bool:
-    return column in clips.column_names and any(value not in (None, "") for value in clips[column].to_pylist())

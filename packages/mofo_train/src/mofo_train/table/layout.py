@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mofo_train.table.cited import CitedRow
 from mofo_train.table.power import Difference, Right, difference, smallest_seen
@@ -25,6 +26,12 @@ METRIC_NAMES = {
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution).
 _T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MAX_SEEDS = len(_T_QUANTILES) + 1
+
+
+Classes = NDArray[np.int64]
+"""The class of each test clip that has one, int64 (clips,)."""
+_CHANCE = "chance: always the most frequent class"
+_BOTH = "seeds and test clips together"
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,21 @@ class Panel:
     Attributes:
         title: Title of the setting; empty where there is but one.
         rows: Measured with it.
+        classes: Metric -> the classes of the test clips; empty where they are not known.
     """
 
     title: str
     rows: tuple[MeasuredRow, ...]
+    classes: dict[str, Classes] = field(default_factory=dict, compare=False)
+
+    def chance(self, metric: str) -> float | None:
+        """Return what who always answers the most frequent class gets, per cent; the five most frequent for top-5."""
+        own = self.classes.get(metric, np.zeros(0, np.int64))
+        if len(own) == 0:
+            return None
+        best = 5 if metric.endswith("top5") else 1
+        counts = np.unique(own, return_counts=True)[1]
+        return 100 * float(np.sort(counts)[-best:].sum()) / len(own)
 
     def base(self, name: str) -> MeasuredRow:
         """Return the row that the others are compared with."""
@@ -165,21 +183,28 @@ class Table:
         one = all(len(values) == 1 for row in panel.rows for values in row.values.values())
         over = "test clips" if one else "seeds"
         lines = [f"Measured here (mean ± 95 % interval over {over}, per cent):", ""]
-        lines += _markdown_grid(
-            ["row", *heads], [[row.title, *(row.estimate(m).text() for m in self.metrics)] for row in panel.rows]
-        )
+        grid = [[row.title, *(row.estimate(m).text() for m in self.metrics)] for row in panel.rows]
+        lines += _markdown_grid(["row", *heads], [*grid, *self._chance(panel, _CHANCE)])
         base = panel.base(self.baseline)
         others = [row for row in panel.rows if row is not base]
         if not others:
             return lines
         by_clips = all(metric in row.right for row in panel.rows for metric in self.metrics)
-        how = "95 % interval over seeds and test clips together; * leaves out 0" if by_clips else "seed by seed"
+        how = "seed by seed"
+        if by_clips:
+            over = "test clips (one seed: what another seed would change is not in it)" if one else _BOTH
+            how = f"95 % interval over {over}; * leaves out 0"
         lines += ["", f"Difference to {base.title}, {how}:", ""]
         grid = [[row.title, *(signed(row.difference(base, m)) for m in self.metrics)] for row in others]
         if by_clips:
             widths = [max(panel.half_widths(self.baseline, metric)) for metric in self.metrics]
             grid.append(["smallest difference that this design can see", *(f"{smallest_seen(w):.1f}" for w in widths)])
         return lines + _markdown_grid(["row", *heads], grid)
+
+    def _chance(self, panel: Panel, title: str) -> list[list[str]]:
+        """Return a row of what needs no model; none where the test clips are not known."""
+        found = [panel.chance(metric) for metric in self.metrics]
+        return [] if all(value is None for value in found) else [[title, *map(_figure, found)]]
 
     def _to_cited(self) -> list[list[str]]:
         published = {row.row: row for row in self.cited if row.row}
@@ -201,6 +226,7 @@ class Table:
             for row in panel.rows:
                 cells = [f"${row.estimate(metric).text(chr(92) + 'pm')}$" for metric in self.metrics]
                 lines.append(" & ".join([_escape(row.title), *cells]) + r" \\")
+            lines += [" & ".join(cells) + r" \\" for cells in self._chance(panel, _CHANCE)]
         if self.cited:
             lines += [r"\midrule", self._latex_heading("cited")]
             for published in self.cited:
@@ -212,19 +238,46 @@ class Table:
         return rf"\multicolumn{{{len(self.metrics) + 1}}}{{l}}{{\emph{{{text}}}}} \\"
 
     def _write_csv(self, path: Path) -> None:
+        heads = (
+            "kind",
+            "setting",
+            "row",
+            "metric",
+            "seed_index",
+            "value_percent",
+            "low_percent",
+            "high_percent",
+            "source",
+        )
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["kind", "setting", "row", "metric", "seed_index", "value_percent", "source"])
+            writer = csv.DictWriter(file, heads, restval="")
+            writer.writeheader()
             for panel in self.panels:
-                for row in panel.rows:
-                    for metric in self.metrics:
-                        for seed, value in enumerate(row.values[metric]):
-                            writer.writerow(["measured", panel.title, row.name, metric, seed, f"{value:.4f}", ""])
-            for published in self.cited:
                 for metric in self.metrics:
-                    value_or_none = published.figure(metric)
-                    if value_or_none is not None:
-                        writer.writerow(["cited", "", published.title, metric, "", value_or_none, published.source])
+                    own = {"setting": panel.title, "metric": metric}
+                    writer.writerows(own | cells for cells in self._csv_rows(panel, metric))
+            for published in self.cited:
+                own = {"kind": "cited", "row": published.title, "source": published.source}
+                found = {metric: published.figure(metric) for metric in self.metrics}
+                writer.writerows(
+                    own | {"metric": metric, "value_percent": value}
+                    for metric, value in found.items()
+                    if value is not None
+                )
+
+    def _csv_rows(self, panel: Panel, metric: str) -> Iterator[dict[str, object]]:
+        """Yield each row's seeds, its difference to the baseline with its interval, then chance."""
+        base = panel.base(self.baseline)
+        for row in panel.rows:
+            for seed, value in enumerate(row.values[metric]):
+                yield {"kind": "measured", "row": row.name, "seed_index": seed, "value_percent": f"{value:.4f}"}
+            found = row.difference(base, metric)
+            if row is not base and found.reach is not None:
+                ends = {"low_percent": found.mean - found.reach[0], "high_percent": found.mean + found.reach[1]}
+                texts = {name: f"{value:.4f}" for name, value in {"value_percent": found.mean, **ends}.items()}
+                yield {"kind": "difference", "row": row.name, **texts}
+        if (chance := panel.chance(metric)) is not None:
+            yield {"kind": "chance", "value_percent": f"{chance:.4f}"}
 
     def _draw(self, path: Path) -> None:
         """Draw each metric's means, the intervals of their differences to the baseline and the single seeds.
@@ -253,10 +306,17 @@ class Table:
                     )
                     axis.plot(row.values[metric], [place - 0.25] * len(row.values[metric]), "|", color="grey")
                 axis.axvline(base.estimate(metric).mean, color="black", lw=0.6, ls=":")
+                if (chance := panel.chance(metric)) is not None:
+                    axis.axvline(chance, color="tab:red", lw=0.8, ls="--")
                 axis.set_title(f"{METRIC_NAMES[metric]} (%)", fontsize="medium")
                 axis.grid(axis="x", alpha=0.3)
             line[0].set_yticks(places, [row.title for row in panel.rows])
             line[0].set_ylabel(panel.title)
+        figure.supxlabel(
+            f"bar: 95 % interval of the difference to {base.title} (dotted); tick: a seed"
+            + ("; dashed: chance" if any(panel.classes for panel in self.panels) else ""),
+            fontsize="small",
+        )
         figure.savefig(path, dpi=110)
 
 

@@ -272,7 +272,7 @@ def _clips_to_come(table: TableConfig, data_root: Path | None) -> int | None:
         return table.num_clips * _VERBS_OF_NOUNS * 4 // 5
     if table.dataset == "folder" and data_root is not None and data_root.is_dir():
         folds = table.folds or 5  # without folds a fifth of the videos is held out
-        return len(load_manifest("folder", data_root)) * (folds - 1) // folds
+        return len(load_manifest("folder", data_root, require_media=False)) * (folds - 1) // folds
     return None
 
 

@@ -21,16 +21,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mofo_train.config import PretrainConfig
-from mofo_train.data.labels import LabelSpace, groups_of
+from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipCache, ClipReader
 from mofo_train.data.sources import open_clips
+from mofo_train.data.splits import describe_folds, groups_of
 from mofo_train.evaluation.predictions import read_predictions, write_predictions
-from mofo_train.evaluation.report import describe, right_answers, write_report
+from mofo_train.evaluation.report import describe, right_answers, true_classes, write_report
 from mofo_train.evaluation.run import predict
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.runtime.ranks import Ranks
 from mofo_train.table.cited import CITED_ROWS
-from mofo_train.table.layout import MeasuredRow, Panel, Table
+from mofo_train.table.layout import Classes, MeasuredRow, Panel, Table
 from mofo_train.table.power import Right
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
@@ -44,7 +45,7 @@ from motionbox.wording import format_seconds
 _LOG = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
-_TOP = 5
+_TELLING = 10  # classes above which the five best say something
 
 
 class Trainings(NamedTuple):
@@ -232,7 +233,7 @@ def finetune_and_test(
 
 
 def headline(report: dict[str, Any], num_classes: Mapping[str, int]) -> dict[str, float]:
-    """Pick the table's figures from a report, per cent; the five best of no more than five classes say nothing.
+    """Pick the table's figures from a report, per cent; the five best of ten classes or fewer say little.
 
     Args:
         report: As `evaluation.report.describe` makes it.
@@ -244,22 +245,35 @@ def headline(report: dict[str, Any], num_classes: Mapping[str, int]) -> dict[str
     return {
         f"{head}_{k}": 100 * values[k]
         for head, values in report["heads"].items()
-        for k in (("top1", "top5") if num_classes[head] > _TOP else ("top1",))
+        for k in (("top1", "top5") if num_classes[head] > _TELLING else ("top1",))
         if values
     }
 
 
-def _right_answers(folders: list[Path]) -> tuple[dict[str, Right], tuple[str, ...]]:
-    """Read which test clips each seed of a row answered rightly, metric -> (seeds, clips), and which clips these are.
+class _Answers(NamedTuple):
+    """What is known of a row's single test clips; all empty without files.
 
-    Both are empty without files.
+    Attributes:
+        right: Metric -> which of them each seed answered rightly, bool (seeds, clips).
+        clip_ids: Which clips these are.
+        classes: Metric -> their classes.
     """
+
+    right: dict[str, Right]
+    clip_ids: tuple[str, ...]
+    classes: dict[str, Classes]
+
+
+def _answers(folders: list[Path]) -> _Answers:
+    """Read the predictions of a row's seeds."""
     paths = [folder / "predictions.parquet" for folder in folders]
     if not all(path.exists() for path in paths):
-        return {}, ()
+        return _Answers({}, (), {})
     found = [read_predictions(path) for path in paths]
-    right = [right_answers(one, LabelSpace.from_json(one.info["label_space"])) for one in found]
-    return {metric: np.stack([one[metric] for one in right]) for metric in right[0]}, found[0].clip_ids
+    spaces = [LabelSpace.from_json(one.info["label_space"]) for one in found]
+    right = [right_answers(one, space) for one, space in zip(found, spaces, strict=True)]
+    stacked = {metric: np.stack([one[metric] for one in right]) for metric in right[0]}
+    return _Answers(stacked, found[0].clip_ids, true_classes(found[0], spaces[0]))
 
 
 def _what_was_kept(stages: list[Stage]) -> str:
@@ -286,15 +300,16 @@ def _collect(
 
     panels = []
     for setting in table.settings:
-        rows = []
+        rows, classes = [], {}
         for row in filter(setting.has, table.rows):
             own = [stage for stage in stages if (stage.row, stage.setting) == (row.name, setting.name)]
             metrics = results[own[0].key]["values"]
             values = {metric: [results[stage.key]["values"][metric] for stage in own] for metric in metrics}
-            right, clip_ids = _right_answers([out / stage.key for stage in own])
-            of_clips = tuple(groups(row.preset)[clip_id] for clip_id in clip_ids)
-            rows.append(MeasuredRow(row.name, row.title, values, right, of_clips))
-        panels.append(Panel(setting.title, tuple(rows)))
+            answers = _answers([out / stage.key for stage in own])
+            of_clips = tuple(groups(row.preset)[clip_id] for clip_id in answers.clip_ids)
+            rows.append(MeasuredRow(row.name, row.title, values, answers.right, of_clips))
+            classes = answers.classes
+        panels.append(Panel(setting.title, tuple(rows), classes))
     tested = next(result for result in results.values() if "values" in result)
     seconds = sum(result["wall_seconds"] for result in results.values())
     notes = (
@@ -334,11 +349,19 @@ def run_folds(
         if name:
             _LOG.info("%s, of %d", name, table.folds)
         parts.append(run_table(part, out / name, ranks, stores=stores, data_root=data_root))
-    return parts[0] if table.folds is None else join_folds(table, parts)
+    if table.folds is None:
+        return parts[0]
+    clips = open_store(stores[table.rows[0].preset]).clips()
+    return join_folds(table, parts, describe_folds(clips, table.folds))
 
 
-def join_folds(table: TableConfig, parts: Sequence[Table]) -> Table:
+def join_folds(table: TableConfig, parts: Sequence[Table], clips: Sequence[str] = ()) -> Table:
     """Join the tables of all folds: a value is the share of all clips that a seed gets right, each tested once.
+
+    Args:
+        table: The recipe.
+        parts: The folds' tables.
+        clips: What to say of the clips, a line each.
 
     Raises:
         ValueError: A part lacks the answers to single clips.
@@ -354,11 +377,16 @@ def join_folds(table: TableConfig, parts: Sequence[Table]) -> Table:
             right = {metric: np.concatenate([own.right[metric] for own in found], axis=1) for metric in row.right}
             values = {metric: (100 * own.mean(1)).tolist() for metric, own in right.items()}
             rows.append(MeasuredRow(row.name, row.title, values, right, groups))
-        panels.append(Panel(panel.title, tuple(rows)))
+        classes = {
+            metric: np.concatenate([part.panels[place].classes[metric] for part in parts]) for metric in panel.classes
+        }
+        panels.append(Panel(panel.title, tuple(rows), classes))
     num_clips = next(iter(panels[0].rows[0].right.values())).shape[1]
     notes = [
         f"{table.folds} folds, {table.seeds} {'seed' if table.seeds == 1 else 'seeds'}; each of {num_clips} clips is "
         "tested once a seed, by a model that saw neither it nor any clip of its group, in no stage",
-        *(f"fold {fold}: {part.notes[-1]}" for fold, part in enumerate(parts)),
+        *clips,
+        *parts[0].notes[1:-1],
+        *(f"fold {fold}: {'; '.join((part.notes[0], part.notes[-1]))}" for fold, part in enumerate(parts)),
     ]
     return replace(parts[0], panels=tuple(panels), notes=tuple(notes))

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mofo_train.data.labels import LabelSpace, hold_out
+from mofo_train.data.labels import LabelSpace
 from mofo_train.data.reader import ClipReader
+from mofo_train.data.splits import hold_out
 from mofo_train.errors import DataError
 from mofo_train.evaluation.classify import classify_clips
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig

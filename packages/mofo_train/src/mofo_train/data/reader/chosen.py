@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mofo_train.config import FoldsConfig, usual_split
-from mofo_train.data.labels import have_boxes, rows_of, splits_of
+from mofo_train.data.labels import have_boxes, rows_of
+from mofo_train.data.splits import splits_of
 from mofo_train.errors import DataError
 from motionbox.store import Store
 
@@ -83,8 +84,8 @@ def choose_clips(store: Store, split: str | None, *, as_listed: bool, folds: Fol
     Args:
         store: The store.
         split: Only clips of this split, under whatever of its usual names the store has it; None = all.
-        as_listed: False: make splits although the store names some, see `labels.splits_of`.
-        folds: Deal the clips to these folds, see `labels.splits_of`.
+        as_listed: False: make splits although the store names some, see `splits.splits_of`.
+        folds: Deal the clips to these folds, see `splits.splits_of`.
 
     Raises:
         DataError: The store has no clip of that split with boxes.

@@ -7,6 +7,7 @@ for classifiers too, plus `fc_norm`, `head`, `pooling.inside_mca` and `pooling.o
 
 from mofo_train.models.weights.files import State, WeightsKind, checkpoint_of, read_named_weights
 from mofo_train.models.weights.loading import (
+    AUTOENCODER_PARTS,
     CLASSIFIER_PARTS,
     LoadReport,
     clip_of_embedding,
@@ -16,6 +17,7 @@ from mofo_train.models.weights.loading import (
 from mofo_train.models.weights.saving import Layout, ModelCard, save_checkpoint
 
 __all__ = [
+    "AUTOENCODER_PARTS",
     "CLASSIFIER_PARTS",
     "Layout",
     "LoadReport",

@@ -17,6 +17,8 @@ from mofo_train.models.weights.names import to_our_names
 
 _LOG = logging.getLogger(__name__)
 CLASSIFIER_PARTS = ("fc_norm.", "head.", "pooling.")
+AUTOENCODER_PARTS = ("decoder.", "encoder_to_decoder.", "mask_token", "encoder.norm.")
+"""Prefixes of what predicts pixels: no classifier that averages its tokens has a place for it."""
 _PROBLEMS_SHOWN = 3
 
 

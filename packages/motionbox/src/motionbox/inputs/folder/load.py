@@ -23,7 +23,7 @@ def load_folder(root: DataRoot) -> pa.Table:
 
     Clip ids are the paths below the root, without extension for files; where that makes two the same, the files among
     them keep theirs. A folder that directly holds JPEG or PNG files, and no videos, is one clip. With an
-    `annotations.csv` in the root, its rows are the clips, see `annotations_csv.read_annotations`. What cannot be read,
+    `annotations.csv` in the root, its rows are the clips, see `annotations.read_annotations`. What cannot be read,
     or has a name that cannot be written down, is a row that says so in the column `refused`.
 
     Raises:
