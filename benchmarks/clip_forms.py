@@ -1,7 +1,8 @@
-"""Compare ways to keep training clips: bytes, reads per second and core, quality.
+"""Compare ways to keep training clips: bytes, samples per second and core, quality.
 
-`python benchmarks/clip_forms.py VIDEO... [--seconds 4]` prints a Markdown table. A read is 16 frames
-spread over the clip at random, cropped to 224x224 and resized to 224x224; time is processor time of one thread. The
+`python benchmarks/clip_forms.py VIDEO... [--seconds 4]` prints a Markdown table. A sample is 16 frames
+cropped to 224x224: `spread` are frames spread over the clip at random, `stride 2` every second frame from a random one
+on, and `planes` the same left as they are coded, where a form allows it. Time is processor time of one thread. The
 baselines decode the source: `source, PIL` as training code usually does it (every frame to a PIL image, PIL crop and
 resize), `source, PyAV` as fast as PyAV can (only the wanted frames are converted).
 """
@@ -14,13 +15,15 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbox.store.clip_blocks import read_clip_frames
+from motionbox.store import clip_coder
+from motionbox.store.clip_blocks import read_clip_frames, read_clip_planes
 from motionbox.store.clip_coder import write_clip
 from motionbox.video import probe, read_colour_frames
 from motionbox.video.frames import ColourFrame
@@ -89,16 +92,32 @@ def read_vp9(data: bytes, indices: Sequence[int]) -> NDArray[np.uint8]:
     return np.stack([frame[y : y + height, x : x + width] for frame in frames])
 
 
-def clips_per_second(read: Reader, num_frames: int, repeats: int) -> float:
-    """Time random reads of 16 frames by processor time."""
-    rng = np.random.default_rng(0)
+def spread_frames(num_frames: int, rng: np.random.Generator) -> list[int]:
+    """Return 16 frames spread over a clip at random."""
     edges = np.linspace(0, num_frames, NUM_FRAMES + 1).astype(int)
-    draws = [sorted({int(rng.integers(a, max(a + 1, b))) for a, b in itertools.pairwise(edges)})] * repeats
+    return sorted({int(rng.integers(a, max(a + 1, b))) for a, b in itertools.pairwise(edges)})
+
+
+def second_frames(num_frames: int, rng: np.random.Generator) -> list[int]:
+    """Return every second frame from a random one on, 16 of them."""
+    first = int(rng.integers(num_frames - 2 * (NUM_FRAMES - 1)))
+    return list(range(first, first + 2 * NUM_FRAMES - 1, 2))
+
+
+def samples_per_second(read: Reader, draws: Sequence[Sequence[int]]) -> float:
+    """Time reads by processor time."""
     read(draws[0])
     begin = time.process_time()
     for indices in draws:
         read(indices)
-    return repeats / (time.process_time() - begin)
+    return len(draws) / (time.process_time() - begin)
+
+
+def sliced_clip(frames: list[ColourFrame]) -> bytes:
+    """Code the frames as the store does, each picture in three slices."""
+    options = {"x264-params": clip_coder._H264_OPTIONS["x264-params"] + ":slices=3"}
+    with mock.patch.dict(clip_coder._H264_OPTIONS, options):
+        return write_clip(frames, form="h264")
 
 
 def psnr_db(frames: list[ColourFrame], decoded: NDArray[np.uint8], indices: Sequence[int]) -> float:
@@ -117,31 +136,36 @@ def compare(path: Path, seconds: float) -> None:
     cut = (slice(None), slice(y, y + size[1]), slice(x, x + size[0]))
     share = min(1.0, seconds / (probe(path).duration_seconds or seconds))
     source_bytes = path.stat().st_size * share
-    rows: list[tuple[str, float, Reader, float]] = [
-        ("source, PIL", source_bytes, lambda i: read_source(path, i, with_pil=True), 0.0),
-        ("source, PyAV", source_bytes, lambda i: read_source(path, i, with_pil=False), 0.0),
+    rows: list[tuple[str, float, Reader, Reader | None, float]] = [
+        ("source, PIL", source_bytes, lambda i: read_source(path, i, with_pil=True), None, 0.0),
+        ("source, PyAV", source_bytes, lambda i: read_source(path, i, with_pil=False), None, 0.0),
     ]
     for name, encode in (
-        ("packed JPEG", lambda: write_clip(frames, form="jpeg")),
-        ("H.264, two chains", lambda: write_clip(frames, form="h264")),
+        ("JPEG", lambda: write_clip(frames, form="jpeg")),
+        ("H.264, as it is", lambda: write_clip(frames, form="h264")),
+        ("H.264, three slices", lambda: sliced_clip(frames)),
         ("VP9 WebM, keyframe every 8", lambda: vp9_clip(frames)),
     ):
         begin = time.process_time()
         data = encode()
         encode_fps = num_frames / (time.process_time() - begin)
         if name.startswith("VP9"):
-            rows.append((name, len(data), lambda i, d=data: read_vp9(d, i), encode_fps))
+            rows.append((name, len(data), lambda i, d=data: read_vp9(d, i), None, encode_fps))
         else:
-            rows.append((name, len(data), lambda i, d=data: read_clip_frames(d, i)[cut], encode_fps))
-    base = clips_per_second(rows[0][2], num_frames, 3)
+            planes = None if name == "JPEG" else lambda i, d=data: read_clip_planes(d, i)
+            rows.append((name, len(data), lambda i, d=data: read_clip_frames(d, i)[cut], planes, encode_fps))
+    rng = np.random.default_rng(0)
+    spread, second = ([draw(num_frames, rng) for _ in range(10)] for draw in (spread_frames, second_frames))
     indices = list(range(0, num_frames, 5))
-    for name, num_bytes, read, encode_fps in rows:
-        rate = base if name == "source, PIL" else clips_per_second(read, num_frames, 10)
+    for name, num_bytes, read, planes, encode_fps in rows:
+        count = 3 if name == "source, PIL" else 10
+        rates = [samples_per_second(read, draws[:count]) for draws in (spread, second)]
+        rates += [samples_per_second(planes, second)] if planes else []
         quality = "" if name.startswith("source") else f"{psnr_db(frames, read(indices), indices):.1f}"
         print(
             f"| {path.name} {width}x{height} | {name} | {num_bytes / 1e3:.0f} | {num_bytes / source_bytes:.2f} | "
-            f"{num_bytes / num_frames / 1e3:.2f} | {rate:.0f} | {rate / base:.1f} | {quality} | "
-            f"{'' if not encode_fps else f'{encode_fps:.0f}'} |",
+            f"{num_bytes / num_frames / 1e3:.2f} | {quality} | {' | '.join(f'{rate:.0f}' for rate in rates)} | "
+            f"{'' if planes else '| '}{'' if not encode_fps else f'{encode_fps:.0f}'} |",
             flush=True,
         )
 
@@ -153,8 +177,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of the clip, from the video's start")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    print("| clip | form | kB | x source | kB/frame | clips/s | x PIL | PSNR dB | encode frames/s |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| clip | form | kB | x source | kB/frame | PSNR dB | spread | stride 2 | planes | encode frames/s |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for path in arguments.videos:
         compare(path, arguments.seconds)
 
