@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips_support import DATA, MODEL, same
-from mofo_train.data.crops.planes import _compiled, crop_planes
+from mofo_train.data.crops.planes import _compiled, _crops_of_planes, _resize, _split, _taps, crop_planes, crop_rgb
 from mofo_train.data.crops.uncut import Uncut, crop_window, make_views, plane_bytes, window_wh
 from mofo_train.data.dataset import FinetuneClips, PretrainClips, TrainingClips
 from mofo_train.data.loader import Batch, collate, create_loader
@@ -242,6 +242,43 @@ def test_clips_read_from_their_source_stay_with_the_worker(clips_store_path: Pat
     store = open_store(clips_store_path)
     reader = ClipReader(store, clips_store_path, split=None, short_side_px=256, from_source=True)
     assert not reader.leaves_views_to("cuda", "auto")
+
+
+class Counter:
+    """A backend of torch.compile that runs a function as it is and counts how often it is asked to."""
+
+    def __init__(self) -> None:
+        self.compilations = 0
+
+    def __call__(self, module: torch.fx.GraphModule, _: Any) -> Any:
+        self.compilations += 1
+        return module.forward
+
+
+@pytest.mark.parametrize("num_crops", [1, 2])
+def test_other_widths_compile_nothing_again(num_crops: int) -> None:
+    """Clips of every size, as many as there are, through one compiled function, to the pixels of the plain one."""
+    counter = Counter()
+    compiled = _compiled(_crops_of_planes, counter)
+    generator = torch.Generator().manual_seed(0)
+    for width, height, clips in ((40, 30, 3), (52, 30, 3), (46, 34, 2), (64, 32, 4)):
+        planes = torch.randint(256, (clips, 2, height * 3 // 2, width), dtype=torch.uint8, generator=generator)
+        crops = [[Crop(2 + place, 3, 20, 18 + place) for place in range(num_crops)] for _ in range(clips)]
+        made = compiled(*_split(planes), *(part for taps in _taps(crops, 16, planes.device) for part in taps))
+        assert torch.equal(made.flatten(0, 1).transpose(1, 2), crop_planes(planes, crops, 16))
+    assert counter.compilations == 1
+
+
+def test_other_widths_of_finetuning_compile_nothing_again() -> None:
+    """A view at a time, as augmentation asks for them: sides of crops and frames differ."""
+    counter = Counter()
+    compiled = _compiled(_resize, counter)
+    for width, height, side in ((40, 30, 20), (52, 30, 24), (47, 35, 31)):
+        frames = torch.arange(2 * 3 * height * width).view(2, 3, height, width).to(torch.uint8)
+        crop = Crop(1, 2, side, 17)
+        made = compiled(frames[None], *(part for taps in _taps([[crop]], 16, frames.device) for part in taps))
+        assert torch.equal(made[0, 0].transpose(0, 1), crop_rgb(frames, crop, 16))
+    assert counter.compilations == 1
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:

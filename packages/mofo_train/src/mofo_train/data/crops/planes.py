@@ -36,7 +36,7 @@ def crop_planes(planes: Tensor, crops: Sequence[Sequence[Crop]], out_px: int) ->
     """
     across, down = _taps(crops, out_px, planes.device)
     make = _compiled(_crops_of_planes) if planes.device.type == "cuda" else _crops_of_planes
-    return make(planes, *across, *down).flatten(0, 1).transpose(1, 2)
+    return make(*_split(planes), *across, *down).flatten(0, 1).transpose(1, 2)
 
 
 def crop_rgb(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
@@ -48,11 +48,23 @@ def crop_rgb(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
 
 def rgb_of_planes(planes: Tensor) -> Tensor:
     """Return uint8 RGB (B, T, 3, h, w) of YUV 4:2:0 planes, uint8 (B, T, h * 3 / 2, w), as libswscale converts them."""
+    return _to_rgb(*_split(planes))
+
+
+def _split(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return luma (B, T, h, w) and both differences (B, T, 2, h / 2, w / 2) of planes, without copying them.
+
+    A compiled function gets the two: torch.compile takes several times as long where it has to derive one shape from
+    the other.
+    """
     clips, length, rows, width = planes.shape
     height = rows * 2 // 3
-    chroma = planes[:, :, height:].reshape(clips, length, 2, height // 2, width // 2)
+    return planes[:, :, :height], planes[:, :, height:].reshape(clips, length, 2, height // 2, width // 2)
+
+
+def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
     blue, red = (chroma.int() * 8 - 1024).repeat_interleave(2, -1).repeat_interleave(2, -2).unbind(2)
-    luma = (planes[:, :, :height].int() * 8 - 128) * _LUMA >> 16
+    luma = (luma.int() * 8 - 128) * _LUMA >> 16
     channels = (
         luma + (red * _RED_OF_RED >> 16),
         luma + (blue * _GREEN_OF_BLUE >> 16) + (red * _GREEN_OF_RED >> 16),
@@ -77,15 +89,14 @@ class _Taps(NamedTuple):
     precision: Tensor
 
     @classmethod
-    def of(cls, spans: Sequence[Sequence[tuple[int, int]]], out_px: int) -> _Taps:
-        """Return those that resize R spans, (first pixel, length), of each of B clips to `out_px`."""
+    def of(cls, spans: Sequence[Sequence[tuple[int, int]]], out_px: int, num_taps: int) -> _Taps:
+        """Return those that resize R spans, (first pixel, length), of each of B clips to `out_px`, K = `num_taps`."""
         first, length = torch.tensor(spans, dtype=torch.float64).unbind(-1)
         scale = (length / out_px)[..., None]
         reach = scale.clamp(min=1)
         centres = (torch.arange(out_px) + 0.5) * scale
         lowest = (centres - reach + 0.5).floor()
-        taps = 2 * math.ceil(float(reach.max())) + 1
-        places = lowest + torch.arange(taps, dtype=torch.float64)[:, None, None, None]
+        places = lowest + torch.arange(num_taps, dtype=torch.float64)[:, None, None, None]
         weights = (1 - ((places - centres + 0.5) * (1 / reach)).abs()).clamp(min=0)
         weights = weights.where((places >= 0) & (places < length[..., None]), 0)
         weights /= weights.sum(0)
@@ -101,14 +112,16 @@ class _Taps(NamedTuple):
 
 def _taps(crops: Sequence[Sequence[Crop]], out_px: int, device: torch.device) -> tuple[_Taps, _Taps]:
     """Return what crops take of columns and of rows, on a device."""
-    across = _Taps.of([[(crop.x, crop.width) for crop in row] for row in crops], out_px)
-    down = _Taps.of([[(crop.y, crop.height) for crop in row] for row in crops], out_px)
+    longest = max(max(crop.width, crop.height) for row in crops for crop in row)
+    num_taps = 2 * math.ceil(max(1, longest / out_px)) + 1  # of both alike: a compiled function is made for each number
+    across = _Taps.of([[(crop.x, crop.width) for crop in row] for row in crops], out_px, num_taps)
+    down = _Taps.of([[(crop.y, crop.height) for crop in row] for row in crops], out_px, num_taps)
     return across.to(device), down.to(device)
 
 
-def _crops_of_planes(planes: Tensor, *taps: Tensor) -> Tensor:
+def _crops_of_planes(luma: Tensor, chroma: Tensor, *taps: Tensor) -> Tensor:
     """Return uint8 (B, R, T, 3, S, S) of planes."""
-    return _resize(rgb_of_planes(planes), *taps)
+    return _resize(_to_rgb(luma, chroma), *taps)
 
 
 def _resize(pixels: Tensor, *taps: Tensor) -> Tensor:
@@ -117,11 +130,16 @@ def _resize(pixels: Tensor, *taps: Tensor) -> Tensor:
 
 
 def _along(pixels: Tensor, taps: _Taps, dim: int) -> Tensor:
+    """Add pixels (B, 1 or R, T, 3, h, w) along a dimension, -1 or -2."""
     shape = (*taps.precision.shape, 1, 1, *((1, -1) if dim == -1 else (-1, 1)))
     shift = taps.precision[:, :, None, None, None, None]
+    pixels = pixels.expand(*taps.precision.shape, *pixels.shape[2:])
+    # Not `take_along_dim`: torch.compile would make a function of it for each size of pixels.
+    others = pixels.shape[:-1] if dim == -1 else (*pixels.shape[:-2], -1, pixels.shape[-1])
+    size = (*others, -1) if dim == -1 else others
     total = 1 << (shift - 1)
     for index, weight in zip(taps.indices, taps.weights, strict=True):
-        total = total + torch.take_along_dim(pixels, index.view(shape), dim) * weight.view(shape)
+        total = total + pixels.gather(dim, index.view(shape).expand(size)) * weight.view(shape)
     return (total >> shift).clamp(0, 255).to(torch.uint8)
 
 
@@ -131,9 +149,10 @@ def _compiled(function: Callable[..., Tensor], backend: str | Callable[..., obje
 
 
 class _Compiled:
-    """A function in few kernels; every width of clips compiles it anew.
+    """A function in few kernels, compiled once for clips of all widths and heights.
 
-    Where it cannot be compiled, for want of a C compiler for instance, it runs as it is, and says so once.
+    Another number of taps, and one clip in place of several, compile it anew. Where it cannot be compiled, for want of
+    a C compiler for instance, it runs as it is, and says so once.
     """
 
     def __init__(self, function: Callable[..., Tensor], backend: str | Callable[..., object]) -> None:
