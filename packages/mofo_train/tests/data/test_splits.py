@@ -72,6 +72,8 @@ def folder(**columns: list[object]) -> pa.Table:
     base = {
         "clip_id": names,
         "video_id": names,
+        "path": [f"{name}.mp4" for name in names],
+        **dict.fromkeys(("start_seconds", "stop_seconds", "start_frame", "stop_frame"), pa.nulls(12, pa.float64())),
         "status": ["ok"] * 12,
         "num_frames": [30] * 12,
         "split": ["train"] * 12,
@@ -166,6 +168,22 @@ def test_classes_that_cannot_be_learned_when_they_are_tested_are_named() -> None
     assert found[0].startswith("classes sit, fly have clips of one group alone")
     alone: list[object] = ["fly", *["jump"] * 11]
     assert any(line.startswith("class fly has clips of one group") for line in describe_folds(listed(label=alone), 2))
+
+
+def test_clips_that_are_listed_twice_are_named() -> None:
+    """The first row stands there three times, once with another label; the fifth is another part of its video."""
+    paths: list[object] = ["a.mp4", "a.mp4", "a.mp4", "b.mp4", "b.mp4", *[f"{place}.mp4" for place in range(7)]]
+    labels: list[object] = ["sit", "sit", "run", *["sit", "run", "jump"] * 3]
+    times: list[object] = [None, None, None, 0.0, 1.0, *[None] * 7]
+    table = listed(path=paths, label=labels, start_seconds=times)
+    (line,) = (line for line in describe_folds(table, 2) if "more than once" in line)
+    assert (
+        line
+        == "1 clips are listed more than once, 1 of them with different labels: a.mp4; every row counts, remove some"
+    )
+    table = listed(path=paths, label=["sit", "sit", "sit", *["run"] * 9], start_seconds=times)
+    assert "1 clips are listed more than once: a.mp4; every row counts, remove some" in describe_folds(table, 2)
+    assert not any("more than once" in line for line in describe_folds(listed(), 2))
 
 
 def test_many_classes_are_not_all_named() -> None:

@@ -216,7 +216,7 @@ def test_a_folder_without_labels_is_refused() -> None:
 def listed(tmp_path: Path) -> Path:
     """A folder whose list names six clips of two classes; one is missing, one has a name with a blank and an umlaut."""
     names = ["a.mp4", "b.mp4", "c.mp4", "take ü.mp4", "e.mp4", "gone.mp4"]
-    for name in names[:-1]:
+    for name in (*names[:-1], "extra.mp4"):
         (tmp_path / name).write_bytes(b"")
     with (tmp_path / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
         rows = [[name, "sit" if place < 3 else "jump up"] for place, name in enumerate(names)]
@@ -227,7 +227,8 @@ def listed(tmp_path: Path) -> Path:
 def test_a_folder_is_described_before_anything_is_extracted(listed: Path) -> None:
     lines = describe_folder(folder_table("folds=2"), listed)
     assert lines[0] == "6 clips of 2 classes (jump up 3, sit 3) in 6 videos, 2 folds of 3, 3 clips"
-    assert lines[-1] == "1 of 6 videos (1 clips) are missing: gone.mp4; they take no part"
+    assert lines[-2] == "1 of 6 videos (1 clips) are missing: gone.mp4; they take no part"
+    assert lines[-1] == f"1 videos below {listed} are not listed and take no part: extra.mp4"
 
 
 def test_a_plan_needs_no_video(listed: Path, tmp_path: Path) -> None:
@@ -243,6 +244,8 @@ def test_a_plan_needs_no_video(listed: Path, tmp_path: Path) -> None:
     pretraining = next(cost for cost in found.costs if "pretrain" in cost.key)
     assert pretraining.num_crops == 3 * 50 * 4, "half of six clips, fifty epochs, four crops"
     assert "a batch of fold-0/" in found.missing
+    minutes = 600 / 100 / 3600
+    assert any(f"{minutes:.3f} h ({minutes / 2:.3f} to {minutes * 2:.3f})" in line for line in found.lines())
 
 
 @pytest.mark.parametrize(
@@ -261,6 +264,12 @@ def test_a_folder_that_makes_no_table_is_refused_before_anything_is_extracted(
     (listed / "annotations.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         describe_folder(folder_table(f"folds={folds}"), listed)
+
+
+def test_a_folder_without_a_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"must hold a list annotations\.csv with a column path .*, got none"):
+        describe_folder(folder_table(), tmp_path)
 
 
 @pytest.mark.slow

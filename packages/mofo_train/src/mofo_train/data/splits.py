@@ -11,12 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mofo_train.config import FoldsConfig, usual_split
-from mofo_train.data.labels import HEADS, have_boxes, label_column, name_of, num_labelled, predicted_columns
+from mofo_train.data.labels import HEADS, have_boxes, label_column, name_of, num_labelled, predicted_columns, rows_of
 from mofo_train.errors import DataError
 
 _VALIDATION_SHARE = 0.2  # of the videos, where nobody says which clips are for testing
 _GROUP = "group "  # before the name of a group of the clip list, so that it is no video's
 _NUM_NAMED = 8
+_SPAN = ("path", "start_seconds", "stop_seconds", "start_frame", "stop_frame")
 
 
 def splits_of(
@@ -160,7 +161,7 @@ def describe_folds(table: pa.Table, number: int | None) -> list[str]:
         raise DataError(f"clips must be of at least two classes to be told apart, got {found}")
     homes = {label: {group for group, other in own if other == label} for label in counts}
     has_groups = any(group.startswith(_GROUP) for group in groups)
-    names = _listed([f"{name} {count}" for name, count in _ordered(counts)])
+    names = first_of([f"{name} {count}" for name, count in _ordered(counts)])
     kind = "groups" if has_groups else "videos"
     lines = [f"{len(own)} clips of {len(counts)} classes ({names}) in {len({group for group, _ in own})} {kind}"]
     if number is not None:
@@ -173,14 +174,15 @@ def describe_folds(table: pa.Table, number: int | None) -> list[str]:
                 "the clip list has no column group: clips of one recording or person may be learned from and "
                 "tested; give them the same group"
             )
-    return lines + _taking_no_part(table, labels, readable)
+    return lines + _listed_twice(table, labels) + _taking_no_part(table, labels, readable)
 
 
 def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _listed(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """Name the first few, and say how many more there are."""
     return ", ".join(names[:_NUM_NAMED]) + (f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else "")
 
 
@@ -188,22 +190,36 @@ def _unlearnable(names: list[str]) -> list[str]:
     """Say which classes are never named rightly, because whenever one is tested, all of its clips are."""
     if not names:
         return []
-    what = f"class {names[0]} has" if len(names) == 1 else f"classes {_listed(names)} have"
+    what = f"class {names[0]} has" if len(names) == 1 else f"classes {first_of(names)} have"
     return [
         f"{what} clips of one group alone: when they are tested, nothing has been learned of them, and they count as "
         "wrong in every row; leave them out, or add clips of other groups"
     ]
 
 
+def _listed_twice(table: pa.Table, labels: list[str | None]) -> list[str]:
+    """Say which clips have several rows: the same video from the same time to the same time."""
+    rows: dict[tuple[object, ...], list[int]] = {}
+    for place, span in enumerate(rows_of(table, *_SPAN)):
+        rows.setdefault(span, []).append(place)
+    twice = [places for places in rows.values() if len(places) > 1]
+    if not twice:
+        return []
+    torn = sum(len({labels[place] for place in places}) > 1 for places in twice)
+    names = first_of([str(table["path"][places[0]]) for places in twice])
+    labelled = f", {torn} of them with different labels" if torn else ""
+    return [f"{len(twice)} clips are listed more than once{labelled}: {names}; every row counts, remove some"]
+
+
 def _taking_no_part(table: pa.Table, labels: list[str | None], readable: list[bool]) -> list[str]:
     """Say which clips are listed and neither learned from nor tested."""
     names = table.column("clip_id").to_pylist()
     without = [name for name, label in zip(names, labels, strict=True) if label is None]
-    lines = [f"{len(without)} clips without label take no part: {_listed(without)}"] if without else []
+    lines = [f"{len(without)} clips without label take no part: {first_of(without)}"] if without else []
     if not all(readable):
         reasons = table.column("reason").to_pylist()
         failed = [f"{name} ({why})" for name, why, ok in zip(names, reasons, readable, strict=True) if not ok]
-        lines.append(f"{len(failed)} clips that cannot be read take no part: {_listed(failed)}")
+        lines.append(f"{len(failed)} clips that cannot be read take no part: {first_of(failed)}")
     return lines
 
 

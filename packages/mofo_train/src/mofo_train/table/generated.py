@@ -13,10 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from mofo_train.data.labels import predicted_columns
-from mofo_train.data.splits import describe_folds
+from mofo_train.data.splits import describe_folds, first_of
 from mofo_train.errors import DataError, ExitCode, Interrupted
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
+from motionbox.inputs.folder.load import ANNOTATIONS_NAME
+from motionbox.inputs.folder.scan import scan_media
 from motionbox.inputs.manifest import load_manifest
 from motionbox.inputs.missing_media import describe_missing, find_missing_media
 from motionbox.storage import StorePath
@@ -135,14 +137,24 @@ def describe_folder(table: TableConfig, data_root: Path) -> list[str]:
         data_root: The folder.
 
     Raises:
-        DataError: It has no labels, one class, or fewer groups than folds.
+        DataError: It has no list, no labels, one class, or fewer groups than folds.
         InputError: There is no such folder, or its `annotations.csv` is broken.
     """
     listed = load_manifest("folder", data_root, require_media=False)
+    if not (data_root / ANNOTATIONS_NAME).is_file():
+        raise DataError(
+            f"{data_root} must hold a list {ANNOTATIONS_NAME} with a column path (of each video) and a column label "
+            "(its class), got none"
+        )
     with_labels(table, data_root, listed)
     lines = describe_folds(listed, table.folds)
     missing = find_missing_media(listed, data_root)
-    return [*lines, describe_missing(missing, "they take no part")] if missing.paths else lines
+    if missing.paths:
+        lines.append(describe_missing(missing, "they take no part"))
+    others = sorted(set(scan_media(data_root)[0]) - set(listed["path"].to_pylist()))
+    if others:
+        lines.append(f"{len(others)} videos below {data_root} are not listed and take no part: {first_of(others)}")
+    return lines
 
 
 def with_labels(table: TableConfig, source: StorePath, clips: pa.Table) -> TableConfig:
@@ -158,9 +170,10 @@ def with_labels(table: TableConfig, source: StorePath, clips: pa.Table) -> Table
     """
     columns = predicted_columns(clips)
     if not columns:
+        filled = [name for name in clips.column_names if clips[name].null_count < len(clips)]
         raise DataError(
             f"annotations.csv of {source} must have a column label (names), label_id (numbers), or verb_class and "
-            f"noun_class (numbers), with something in it, got columns {', '.join(clips.column_names)}"
+            f"noun_class (numbers), with something in it, got columns {', '.join(filled)}"
         )
     own = (f"task.columns={json.dumps(columns)}", "task.num_classes=none")
     return table.model_copy(update={"finetune_set": (*table.finetune_set, *own)})

@@ -218,11 +218,12 @@ class Plan:
         count = len(self.costs)
         lines = [f"plan: {count} stages into {self.out}; hours on one device like this ({self.device}), measured now"]
         shown = [cost for cost in self.costs if not cost.key.startswith("fold-") or cost.key.startswith("fold-0/")]
+        digits = 1 if any(cost.device_hours >= 1 for cost in self.costs) else 3  # minutes are a few hundredths
         for cost in shown:
             state = "done" if cost.key in self.done else "to do"
             lines.append(
-                f"  {state:<6} {cost.key:<56} {cost.num_crops:>13,} crops {cost.device_hours:>10,.1f} h "
-                f"({cost.least_hours:,.1f} to {cost.most_hours:,.1f}) {cost.disk_gib:>6.1f} GiB"
+                f"  {state:<6} {cost.key:<56} {cost.num_crops:>13,} crops {cost.device_hours:>10,.{digits}f} h "
+                f"({cost.least_hours:,.{digits}f} to {cost.most_hours:,.{digits}f}) {cost.disk_gib:>6.1f} GiB"
             )
         if len(shown) < count:
             lines.append(f"  and the same for each other fold, {count - len(shown)} stages")
