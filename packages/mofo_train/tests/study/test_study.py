@@ -101,6 +101,7 @@ def test_the_data_of_a_scale_are_its_own_and_the_usual_ones_those_of_the_table(t
             "must name pretrained rows .* got 'scratch'",
         ),
         ('curves=[{title="a", rows=["area"], points=[{at=0}]}]', "points: "),
+        ("table=metaworld_table1", "table must be one of data set synthetic, got 'metaworld_table1' of metaworld"),
         ("table=synthetic_tabl1", "did you mean 'synthetic_table1'"),
     ],
 )
@@ -109,11 +110,10 @@ def test_wrong_recipes_are_named(override: str, message: str) -> None:
         study(override)
 
 
-def test_only_the_generated_set_has_scales() -> None:
-    curves = 'curves=[{title="a", rows=["area"], points=[{at=1}, {at=2, scale=2}]}]'
-    assert list(study(curves.replace(", scale=2", "")).tables("full")) == [1]
-    with pytest.raises(DataError, match="scale must be 1 for dataset metaworld, got 2"):
-        study("table=metaworld_table1", curves).tables("full")
+def test_points_that_would_share_a_name_are_refused() -> None:
+    points = 'points=[{at=1, pretrain_set=["mask.inside_ratio=0.25"]}, {at=2, pretrain_set=["mask.inside_ratio=0_25"]}]'
+    with pytest.raises(DataError, match="got 'area_inside_ratio_0_25' for two of them"):
+        study(f'curves=[{{title="a", rows=["area"], {points}}}]').tables("full")
 
 
 def test_gains_are_those_of_the_rows(store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +151,7 @@ def test_gains_are_those_of_the_rows(store_path: Path, tmp_path: Path, monkeypat
     assert [[p.gain("verb_top1").mean for p in own] for own in inside.rows.values()] == [[-4, -4, -4, 7, -4]]
     assert [[p.gain("verb_top1").mean for p in own] for own in quality.rows.values()] == [[7, -4, -4, -4]]
     assert result.baseline == "VideoMAE (tube masks, mean)"
+    assert "figures mean nothing" in result.markdown().splitlines()[0]
 
 
 def test_curves_are_written_with_their_bands(tmp_path: Path) -> None:

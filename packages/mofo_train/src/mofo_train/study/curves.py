@@ -21,7 +21,8 @@ class Point:
     Attributes:
         at: What is varied, as the recipe says.
         share: Share of the picture that true areas cover, median over frames that have one.
-        overlap: Intersection over union of the guidance's areas with the true ones, mean over such frames.
+        overlap: Intersection over union of the guidance's areas with the true ones, mean over the frames where either
+            has any.
         base: The baseline there.
         row: The row there.
     """

@@ -39,14 +39,20 @@ class PointConfig(Section):
 
     def row(self, row: RowConfig) -> RowConfig:
         """Return a row of the table as it is at this point, under a name that says what was changed."""
-        changes, parts = self.pretrain_set, [key.rpartition(".")[2] for key in self.pretrain_set]
+        changes, parts = self.pretrain_set, [_short(change) for change in self.pretrain_set]
         worse, own = self.worse, dict[str, object]()
         if worse is not None:
             source = f"guidance.source={worse.name}"
             changes, parts = (*changes, source), [*parts, worse.name]
             own["finetune_set"] = (*row.finetune_set, source)
-        name = "_".join([row.name, *("".join(c if c.isalnum() else "_" for c in part) for part in parts)])
+        name = "_".join([row.name, *parts])
         return row.model_copy(update={**own, "name": name, "pretrain_set": (*row.pretrain_set, *changes)})
+
+
+def _short(change: str) -> str:
+    """Return `inside_ratio_0_25` for `mask.inside_ratio=0.25`."""
+    key, _, value = change.partition("=")
+    return "".join(c if c.isalnum() else "_" for c in f"{key.rpartition('.')[2]}_{value}".lower())
 
 
 class CurveConfig(Section):
@@ -92,6 +98,8 @@ class StudyConfig(Section):
             raise ValueError(
                 f"curves.rows must name pretrained rows of {self.table} beside its baseline, got {min(unknown)!r}"
             )
+        if table.dataset != "synthetic":
+            raise ValueError(f"table must be one of data set synthetic, got {self.table!r} of {table.dataset}")
         if self.setting not in {setting.name for setting in table.settings}:
             raise ValueError(f"setting must be one of {self.table}, got {self.setting!r}")
         return self
@@ -103,7 +111,7 @@ class StudyConfig(Section):
             profile: `full` or `smoke`, as a table's.
 
         Raises:
-            DataError: A point wants another scale of a data set that is not generated.
+            DataError: Two different points have one name.
         """
         base = load_recipe(TableConfig, self.table).at(profile)
         seeds = self.seeds if profile == "full" else base.seeds
@@ -113,12 +121,11 @@ class StudyConfig(Section):
         for point, row_name in ((p, name) for curve in self.curves for p in curve.points for name in curve.rows):
             there = rows.setdefault(point.scale, {base.baseline: of[base.baseline]})
             row = point.row(of[row_name])
-            there[row.name] = row
+            if there.setdefault(row.name, row) != row:
+                raise DataError(f"points must differ in what their rows are called, got {row.name!r} for two of them")
             made = worse.setdefault(point.scale, {})
             if point.worse is not None:
                 made[point.worse.name] = point.worse
-        if base.dataset != "synthetic" and set(rows) != {1.0}:
-            raise DataError(f"scale must be 1 for dataset {base.dataset}, got {min(set(rows) - {1.0}):g}")
         own = tuple(setting for setting in base.settings if setting.name == self.setting)
         return {
             scale: base.model_copy(

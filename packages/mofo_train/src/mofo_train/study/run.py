@@ -14,7 +14,7 @@ from mofo_train.study.curves import Curve, Point, Study
 from mofo_train.study.recipe import CurveConfig, StudyConfig
 from mofo_train.table.generated import generated_stores
 from mofo_train.table.layout import Table
-from mofo_train.table.recipe import RowConfig, TableConfig
+from mofo_train.table.recipe import MEANINGLESS, RowConfig, TableConfig
 from mofo_train.table.run import Trainings, run_table
 from motionbox.store import Store, open_store
 
@@ -67,7 +67,8 @@ def run_study(
     first = next(iter(results.values()))
     baseline = first.panels[0].base(first.baseline)
     notes = [note for result in results.values() for note in result.notes[-1:]]
-    return Study(study.title, baseline.title, first.metrics, curves, (first.notes[0], *notes))
+    title = study.title if profile == "full" else f"{study.title} ({MEANINGLESS})"
+    return Study(title, baseline.title, first.metrics, curves, (first.notes[0], *notes))
 
 
 def _curve(

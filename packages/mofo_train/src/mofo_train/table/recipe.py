@@ -10,6 +10,8 @@ from mofo_train.config import Section, read_recipe
 from mofo_train.errors import DataError
 from mofo_train.table.layout import MAX_SEEDS
 
+MEANINGLESS = "profile smoke: shows that every stage works, its figures mean nothing"
+
 
 class RowConfig(Section):
     """One row of a table.
@@ -166,6 +168,6 @@ class TableConfig(Section):
         rows = tuple(
             row.model_copy(update={"pretrain_set": (*row.pretrain_set, *small.pretrain_set)}) for row in self.rows
         )
-        title = f"{self.title} (profile smoke: shows that every stage works, its figures mean nothing)"
+        title = f"{self.title} ({MEANINGLESS})"
         changes = {"title": title, "rows": rows, "settings": settings}
         return self.model_copy(update={**changes, "seeds": small.seeds, "num_clips": small.num_clips})
