@@ -1,4 +1,4 @@
-# docker build --target cpu -t motionbox .         extraction and readers on processors
+# docker build --target cpu -t motionbox .         extraction and readers on processors, also as a Ray job (ray[default])
 # docker build --target cuda -t motionbox:cuda .   the same on NVIDIA GPUs, and training
 # docker run --gpus all --shm-size 16g ...         training's workers hand over their batches in shared memory
 #
@@ -16,7 +16,7 @@ FROM python:3.11-slim-bookworm AS cpu
 # The bind mount keeps wheels and pins out of the image.
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
-    pip install --no-cache-dir -c /constraints.txt "$(echo /wheels/motionbox-*.whl)[extract,cloud]" \
+    pip install --no-cache-dir -c /constraints.txt "$(echo /wheels/motionbox-*.whl)[extract,cloud]" "ray[default]" \
     && useradd --create-home --uid 10001 motionbox
 USER 10001
 WORKDIR /home/motionbox

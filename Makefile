@@ -31,8 +31,8 @@ setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development
 demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, score them, draw a video and a contact sheet
 	$(BIN)/motionbox demo --out demo
 
-reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke|study); resumable
-	$(BIN)/mofo-train $(if $(filter study,$(PROFILE)),study,table1 --dataset $(DATASET) --profile $(PROFILE)) --jobs $(JOBS)
+reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke, of synthetic also study); resumable
+	$(BIN)/mofo-train $(if $(filter study,$(PROFILE)),$(if $(filter-out synthetic,$(DATASET)),$(error PROFILE=study is for DATASET=synthetic))study,table1 --dataset $(DATASET) --profile $(PROFILE)) --jobs $(JOBS)
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2
@@ -45,7 +45,7 @@ test-floor: $(VENV)/all.stamp  ## Run the test suite on the oldest versions that
 test-slow: $(VENV)/all.stamp  ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
 
-test-faults: $(VENV)/all.stamp  ## Run the whole fault-injection sweep (kills, full disks, races, lost nodes); half an hour
+test-faults: $(VENV)/all.stamp  ## Run the whole fault-injection sweep (kills, full disks, races, lost nodes); over an hour
 	$(BIN)/pytest -m faults tests
 
 test-gpu: $(VENV)/all.stamp  ## Run the tests that need a CUDA device

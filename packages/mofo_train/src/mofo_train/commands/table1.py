@@ -97,7 +97,7 @@ def command(
     folder = out or Path("runs") / f"{table.dataset}-{profile}"  # tables share the stages that they have in common
     prepared = table.dataset in PREPARED and store is None
     if prepared:
-        data_root = data_of(table, folder, data_root)
+        data_root = data_of(table, folder, data_root, smoke=profile == "smoke")
     stores = _stores(table, folder, store, prepared=prepared)
     with ranks_of_this_run() as ranks:
         # Data: the first rank makes what is missing, once; a helping process finds it made.

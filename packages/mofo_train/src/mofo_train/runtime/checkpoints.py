@@ -7,7 +7,6 @@ under another name, flushed to the disk and renamed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mofo_train.errors import CheckpointError
+from motionbox.storage.file_bytes import sha256_file
 
 _INFO = "checkpoint.json"
 _WEIGHTS = "model.safetensors"
@@ -75,7 +75,7 @@ def write_checkpoint(
         private.mkdir()
         save_file({name: value.detach().cpu().contiguous() for name, value in model.items()}, private / _WEIGHTS)
         torch.save(state, private / _STATE)
-        digests = {name: _digest(private / name) for name in (_WEIGHTS, _STATE)}
+        digests = {name: sha256_file(private / name) for name in (_WEIGHTS, _STATE)}
         text = json.dumps({**info, "step": step, "sha256": digests}, indent=2)
         (private / _INFO).write_text(text + "\n", encoding="utf-8")
         for path in private.iterdir():
@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         info = json.loads((path / _INFO).read_text(encoding="utf-8"))
         for name, expected in info["sha256"].items():
-            if _digest(path / name) != expected:
+            if sha256_file(path / name) != expected:
                 raise CheckpointError(f"{path / name} must match its digest, it is torn or was changed")
         model = load_file(path / _WEIGHTS)
         state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
@@ -129,11 +129,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -40,14 +40,15 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     one = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         linear(one, one)
-        _wait(device)
+        wait_for(device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; a processor has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -19,7 +19,7 @@ class PointConfig(Section):
         at: What is varied.
         scale: How large the generated set draws hand and things; this changes the baseline too.
         pretrain_set: Changes to the pretraining recipe.
-        shift: How far areas are moved, in roots of their own area.
+        shift: How far areas are moved, in extents (roots of a clip's mean area).
         shrink: Share of their cells that they lose.
     """
 

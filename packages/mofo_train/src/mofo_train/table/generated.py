@@ -28,10 +28,17 @@ PREPARED = ("synthetic", "metaworld", "folder")
 """Data sets whose stores a table makes for itself."""
 
 
-def data_of(table: TableConfig, out: Path, data_root: Path | None) -> Path:
-    """Return where the videos of a prepared data set are, or will be."""
-    default = out / "data" if table.dataset == "synthetic" else Path("data") / table.dataset
-    return data_root or default
+def data_of(table: TableConfig, out: Path, data_root: Path | None, *, smoke: bool = False) -> Path:
+    """Return where the videos of a prepared data set are, or will be.
+
+    Args:
+        table: The recipe, at its profile.
+        out: Folder of the table.
+        data_root: What the user named; None = the default.
+        smoke: Whether it is the smaller profile, whose rendered set is no part of the real one.
+    """
+    own = table.dataset == "synthetic" or (smoke and table.dataset == "metaworld")
+    return data_root or (out / "data" if own else Path("data") / table.dataset)
 
 
 def run_command(command: list[str]) -> int:

@@ -20,6 +20,7 @@ from mofo_train.models import create_pretrain_model
 from mofo_train.models.from_recipe import create_model
 from mofo_train.models.vit import size_of
 from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.speed import wait_for
 from mofo_train.table.rates import DATA_SETS
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.stages import Stage, all_stages
@@ -179,18 +180,13 @@ def _seconds_of_steps(
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _wait(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - started)
     return seconds[_WARM_UP_STEPS:]
 
 
 def _compiled(model: nn.Module, config: PretrainConfig | FinetuneConfig) -> nn.Module:
     return cast(nn.Module, torch.compile(model)) if config.run.compile else model
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class ProfileConfig(Section):
     """
 
     seeds: int = Field(2, ge=1, le=MAX_SEEDS)
-    num_clips: int = Field(24, ge=10)
+    num_clips: int = Field(24, ge=1)
     pretrain_set: tuple[str, ...] = ()
     finetune_set: tuple[str, ...] = ()
 
@@ -76,8 +76,8 @@ class WorseConfig(Section):
 
     Attributes:
         name: What the store calls it.
-        shift: How far, in roots of their own mean area.
-        shrink: Share of their cells that they lose, from the rim.
+        shift: How far, in extents (roots of a clip's mean area).
+        shrink: Share of their cells that they lose, those farthest from the centre.
     """
 
     name: str = Field(pattern="^[a-z0-9_]+$")

@@ -47,17 +47,20 @@ Example:
     type=click.Path(path_type=Path),
     help="Whatever `motionbox evaluate` reads, also masks as <clip id>/<frame number>.png.  [--like or --shuffle]",
 )
-@click.option("--like", help="Move this guidance's areas and boxes to random places.  [motion]")
+@click.option(
+    "--like",
+    help="Make it of this guidance: at random places, or worse (--shift, --shrink).  [motion, if with --shuffle]",
+)
 @click.option("--shuffle", is_flag=True, help="Give each clip the areas and boxes of another one (of --like).")
 @click.option(
     "--shift",
     type=FiniteRange(min=0),
-    help="Move the areas of --like this far into a random direction, in roots of their own mean area.  [0]",
+    help="Move the areas of --like into a random direction, so many extents (roots of a clip's mean area).  [0]",
 )
 @click.option(
     "--shrink",
     type=FiniteRange(0, 1, max_open=True),
-    help="Take this share off the areas of --like, from the rim.  [0]",
+    help="Take off this share of the cells of --like, those farthest from the centre.  [0]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of --like and what goes with it.")
 @click.option(
@@ -124,7 +127,8 @@ def import_boxes(
 def _check_one_origin(*, boxes: bool, like: bool, shuffle: bool, worse: bool) -> None:
     """Refuse two origins of a guidance, and none."""
     if boxes == (like or shuffle):
-        raise InputError("give either --boxes, or --like or --shuffle; `motionbox import-boxes --help` shows examples")
+        rule = "give either --boxes, or --like (also with --shift, --shrink) or --shuffle"
+        raise InputError(f"{rule}; `motionbox import-boxes --help` shows examples")
     if worse and (shuffle or not like):
         raise InputError("--shift and --shrink must come with --like, which names what they make worse, and no other")
 

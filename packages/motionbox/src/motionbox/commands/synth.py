@@ -27,7 +27,7 @@ _NUM_DRAWN, _NUM_OVER_FOOTAGE, _NUM_PER_ACTION = 200, 40, 20
 
     Without further options the kitchen set is drawn. With --footage, moving, resting and partly hidden things with
     known outlines are laid over stretches of your videos in which little but the camera moves. With --metaworld, a
-    robot arm handles things; that needs the package metaworld. The last two write a mask of every frame, too. Score
+    robot arm handles things; that needs the package metaworld. All write a mask of every frame. Score
     boxes with `motionbox evaluate`.
     """,
     epilog=EPILOG,

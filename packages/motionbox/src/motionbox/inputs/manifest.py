@@ -28,7 +28,7 @@ def load_manifest(
     *,
     frame_fps: float | None = None,
 ) -> pa.Table:
-    """Read a data set's annotations into a validated manifest, see the module for its columns.
+    """Read a data set's annotations into a validated manifest, see `motionbox.inputs.schema` for its columns.
 
     Args:
         dataset: One of `motionbox.inputs.DATASETS`.
