@@ -53,7 +53,7 @@ def write_worse(store: Store, writer: GuidanceWriter, *, like: str, shift: float
         writer: Writes the new guidance.
         like: The source that is made worse.
         shift: How far, in extents: the root of the clip's mean area, counted in cells; at least 0.
-        shrink: Share of an area's cells that it loses, those farthest from its centre; below 1. One cell is always left.
+        shrink: Share of an area's cells that it loses, those farthest from its centre; below 1. One cell is left.
         seed: Seed of the directions; a clip's depends on it and on the clip's id alone.
 
     Returns:
