@@ -312,9 +312,10 @@ class Table:
                 axis.grid(axis="x", alpha=0.3)
             line[0].set_yticks(places, [row.title for row in panel.rows])
             line[0].set_ylabel(panel.title)
+        known = any(panel.classes for panel in self.panels)
         figure.supxlabel(
-            f"bar: 95 % interval of the difference to {base.title} (dotted); tick: a seed"
-            + ("; dashed: chance" if any(panel.classes for panel in self.panels) else ""),
+            f"dotted: {self.panels[0].base(self.baseline).title}; bar: 95 % interval of the difference to it\n"
+            f"tick: a single seed{'; dashed: chance' if known else ''}",
             fontsize="small",
         )
         figure.savefig(path, dpi=110)
