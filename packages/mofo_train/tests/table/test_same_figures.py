@@ -29,9 +29,6 @@ dataset = "synthetic"
 seeds = 1
 folds = 2
 baseline = "area"
-rows_of = "synthetic_table1"
-without = ["scratch", "videomae", "mgmae", "mofo_masks", "mofo_mca", "mofo", "area_masks", "area_mca", "true_areas",
-    "random_areas", "other_areas"]
 pretrain_set = [
     "model.name=videomae_tiny", "model.num_frames=4", "model.image_px=32", "data.short_side_px=48",
     "data.num_workers=0", "optim.batch_size=2", "optim.epochs=2", "optim.warmup_epochs=0", "mask.mask_ratio=0.75",
@@ -42,6 +39,13 @@ finetune_set = [
     "data.num_workers=0", "optim.batch_size=2", "optim.epochs=2", "optim.warmup_epochs=0", "selection.share=0",
     "run.precision=fp32", "run.log_every_steps=1", "run.checkpoint_every_steps=3",
 ]
+
+[[rows]]
+name = "area"
+title = "areas"
+pretrain = "synthetic_pretrain_mini_mofo_area"
+finetune = "synthetic_finetune_mini_mca_area"
+preset = "tuned"
 """
 
 # Runs the table until a line is said whose end is given, and dies of it.
