@@ -3,9 +3,10 @@
 `python benchmarks/worker_cost.py STORE DATA_ROOT [--batch-size 64]` reads a store's clips as pretraining does (16
 frames at stride 2, 224 px, one crop) with one worker: with the batch's memory used again, with fresh memory for every
 batch, and with crops left to the device (`data.convert_on`), for which the store needs H.264 clips. They take turns.
-The batch is copied as it would be into page-locked memory, which needs no GPU; what a GPU does with it is not in these
-figures. `--in-process` reads sample by sample in this process instead, RGB and planes in turn, which says more on a
-busy machine. Linux.
+The batch is copied as it would be into page-locked memory, which needs no GPU, and what each view takes of which pixel
+is computed as it would be for one; what a GPU does with them is not in these figures. `--in-process` reads sample by
+sample in this process instead, RGB and planes in turn, which says more on a busy machine; `--training MODEL` takes
+training steps of that model with either, on a processor. Linux.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mofo_train.config import DataConfig, ModelConfig
+from mofo_train.data.crops.planes import view_numbers
+from mofo_train.data.crops.uncut import clips_alike
 from mofo_train.data.dataset import PretrainClips
-from mofo_train.data.loader import collate, create_worker_loader
+from mofo_train.data.loader import Batch, collate, create_worker_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import ResumableSampler, SampleKey
 from motionbox.store import open_store
@@ -62,6 +66,9 @@ def cost(clips: PretrainClips, num_clips: int, batch_size: int, steps: int, *, r
         copied = torch.empty_like(batch.frames) if copied is None else copied
         copied.copy_(batch.frames)
         batch.in_use.zero_()
+        for places in clips_alike(batch.uncut):
+            crops = [batch.uncut[place].crops for place in places]
+            view_numbers(crops, batch.uncut[0].out_px, batch.frames.device)
         del batch
     after, own = worker_seconds(), time.process_time() - own
     return [1e3 * value / steps / batch_size for value in (after[0] - before[0], after[1] - before[1], own)]
@@ -79,6 +86,36 @@ def in_turn(ours: PretrainClips, device: PretrainClips, num_clips: int, num_samp
     return [*(1e3 * statistics.median(values) for values in seconds.values()), statistics.median(ratios)]
 
 
+def training(
+    ours: PretrainClips, device: PretrainClips, num_clips: int, model: ModelConfig, batch_size: int, steps: int
+) -> list[float]:
+    """Return milliseconds of processor time per sample, and what of them the batch takes, RGB and planes each.
+
+    Both train a model of their own; the last figure is the median ratio of a step with planes to one with RGB.
+    """
+    # Not at the top: the server of the workers imports this file, and needs nothing of these.
+    from mofo_train.benchmarks.parts import training_step
+    from mofo_train.benchmarks.with_loader import Inputs
+    from mofo_train.models import create_pretrain_model
+
+    cpu = torch.device("cpu")
+    network = create_pretrain_model(model.name, num_frames=model.num_frames, image_px=model.image_px)
+    step, inputs = training_step(network, cpu, "fp32"), Inputs(network.clip, cpu)
+    seconds: dict[PretrainClips, list[tuple[float, float]]] = {ours: [], device: []}
+    for turn in range(steps + 1):
+        keys = [SampleKey(0, place, place % num_clips) for place in range(turn * batch_size, (turn + 1) * batch_size)]
+        for clips in (ours, device) if turn % 2 else (device, ours):
+            before = time.process_time()
+            batch: Batch = collate(clips.__getitems__(keys)).to(cpu)
+            read = time.process_time() - before
+            step(*inputs.prepare(batch))
+            if turn:
+                seconds[clips].append((time.process_time() - before, read))
+    ratios = [one[0] / other[0] for one, other in zip(seconds[device], seconds[ours], strict=True)]
+    columns = [column for clips in (ours, device) for column in zip(*seconds[clips], strict=True)]
+    return [*(1e3 * statistics.median(column) / batch_size for column in columns), statistics.median(ratios)]
+
+
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,17 +125,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-process", type=int, metavar="SAMPLES")
+    parser.add_argument("--training", metavar="MODEL")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reader = ClipReader(open_store(arguments.store), arguments.data_root, split=None, short_side_px=256)
+    reader = reader.subset(np.arange(max(len(reader), arguments.batch_size)) % len(reader))
     data = DataConfig(dataset="", num_workers=1)
-    model = ModelConfig(name="videomae_base")
+    model = ModelConfig(name=arguments.training or "videomae_base")
     ours, device = (
         PretrainClips(reader, model, data, seed=0, patch_px=16, on_device=on_device) for on_device in (False, True)
     )
     if arguments.in_process:
         rgb, planes, ratio = in_turn(ours, device, len(reader), arguments.in_process)
         print(f"RGB {rgb:.2f} ms, planes {planes:.2f} ms of a core; {ratio:.2f} times the samples per second")
+        return
+    if arguments.training:
+        rgb, of_rgb, planes, of_planes, ratio = training(
+            ours, device, len(reader), model, arguments.batch_size, arguments.steps
+        )
+        print(f"a step takes {rgb:.1f} ms of a core a sample with RGB ({of_rgb:.1f} of them for the batch),")
+        print(f"{planes:.1f} with planes ({of_planes:.1f}); planes / RGB {ratio:.3f}")
         return
     ways = {"RGB, used again": (ours, True), "RGB, fresh": (ours, False), "planes, used again": (device, True)}
     rows: dict[str, list[list[float]]] = {name: [] for name in ways}

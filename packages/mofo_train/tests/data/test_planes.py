@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,8 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips_support import DATA, MODEL, same
-from mofo_train.data.crops.planes import _compiled, _crops_of_planes, _resize, _split, _taps, crop_planes, crop_rgb
-from mofo_train.data.crops.uncut import Uncut, crop_window, make_views, plane_bytes, window_wh
+from mofo_train.data import loader
+from mofo_train.data.crops.planes import (
+    _compiled,
+    _crops_of_planes,
+    _resize,
+    _split,
+    crop_planes,
+    crop_rgb,
+    view_numbers,
+)
+from mofo_train.data.crops.uncut import (
+    Uncut,
+    crop_window,
+    make_views,
+    make_views_at_once,
+    make_views_singly,
+    plane_bytes,
+    window_wh,
+)
 from mofo_train.data.dataset import FinetuneClips, PretrainClips, TrainingClips
 from mofo_train.data.loader import Batch, collate, create_loader
 from mofo_train.data.reader import ClipReader, ClipUnreadableError
@@ -57,6 +75,8 @@ def test_where_nothing_is_resized_they_are_equal() -> None:
     assert torch.equal(made, crop_frames(torch.from_numpy(rgb), Crop(10, 7, 32, 32), 32))
 
 
+MakeViews = Callable[[torch.Tensor, Sequence[Uncut]], torch.Tensor]
+BOTH_WAYS = pytest.mark.parametrize("make", [make_views_singly, make_views_at_once])
 WHO = ("worker", "auto", "device")
 PRETRAIN: dict[str, Any] = {"seed": 0, "reads": "maps", "patch_px": 16}
 FINETUNE = FinetuneConfig.model_validate(
@@ -80,15 +100,24 @@ def both(reader: ClipReader) -> list[PretrainClips]:
     return [PretrainClips(reader, MODEL, DATA, on_device=on_device, **PRETRAIN) for on_device in (False, True)]
 
 
-def batch_of(clips: TrainingClips, chosen: Sequence[int] = (0, 3, 5)) -> Batch:
+def batch_of(clips: TrainingClips, chosen: Sequence[int] = (0, 3, 5), make: MakeViews = make_views) -> Batch:
+    """Return a batch with its views, made as a processor does or as a GPU does."""
     keys = [SampleKey(0, place, clip) for place, clip in enumerate(chosen)]
-    return collate(clips.__getitems__(keys)).to(torch.device("cpu"))
+    with mock.patch.object(loader, "make_views", make):
+        return collate(clips.__getitems__(keys)).to(torch.device("cpu"))
 
 
-def test_batches_are_the_same(both: list[PretrainClips]) -> None:
-    one, other = map(batch_of, both)
+@BOTH_WAYS
+def test_batches_are_the_same(both: list[PretrainClips], make: MakeViews) -> None:
+    one, other = (batch_of(clips, make=make) for clips in both)
     assert one.frames.shape == (6, 3, 4, 64, 64)
     assert same(one, other)
+
+
+def test_a_processor_makes_views_as_a_worker_does(both: list[PretrainClips]) -> None:
+    """In the layout that a worker gives: what follows would be slower with another one."""
+    one, other = map(batch_of, both)
+    assert one.frames.stride() == other.frames.stride()
 
 
 def one_crop(reader: ClipReader, *, on_device: bool) -> PretrainClips:
@@ -96,9 +125,10 @@ def one_crop(reader: ClipReader, *, on_device: bool) -> PretrainClips:
     return PretrainClips(reader, MODEL, data, on_device=on_device, **PRETRAIN)
 
 
-def test_one_crop_of_a_window_is_that_of_the_whole_frame(reader: ClipReader) -> None:
+@BOTH_WAYS
+def test_one_crop_of_a_window_is_that_of_the_whole_frame(reader: ClipReader, make: MakeViews) -> None:
     worker, device = (one_crop(reader, on_device=on_device) for on_device in (False, True))
-    one, other = (batch_of(clips, range(12)) for clips in (worker, device))
+    one, other = (batch_of(clips, range(12), make) for clips in (worker, device))
     assert one.frames.shape == (12, 3, 4, 64, 64)
     assert same(one, other)
 
@@ -152,9 +182,10 @@ def test_a_clip_that_cannot_be_read_is_replaced_in_a_batch_as_it_is_alone(
         assert torch.equal(alone.frames[:used], sample.frames[:used])
 
 
-def test_finetuning_batches_are_the_same(reader: ClipReader) -> None:
+@BOTH_WAYS
+def test_finetuning_batches_are_the_same(reader: ClipReader, make: MakeViews) -> None:
     """Operations, crops, mirrors and the noise of the erasing."""
-    one, other = (batch_of(FinetuneClips(reader, FINETUNE, on_device=on), range(8)) for on in (False, True))
+    one, other = (batch_of(FinetuneClips(reader, FINETUNE, on_device=on), range(8), make) for on in (False, True))
     assert one.frames.shape == (16, 3, 4, 64, 64)
     assert same(one, other)
 
@@ -221,7 +252,8 @@ def test_clips_of_several_sizes_share_a_batch() -> None:
         memory[row, : planes.size] = torch.from_numpy(planes).flatten()
         clips.append(Uncut(planes.shape, (width, height), 32, crops=(crop,)))
         expected.append(crop_frames(torch.from_numpy(rgb), crop, 32))
-    assert torch.equal(make_views(memory, clips), torch.stack(expected))
+    for make in (make_views_at_once, make_views_singly):
+        assert torch.equal(make(memory, clips), torch.stack(expected))
 
 
 def test_a_store_without_frames_or_with_larger_ones_is_refused(store_path: Path, clips_store_path: Path) -> None:
@@ -264,7 +296,7 @@ def test_other_widths_compile_nothing_again(num_crops: int) -> None:
     for width, height, clips in ((40, 30, 3), (52, 30, 3), (46, 34, 2), (64, 32, 4)):
         planes = torch.randint(256, (clips, 2, height * 3 // 2, width), dtype=torch.uint8, generator=generator)
         crops = [[Crop(2 + place, 3, 20, 18 + place) for place in range(num_crops)] for _ in range(clips)]
-        made = compiled(*_split(planes), *(part for taps in _taps(crops, 16, planes.device) for part in taps))
+        made = compiled(*_split(planes), *(part for taps in view_numbers(crops, 16, planes.device) for part in taps))
         assert torch.equal(made.flatten(0, 1).transpose(1, 2), crop_planes(planes, crops, 16))
     assert counter.compilations == 1
 
@@ -276,7 +308,7 @@ def test_other_widths_of_finetuning_compile_nothing_again() -> None:
     for width, height, side in ((40, 30, 20), (52, 30, 24), (47, 35, 31)):
         frames = torch.arange(2 * 3 * height * width).view(2, 3, height, width).to(torch.uint8)
         crop = Crop(1, 2, side, 17)
-        made = compiled(frames[None], *(part for taps in _taps([[crop]], 16, frames.device) for part in taps))
+        made = compiled(frames[None], *(part for taps in view_numbers([[crop]], 16, frames.device) for part in taps))
         assert torch.equal(made[0, 0].transpose(0, 1), crop_rgb(frames, crop, 16))
     assert counter.compilations == 1
 

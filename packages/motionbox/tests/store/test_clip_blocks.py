@@ -13,6 +13,7 @@ from motionbox.store.clip_blocks import (
     GROUP_FRAMES,
     NUM_CHAINS,
     pack_block,
+    planes_to_rgb,
     read_clip_frames,
     read_clip_planes,
     read_index,
@@ -157,6 +158,7 @@ def test_planes_are_what_the_frames_are_made_of(blocks):
     for image, position in zip(planes, (17, 4, 17), strict=True):
         rgb = av.VideoFrame.from_ndarray(image, format="yuv420p").to_ndarray(format="rgb24", threads=1)
         assert np.array_equal(rgb[:49, :67], whole[position])
+    assert np.array_equal(planes_to_rgb(planes)[:, :49, :67], whole[[17, 4, 17]])
     with pytest.raises(ClipError, match=r"must be H\.264") as caught:
         read_clip_planes(blocks["jpeg"][0], [0])
     assert caught.value.reason == Reason.UNSUPPORTED

@@ -77,7 +77,7 @@ def bench_both(
     epochs = math.ceil((1 + 2 * rounds * (read_ahead + steps)) / max(1, len(reader) // batch_size))
     sampler = ResumableSampler(len(reader), batch_size, seed=0, epochs=epochs)
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))
-    ahead, inputs = BatchesAhead(batches, device), _Inputs(network.clip, device)
+    ahead, inputs = BatchesAhead(batches, device), Inputs(network.clip, device)
     run = training_step(network, device, precision, compiled=compiled)
     kept = inputs.prepare(ahead.take())
     run(*kept)
@@ -108,7 +108,7 @@ def bench_both(
     }
 
 
-class _Inputs:
+class Inputs:
     """Makes a batch the model's input as `pretrain` does: colours normalised, motion masks drawn."""
 
     def __init__(self, clip: ClipShape, device: torch.device) -> None:

@@ -28,6 +28,8 @@ _ERASE_AREA = (0.02, 1 / 3)
 _ERASE_ASPECT = (0.3, 1 / 0.3)
 _FILL = [round(255 * value) for value in IMAGENET_MEAN]
 Colour = Callable[[Tensor, float, float], Tensor]
+CropFrames = Callable[[Tensor, Crop, int], Tensor]
+"""Cuts and resizes uint8 (T, 3, H, W) -> uint8 (3, T, out_px, out_px)."""
 
 # Operation -> (frames uint8 (T, 3, H, W), strength in [0, 1], sign) -> frames. Strength 1 is timm's level 10.
 _COLOUR_OPS: dict[str, Colour] = {
@@ -90,7 +92,7 @@ def augment_clip(
     height, width = pixels.shape[1:3]
     drawn, placed, to_source = draw_augmentation((width, height), boxes, config, out_px, rng)
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    return augment_pixels(frames, drawn, out_px, _crop_in_worker), placed, to_source
+    return augment_pixels(frames, drawn, out_px, crop_in_worker), placed, to_source
 
 
 def draw_augmentation(
@@ -140,9 +142,7 @@ def draw_augmentation(
     return Augmentation(tuple(ops), crop, mirrored, erased, noise), placed, to_source
 
 
-def augment_pixels(
-    frames: Tensor, drawn: Augmentation, out_px: int, crop: Callable[[Tensor, Crop, int], Tensor]
-) -> Tensor:
+def augment_pixels(frames: Tensor, drawn: Augmentation, out_px: int, crop: CropFrames) -> Tensor:
     """Do to a clip's pixels, on their device, what was drawn.
 
     Args:
@@ -165,7 +165,8 @@ def augment_pixels(
     return view
 
 
-def _crop_in_worker(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
+def crop_in_worker(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
+    """Cut and resize frames on a processor, see `crop_frames`."""
     return crop_frames(frames.permute(0, 2, 3, 1), crop, out_px)
 
 

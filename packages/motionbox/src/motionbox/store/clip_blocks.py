@@ -214,6 +214,26 @@ def read_clip_planes(
     return _gather(data, index, indices, (height * 3 // 2, width), place, out)
 
 
+def planes_to_rgb(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert frames that `read_clip_planes` gave, as `read_clip_frames` converts them.
+
+    Args:
+        planes: uint8 (N, h * 3 / 2, w).
+
+    Returns:
+        uint8 (N, h, w, 3) RGB.
+    """
+    from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    rgb = np.empty((len(planes), planes.shape[1] * 2 // 3, planes.shape[2], 3), np.uint8)
+    for picture, room in zip(planes, rgb, strict=True):
+        converted = reformatter.reformat(VideoFrame.from_ndarray(picture, format="yuv420p"), format="rgb24", threads=1)
+        room[:] = _pixels_of(converted, room.shape[1], room.shape[0])
+    return rgb
+
+
 def _gather(
     data: bytes | memoryview,
     index: ClipIndex,
@@ -319,9 +339,14 @@ def _to_rgb(picture: VideoFrame, index: ClipIndex, size_wh: tuple[int, int], dec
         rgb = decoder.reformatter.reformat(picture, format="rgb24", threads=1)
     else:
         rgb = decoder.reformatter.reformat(picture, *size_wh, format="rgb24", interpolation="AREA", threads=1)
+    return _pixels_of(rgb, *size_wh)
+
+
+def _pixels_of(rgb: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+    """Return the upper left pixels of an RGB picture, uint8 (height, width, 3)."""
     plane = rgb.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
-    return rows[: size_wh[1], : 3 * size_wh[0]].reshape(size_wh[1], size_wh[0], 3)
+    return rows[:height, : 3 * width].reshape(height, width, 3)
 
 
 def _copy_planes(picture: VideoFrame, window_xywh: tuple[int, int, int, int], room: NDArray[np.uint8]) -> None:

@@ -34,14 +34,14 @@ def crop_planes(planes: Tensor, crops: Sequence[Sequence[Crop]], out_px: int) ->
     Returns:
         uint8 (B * R, 3, T, out_px, out_px), the crops of a clip side by side.
     """
-    across, down = _taps(crops, out_px, planes.device)
+    across, down = view_numbers(crops, out_px, planes.device)
     make = _compiled(_crops_of_planes) if planes.device.type == "cuda" else _crops_of_planes
     return make(*_split(planes), *across, *down).flatten(0, 1).transpose(1, 2)
 
 
 def crop_rgb(frames: Tensor, crop: Crop, out_px: int) -> Tensor:
     """Cut and resize RGB frames on their device, uint8 (T, 3, H, W) -> uint8 (3, T, out_px, out_px)."""
-    across, down = _taps([[crop]], out_px, frames.device)
+    across, down = view_numbers([[crop]], out_px, frames.device)
     make = _compiled(_resize) if frames.device.type == "cuda" else _resize
     return make(frames[None], *across, *down)[0, 0].transpose(0, 1)
 
@@ -110,7 +110,7 @@ class _Taps(NamedTuple):
         return _Taps(*(part.to(device, non_blocking=True) for part in self))
 
 
-def _taps(crops: Sequence[Sequence[Crop]], out_px: int, device: torch.device) -> tuple[_Taps, _Taps]:
+def view_numbers(crops: Sequence[Sequence[Crop]], out_px: int, device: torch.device) -> tuple[_Taps, _Taps]:
     """Return what crops take of columns and of rows, on a device."""
     longest = max(max(crop.width, crop.height) for row in crops for crop in row)
     num_taps = 2 * math.ceil(max(1, longest / out_px)) + 1  # of both alike: a compiled function is made for each number

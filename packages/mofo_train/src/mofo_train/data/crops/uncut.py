@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mofo_train.data.augment import Augmentation, augment_pixels
+from mofo_train.data.augment import Augmentation, CropFrames, augment_pixels, crop_in_worker
 from mofo_train.data.crops.planes import crop_planes, crop_rgb, rgb_of_planes
-from mofo_train.data.transforms import Crop
+from mofo_train.data.transforms import Crop, crop_frames
+from motionbox.store.clip_blocks import planes_to_rgb
 
 _CLIPS_AT_ONCE = 8  # their colours take four times the memory meanwhile
 
@@ -90,7 +91,7 @@ def add_noise(memory: Tensor, uncut: Uncut) -> Uncut:
 
 
 def make_views(memory: Tensor, clips: Sequence[Uncut]) -> Tensor:
-    """Make the views of a batch, a few clips of one size at a time.
+    """Make the views of a batch: at once on a GPU, one by one on a processor, to the same pixels.
 
     Args:
         memory: uint8 (clips, bytes), each row beginning with the planes of a clip.
@@ -99,27 +100,54 @@ def make_views(memory: Tensor, clips: Sequence[Uncut]) -> Tensor:
     Returns:
         uint8 (clips * R, 3, T, S, S), the views of a clip side by side.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for place, clip in enumerate(clips):
-        alike.setdefault(clip.shape, []).append(place)
+    return (make_views_singly if memory.device.type == "cpu" else make_views_at_once)(memory, clips)
+
+
+def make_views_at_once(memory: Tensor, clips: Sequence[Uncut]) -> Tensor:
+    """Make the views of a batch as `make_views` does, a few clips of one size at a time, in few kernels."""
     views = len(clips[0].crops or clips[0].augmentations)
     length, side = clips[0].shape[0], clips[0].out_px
     frames = memory.new_empty(len(clips), views, 3, length, side, side)
-    for shape, places in alike.items():
-        for first in range(0, len(places), _CLIPS_AT_ONCE):
-            some = places[first : first + _CLIPS_AT_ONCE]
-            planes = memory[some, : math.prod(shape)].view(len(some), *shape)
-            if clips[0].crops:
-                made = crop_planes(planes, [clips[place].crops for place in some], side)
-                frames[some] = made.view(-1, *frames.shape[1:])
-            else:
-                for place, rgb in zip(some, rgb_of_planes(planes), strict=True):
-                    frames[place] = _augment(rgb, memory[place, math.prod(shape) :], clips[place])
+    for some in clips_alike(clips):
+        shape = clips[some[0]].shape
+        planes = memory[some, : math.prod(shape)].view(len(some), *shape)
+        if clips[0].crops:
+            made = crop_planes(planes, [clips[place].crops for place in some], side)
+            frames[some] = made.view(-1, *frames.shape[1:])
+        else:
+            for place, rgb in zip(some, rgb_of_planes(planes), strict=True):
+                noise = memory[place, math.prod(shape) :]
+                frames[place] = torch.stack(_augment(rgb, noise, clips[place], crop_rgb))
     return frames.flatten(0, 1)
 
 
-def _augment(rgb: Tensor, noise: Tensor, clip: Uncut) -> Tensor:
-    """Return uint8 (R, 3, T, S, S) of uint8 (T, 3, h, w)."""
+def make_views_singly(memory: Tensor, clips: Sequence[Uncut]) -> Tensor:
+    """Make the views of a batch as `make_views` does, with what a worker makes them with: a processor's fastest way."""
+    views = len(clips[0].crops or clips[0].augmentations)
+    length, side = clips[0].shape[0], clips[0].out_px
+    frames = memory.new_empty(len(clips), views, length, side, side, 3).permute(0, 1, 5, 2, 3, 4)
+    for row, clip, room in zip(memory, clips, frames, strict=True):
+        used = math.prod(clip.shape)
+        rgb = torch.from_numpy(planes_to_rgb(row[:used].view(clip.shape).numpy()))
+        made = [crop_frames(rgb, crop, side) for crop in clip.crops]
+        made += _augment(rgb.permute(0, 3, 1, 2), row[used:], clip, crop_in_worker)
+        for view, own in zip(room, made, strict=True):
+            view.copy_(own)
+    return frames.flatten(0, 1)
+
+
+def clips_alike(clips: Sequence[Uncut]) -> Iterator[list[int]]:
+    """Yield the places of clips that are converted together: a few of one size."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for place, clip in enumerate(clips):
+        alike.setdefault(clip.shape, []).append(place)
+    for places in alike.values():
+        for first in range(0, len(places), _CLIPS_AT_ONCE):
+            yield places[first : first + _CLIPS_AT_ONCE]
+
+
+def _augment(rgb: Tensor, noise: Tensor, clip: Uncut, crop: CropFrames) -> list[Tensor]:
+    """Return the augmented views of uint8 (T, 3, h, w), each uint8 (3, T, S, S)."""
     width, height = clip.frame_wh
     views = []
     for drawn in clip.augmentations:
@@ -127,5 +155,5 @@ def _augment(rgb: Tensor, noise: Tensor, clip: Uncut) -> Tensor:
             shape = (3, len(rgb), *drawn.erased[2:])
             drawn = replace(drawn, noise=noise[: math.prod(shape)].view(shape))
             noise = noise[math.prod(shape) :]
-        views.append(augment_pixels(rgb[..., :height, :width], drawn, clip.out_px, crop_rgb))
-    return torch.stack(views)
+        views.append(augment_pixels(rgb[..., :height, :width], drawn, clip.out_px, crop))
+    return views
