@@ -118,6 +118,10 @@ def test_ablations_have_a_recipe_each() -> None:
     for kind in ("pretrain", "finetune"):
         trust = [(c.data.boxes, c.data.min_confidence) for c in first_stages("confidence", kind)]
         assert trust == [("stored", 0), ("stored", 0.2), ("stored", 0.4), ("full_frame", 0)]
+    assert first_stages("attention", "pretrain") == []
+    guides = [(c.model.fusion, c.guidance.kind, c.guidance.source) for c in first_stages("attention", "finetune")]
+    areas = [("mca", "area", source) for source in ("motion", "annotated", "random", "other")]
+    assert guides[::2] == [("mean", "box", "motion"), ("mca", "box", "motion"), *areas]
     starts = [(c.model.freeze_patch_embed, c.target) for c in first_stages("start", "pretrain")]
     assert starts == [(True, "pixels"), (False, "pixels"), (False, "normalised")]
     assert [c.model.head_norm for c in first_stages("start", "finetune")] == [
