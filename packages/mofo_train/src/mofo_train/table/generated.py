@@ -17,10 +17,7 @@ from mofo_train.data.splits import describe_folds, first_of
 from mofo_train.errors import DataError, ExitCode, Interrupted
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.results import read_result, write_json
-from motionbox.inputs.folder.load import ANNOTATIONS_NAME
-from motionbox.inputs.folder.scan import scan_media
-from motionbox.inputs.manifest import load_manifest
-from motionbox.inputs.missing_media import describe_missing, find_missing_media
+from motionbox.inputs.manifest import compare_with_media, load_manifest
 from motionbox.storage import StorePath
 
 _LOG = logging.getLogger(__name__)
@@ -148,17 +145,15 @@ def describe_folder(table: TableConfig, data_root: Path) -> list[str]:
         InputError: There is no such folder, or its `annotations.csv` is broken.
     """
     listed = load_manifest("folder", data_root, require_media=False)
-    if not (data_root / ANNOTATIONS_NAME).is_file():
+    if not (data_root / "annotations.csv").is_file():
         raise DataError(
-            f"{data_root} must hold a list {ANNOTATIONS_NAME} with a column path (of each video) and a column label "
+            f"{data_root} must hold a list annotations.csv with a column path (of each video) and a column label "
             "(its class), got none"
         )
     with_labels(table, data_root, listed)
     lines = describe_folds(listed, table.folds)
-    missing = find_missing_media(listed, data_root)
-    if missing.paths:
-        lines.append(describe_missing(missing, "they take no part"))
-    others = sorted(set(scan_media(data_root)[0]) - set(listed["path"].to_pylist()))
+    missing, others = compare_with_media(listed, data_root, "they take no part")
+    lines += [missing] if missing else []
     if others:
         lines.append(f"{len(others)} videos below {data_root} are not listed and take no part: {first_of(others)}")
     return lines

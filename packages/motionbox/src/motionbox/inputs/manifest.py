@@ -15,6 +15,7 @@ from motionbox.errors import InputError
 from motionbox.inputs import DATASETS
 from motionbox.inputs.data_check import load_data_manifest
 from motionbox.inputs.data_root import DataRoot, ListedPath, open_root
+from motionbox.inputs.folder.scan import scan_media
 from motionbox.inputs.frame_rates import settle_frame_rates
 from motionbox.inputs.missing_media import describe_missing, find_missing_media
 from motionbox.inputs.schema import NUM_CLASSES, SCHEMA, select_split, validate_manifest
@@ -58,6 +59,26 @@ def load_manifest(
                 describe_missing(missing, f"they belong below {root}; --allow-missing goes on without them")
             )
     return table
+
+
+def compare_with_media(table: pa.Table, data_root: str | Path, consequence: str) -> tuple[str, list[str]]:
+    """Compare a folder's list with the media below it.
+
+    Args:
+        table: The manifest of data set `folder`.
+        data_root: The folder, or its URL in a bucket.
+        consequence: What comes of media that are missing, for the sentence.
+
+    Returns:
+        What is listed and missing, in one sentence, empty where nothing is; and the media that no row names, sorted.
+
+    Raises:
+        InputError: The folder cannot be read.
+    """
+    root = open_root(data_root)
+    missing = find_missing_media(table, root)
+    unnamed = sorted(set(scan_media(root)[0]) - set(table["path"].to_pylist()))
+    return describe_missing(missing, consequence) if missing.paths else "", unnamed
 
 
 def _with_vocabulary(dataset: str, table: pa.Table) -> pa.Table:
