@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from motionbox.errors import StoreError
-from motionbox.storage import posix
+from motionbox.storage import StorePath, posix
 from motionbox.store.layout import check_store, run_paths
+from motionbox.store.writing import runs
 from motionbox.store.writing.lock import lock_holder, store_lock
 from motionbox.store.writing.runs import load_run, prepare_store
 from store_support import make_run, number_videos, small_config
@@ -184,3 +185,22 @@ def test_a_file_system_on_which_commits_cannot_exclude_each_other_is_refused(tmp
     with pytest.raises(StoreError, match="has no hard links and lets a directory be renamed onto another"):
         prepare_store(tmp_path / "store")
     assert [entry.name for entry in (tmp_path / "store").iterdir() if entry.name.startswith(".")] == []
+
+
+def test_a_store_that_another_session_makes_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another first session makes the store between this one's look for it and its look for other files."""
+    store, look = tmp_path / "store", runs.children
+    made = []
+
+    def meanwhile(path: StorePath) -> object:
+        if not made:
+            made.append(True)
+            prepare_store(store)
+            made.append((store / "store.json").read_bytes())
+        return look(path)
+
+    monkeypatch.setattr(runs, "children", meanwhile)
+    prepare_store(store)
+    assert (store / "store.json").read_bytes() == made[1]
+    with pytest.raises(StoreError, match="a directory with other files"):
+        prepare_store(tmp_path)

@@ -131,9 +131,10 @@ def prepare_store(store: StorePath) -> None:
     """
     storage = storage_of(store)
     try:
-        if _has_marker(store):
+        begun = not _has_marker(store) and any(not entry.name.startswith(".") for entry in children(store))
+        if _has_marker(store):  # looked for again: another session may have made the store meanwhile
             check_store(store)
-        elif any(not entry.name.startswith(".") for entry in children(store)):
+        elif begun:
             raise StoreError(f"store {store} is a directory with other files in it; give --store another path")
         storage.make_directory(store)
         content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
