@@ -114,6 +114,9 @@ def test_points_that_would_share_a_name_are_refused() -> None:
     points = 'points=[{at=1, pretrain_set=["mask.inside_ratio=0.25"]}, {at=2, pretrain_set=["mask.inside_ratio=0_25"]}]'
     with pytest.raises(DataError, match="got 'area_inside_ratio_0_25' for two of them"):
         study(f'curves=[{{title="a", rows=["area"], {points}}}]').tables("full")
+    nearly = "points=[{at=1, shift=0.25}, {at=2, shift=0.252}]"
+    with pytest.raises(DataError, match="got 'area_shift_25_shrink_0' for two of them"):
+        study(f'curves=[{{title="a", rows=["area"], {nearly}}}]').tables("full")
 
 
 def test_gains_are_those_of_the_rows(store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mofo_train.commands import complete_recipe
-from mofo_train.commands.helping import helpers, options
+from mofo_train.commands.helping import helpers, jobs_option, options, profile_option, set_option
 
 EPILOG = """\b
 Example:
@@ -18,15 +18,10 @@ Example:
 @click.option(
     "--recipe", default="synthetic_study", shell_complete=complete_recipe, help="A study's recipe: curves and points."
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. seeds=5.")
-@click.option(
-    "--profile",
-    type=click.Choice(["full", "smoke"]),
-    default="full",
-    help="smoke: minutes, only to see that every stage works.",
-)
+@set_option
+@profile_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all stages.  [runs/synthetic-<profile>]")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that share the stages.")
+@jobs_option
 @click.option("--stages-only", is_flag=True, help="Finish the stages and draw nothing, to help another process.")
 def command(
     recipe: str, overrides: tuple[str, ...], profile: str, out: Path | None, jobs: int, stages_only: bool
@@ -36,8 +31,6 @@ def command(
     How large the action is, how much of it pretraining hides, and how good areas are. The same command resumes; stages
     are shared with the table in the same folder.
     """
-    import torch
-
     from mofo_train.config import load_recipe
     from mofo_train.errors import ExitCode
     from mofo_train.runtime.ranks import ranks_of_this_run
@@ -53,9 +46,7 @@ def command(
                 generate_data(table, folder_of(folder, scale))
         ranks.gather(None)  # the others wait for the data
         helping = ["study", "--recipe", recipe, "--profile", profile, "--out", str(folder), *options({}, overrides)]
-        threads = max(1, torch.get_num_threads() // jobs)
-        torch.set_num_threads(threads)
-        with helpers(jobs - 1, helping, threads):
+        with helpers(jobs, helping):
             result = run_study(study, profile, folder, ranks)
         if ranks.is_first and not stages_only:
             paths = result.write(folder)

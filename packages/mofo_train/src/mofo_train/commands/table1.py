@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mofo_train.commands import complete_recipe
-from mofo_train.commands.helping import helpers, options
+from mofo_train.commands.helping import helpers, jobs_option, options, profile_option, set_option
 from motionbox.command_line import StorePlace
 from motionbox.storage.paths import StorePath
 
@@ -35,13 +35,8 @@ Examples:
     shell_complete=complete_recipe,
     help="A table's recipe, e.g. synthetic_ablation_mask.  [<dataset>_table1]",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. seeds=5.")
-@click.option(
-    "--profile",
-    type=click.Choice(["full", "smoke"]),
-    default="full",
-    help="smoke: minutes, only to see that every stage works.",
-)
+@set_option
+@profile_option
 @click.option("--store", type=StorePlace(), help="Store of motion boxes.  [generated, or stores/<dataset>]")
 @click.option(
     "--data-root",
@@ -56,7 +51,7 @@ Examples:
     type=click.Choice(["h100", "h200", "cpu"]),
     help="Plan for such a device by rates measured before, the data official and elsewhere.  [measure this one]",
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that share the stages.")
+@jobs_option
 @click.option("--stages-only", is_flag=True, help="Finish the stages and write no table, to help another process.")
 def command(
     dataset: str,
@@ -78,8 +73,6 @@ def command(
     --folds. For all but synthetic the plan is printed first. Small models on processors: --jobs; several devices for
     every stage: torchrun --nproc-per-node N -m mofo_train table1 ...
     """
-    import torch
-
     from mofo_train.config import load_recipe
     from mofo_train.errors import ExitCode
     from mofo_train.runtime.ranks import ranks_of_this_run
@@ -115,9 +108,7 @@ def command(
         # Stages: this process and its helpers take one after the other from the same folder.
         given = {"--recipe": recipe, "--store": store, "--data-root": data_root, "--folds": folds}
         helping = ["table1", "--dataset", dataset, "--profile", profile, "--out", str(folder)]
-        threads = max(1, torch.get_num_threads() // jobs)
-        torch.set_num_threads(threads)
-        with helpers(jobs - 1, [*helping, *options(given, overrides)], threads):
+        with helpers(jobs, [*helping, *options(given, overrides)]):
             result = run_folds(table, folder, ranks, stores=stores, data_root=data_root)
         if ranks.is_first and not stages_only:
             stem = "table1" if name.endswith("table1") else Path(name).stem

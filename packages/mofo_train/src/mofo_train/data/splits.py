@@ -235,8 +235,7 @@ def _labels_of(table: pa.Table) -> list[str | None]:
         raise DataError(f"clips must be labelled to be dealt to folds, got no column of {', '.join(HEADS)}")
     if columns == ("label",):
         columns = (label_column(table),)
-    cells = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-    named = ([name_of(value) for value in row] for row in cells)
+    named = ([name_of(value) for value in row] for row in rows_of(table, *columns))
     return [None if None in row else " + ".join(map(str, row)) for row in named]
 
 

@@ -40,8 +40,7 @@ class Point:
     def band(self, metric: str) -> tuple[float, float]:
         """Return the ends of the gain's 95 % interval; the gain itself twice where a single seed tells no interval."""
         gain = self.gain(metric)
-        below, above = gain.reach or (0.0, 0.0)
-        return gain.mean - below, gain.mean + above
+        return gain.ends or (gain.mean, gain.mean)
 
 
 @dataclass(frozen=True)

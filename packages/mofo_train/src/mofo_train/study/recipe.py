@@ -121,11 +121,12 @@ class StudyConfig(Section):
         for point, row_name in ((p, name) for curve in self.curves for p in curve.points for name in curve.rows):
             there = rows.setdefault(point.scale, {base.baseline: of[base.baseline]})
             row = point.row(of[row_name])
-            if there.setdefault(row.name, row) != row:
-                raise DataError(f"points must differ in what their rows are called, got {row.name!r} for two of them")
             made = worse.setdefault(point.scale, {})
+            same = there.setdefault(row.name, row) == row
             if point.worse is not None:
-                made[point.worse.name] = point.worse
+                same &= made.setdefault(point.worse.name, point.worse) == point.worse
+            if not same:
+                raise DataError(f"points must differ in what their rows are called, got {row.name!r} for two of them")
         own = tuple(setting for setting in base.settings if setting.name == self.setting)
         return {
             scale: base.model_copy(

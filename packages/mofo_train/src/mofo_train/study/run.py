@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from mofo_train.config import PretrainConfig, load_recipe
 from mofo_train.runtime.ranks import Ranks
 from mofo_train.study.curves import Curve, Point, Study
 from mofo_train.study.recipe import CurveConfig, StudyConfig
-from mofo_train.table.generated import generated_stores
+from mofo_train.table.generated import data_of, generated_stores
 from mofo_train.table.layout import Table
 from mofo_train.table.recipe import MEANINGLESS, RowConfig, TableConfig
 from mofo_train.table.run import Trainings, run_table
@@ -59,11 +60,18 @@ def run_study(
     for scale, table in tables.items():
         own = folder_of(out, scale)
         stores[scale] = generated_stores(table, own)
+        data_root = data_of(table, own, None)
         results[scale] = run_table(
-            table, own, ranks, stores=dict(stores[scale]), data_root=own / "data", trainings=trainings
+            table, own, ranks, stores=dict(stores[scale]), data_root=data_root, trainings=trainings
         )
+
+    @cache
+    def areas_of(scale: float, preset: str, source: str) -> Areas:
+        with open_store(stores[scale][preset]) as store:
+            return measure_areas(store, source)
+
     rows = {row.name: row for row in load_recipe(TableConfig, study.table).at(profile).rows}
-    curves = tuple(_curve(curve, rows, results, stores) for curve in study.curves)
+    curves = tuple(_curve(curve, rows, results, areas_of) for curve in study.curves)
     first = next(iter(results.values()))
     baseline = first.panels[0].base(first.baseline)
     notes = [note for result in results.values() for note in result.notes[-1:]]
@@ -75,7 +83,7 @@ def _curve(
     curve: CurveConfig,
     rows: Mapping[str, RowConfig],
     results: Mapping[float, Table],
-    stores: Mapping[float, Mapping[str, Path]],
+    areas_of: Callable[[float, str, str], Areas],
 ) -> Curve:
     found = {}
     for name in curve.rows:
@@ -83,8 +91,7 @@ def _curve(
         for point in curve.points:
             result, row = results[point.scale], point.row(rows[name])
             panel = result.panels[0]
-            with open_store(stores[point.scale][row.preset]) as store:
-                areas = measure_areas(store, _source(row))
+            areas = areas_of(point.scale, row.preset, _source(row))
             points.append(Point(point.at, *areas, panel.base(result.baseline), panel.base(row.name)))
         found[rows[name].title] = tuple(points)
     return Curve(curve.title, curve.axis, found)

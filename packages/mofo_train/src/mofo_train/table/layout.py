@@ -32,6 +32,7 @@ Classes = NDArray[np.int64]
 """The class of each test clip that has one, int64 (clips,)."""
 _CHANCE = "chance: always the most frequent class"
 _BOTH = "seeds and test clips together"
+_FIGURES = ("value_percent", "low_percent", "high_percent")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Estimate:
     def reach(self) -> tuple[float, float] | None:
         """How far the interval reaches to the left and to the right of the mean; None where there is none."""
         return None if self.half_width is None else (self.half_width, self.half_width)
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Lower and upper end of the interval; None where there is none."""
+        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
     def text(self, plus_minus: str = "±", *, signed: bool = False) -> str:
         """Write `71.2 ± 0.4`."""
@@ -244,9 +250,7 @@ class Table:
             "row",
             "metric",
             "seed_index",
-            "value_percent",
-            "low_percent",
-            "high_percent",
+            *_FIGURES,
             "source",
         )
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -272,9 +276,9 @@ class Table:
             for seed, value in enumerate(row.values[metric]):
                 yield {"kind": "measured", "row": row.name, "seed_index": seed, "value_percent": f"{value:.4f}"}
             found = row.difference(base, metric)
-            if row is not base and found.reach is not None:
-                ends = {"low_percent": found.mean - found.reach[0], "high_percent": found.mean + found.reach[1]}
-                texts = {name: f"{value:.4f}" for name, value in {"value_percent": found.mean, **ends}.items()}
+            if row is not base and found.ends is not None:
+                figures = dict(zip(_FIGURES, (found.mean, *found.ends), strict=True))
+                texts = {name: f"{value:.4f}" for name, value in figures.items()}
                 yield {"kind": "difference", "row": row.name, **texts}
         if (chance := panel.chance(metric)) is not None:
             yield {"kind": "chance", "value_percent": f"{chance:.4f}"}

@@ -49,6 +49,11 @@ class Difference:
         """How far the interval reaches to the left and to the right of the mean."""
         return self.mean - self.low, self.high - self.mean
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lower and upper end of the interval."""
+        return self.low, self.high
+
     def text(self) -> str:
         """Write `+1.2 ± 0.8`, with a star where the interval leaves out 0."""
         star = " *" if self.low > 0 or self.high < 0 else ""

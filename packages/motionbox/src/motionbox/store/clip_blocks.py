@@ -93,6 +93,11 @@ class ClipIndex:
         return len(self.times_seconds)
 
 
+def padded(side: int) -> int:
+    """Return how long a side of H.264 frames is as they are coded: even, one pixel more than an odd one."""
+    return side + side % 2
+
+
 def runs_back(group: int) -> bool:
     """Return whether a group of a chain, counted from 0, is coded from its last frame back to its first."""
     return group % 2 == 0
@@ -370,5 +375,5 @@ def _part(plane: VideoPlane, x: int, y: int, width: int, height: int) -> NDArray
 
 def _coded_wh(index: ClipIndex) -> tuple[int, int]:
     """Return width and height of the pictures as they are coded."""
-    pad = 2 if index.form == "h264" else 1
-    return index.width + index.width % pad, index.height + index.height % pad
+    size = index.width, index.height
+    return (padded(size[0]), padded(size[1])) if index.form == "h264" else size

@@ -12,7 +12,7 @@ from torch import Tensor
 from mofo_train.data.augment import Augmentation, CropFrames, augment_pixels, crop_in_worker
 from mofo_train.data.crops.planes import crop_planes, crop_rgb, rgb_of_planes
 from mofo_train.data.transforms import Crop, crop_frames
-from motionbox.store.clip_blocks import planes_to_rgb
+from motionbox.store.clip_blocks import padded, planes_to_rgb
 
 _CLIPS_AT_ONCE = 8  # their colours take four times the memory meanwhile
 
@@ -36,20 +36,15 @@ class Uncut:
     augmentations: tuple[Augmentation, ...] = ()
 
 
-def _padded(side: int) -> int:
-    """Return how long a side of stored frames is: even."""
-    return side + side % 2
-
-
 def plane_bytes(wh: tuple[int, int]) -> int:
     """Return how many bytes the planes of a frame of that width and height have, odd sides padded by a pixel."""
-    return _padded(wh[0]) * _padded(wh[1]) * 3 // 2
+    return padded(wh[0]) * padded(wh[1]) * 3 // 2
 
 
 def window_wh(frame_wh: tuple[int, int]) -> tuple[int, int]:
     """Return width and height of the windows that `crop_window` chooses in frames of that width and height."""
-    most = _padded(min(frame_wh)) + 2
-    width, height = (min(most, _padded(side)) for side in frame_wh)
+    most = padded(min(frame_wh)) + 2
+    width, height = (min(most, padded(side)) for side in frame_wh)
     return width, height
 
 
@@ -64,7 +59,7 @@ def crop_window(crop: Crop, frame_wh: tuple[int, int]) -> tuple[int, int, int, i
         Left, top, width and height in pixels, all even, within the frame, odd sides of which are padded by a pixel.
     """
     size = window_wh(frame_wh)
-    spaces = [_padded(side) - extent for side, extent in zip(frame_wh, size, strict=True)]
+    spaces = [padded(side) - extent for side, extent in zip(frame_wh, size, strict=True)]
     return min(crop.x - crop.x % 2, spaces[0]), min(crop.y - crop.y % 2, spaces[1]), *size
 
 

@@ -20,7 +20,7 @@ from mofo_train.data.reader.guides import BoxUse, ClipUnreadableError, Guides
 from mofo_train.errors import DataError
 from motionbox.errors import ClipError, Reason
 from motionbox.store import Store
-from motionbox.store.clip_blocks import SHORT_SIDE_PX
+from motionbox.store.clip_blocks import SHORT_SIDE_PX, padded
 from motionbox.video import read_frames_at, working_size
 
 
@@ -217,7 +217,7 @@ class ClipReader:
             DataError: The store keeps no H.264 frames of the clip, or larger ones than asked for.
         """
         clip_id, size = self.clip_ids[index], self.stored_wh(index)
-        width, height = (side + side % 2 for side in size) if window_xywh is None else window_xywh[2:]
+        width, height = map(padded, size) if window_xywh is None else window_xywh[2:]
         shape = (len(frames), height * 3 // 2, width)
         out = None if memory is None else memory[: math.prod(shape)].reshape(shape)
         decode = partial(self._planes, index, window_xywh)

@@ -131,14 +131,14 @@ def prepare_store(store: StorePath) -> None:
     """
     storage = storage_of(store)
     try:
-        begun = not _has_marker(store) and any(not entry.name.startswith(".") for entry in children(store))
+        others = not _has_marker(store) and any(not entry.name.startswith(".") for entry in children(store))
         if _has_marker(store):  # looked for again: another session may have made the store meanwhile
             check_store(store)
-        elif begun:
+        elif others:
             raise StoreError(f"store {store} is a directory with other files in it; give --store another path")
-        storage.make_directory(store)
-        content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
-        if not _has_marker(store):
+        else:
+            storage.make_directory(store)
+            content = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "uuid": str(uuid.uuid4())}
             storage.replace(store / "store.json", to_json(content))
         storage.make_directory(store / "runs")
         storage.check_exclusive(store)
