@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mofo_train import cli
 from mofo_train.config import DataConfig
 from mofo_train.data.sources import open_boxes, open_clips
 from mofo_train.errors import DataError
+from mofo_train.finetune_config import FinetuneDataConfig
+from motionbox.store import Store
 
 
 def test_the_store_says_where_the_videos_are(store_path: Path, tmp_path: Path) -> None:
@@ -50,3 +54,29 @@ def test_a_pilot_takes_a_few_clips_spread_over_the_split(store_path: Path) -> No
     whole = open_clips(data.model_copy(update={"max_clips": None}), store_path, None)
     few = open_clips(data, store_path, None)
     assert few.clip_ids == [whole.clip_ids[place] for place in (0, round((len(whole) - 1) / 2), len(whole) - 1)]
+
+
+@pytest.mark.parametrize(("wanted", "warned"), [(4, True), (5, False)])
+def test_few_labels_that_miss_a_class_by_the_order_of_the_list_are_named(
+    wanted: int,
+    warned: bool,
+    store_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of ten clips whose every third one is `close`, four at equal distances are `close` all, five are not."""
+    clips = open_boxes("synthetic", store_path, None)[0].clips()
+    train = [split == "train" for split in clips.column("split").to_pylist()]
+    places = np.cumsum(train) - 1
+    verbs = pa.array(np.where(places % 3 == 0, 7, 8).tolist(), pa.int64())
+    at = clips.column_names.index("verb_class")
+    relabelled = clips.set_column(at, "verb_class", verbs).set_column(
+        clips.column_names.index("noun_class"), "noun_class", pa.array([2] * len(clips), pa.int64())
+    )
+    monkeypatch.setattr(Store, "clips", lambda _: relabelled)
+    data = FinetuneDataConfig(dataset="synthetic", split="train", num_labelled=wanted)
+    with caplog.at_level(logging.WARNING):
+        reader = open_clips(data, store_path, None)
+    assert (sum(train), len(reader)) == (10, wanted)
+    assert ("4 of 10 clips show 1 of 2 classes, not 8 + 2; set another number" in caplog.text) == warned
+    assert bool(caplog.records) == warned

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from mofo_train.config import load_recipe
+from mofo_train.config import FoldsConfig, load_recipe
+from mofo_train.data.splits import classes_left_out, splits_of
 from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
 from mofo_train.table.generated import data_of, describe_folder, generate_data, with_labels
 from mofo_train.table.layout import MeasuredRow, Panel, Table
@@ -20,6 +21,8 @@ from mofo_train.table.plan import StepSpeed, make_plan
 from mofo_train.table.recipe import TableConfig
 from mofo_train.table.run import join_folds
 from mofo_train.table.stages import all_stages, fold_tables, plan_stages
+from motionbox.synthetic.metaworld.plan import NUM_FRAMES, MetaWorldConfig, plan_metaworld
+from motionbox.synthetic.metaworld.scenes import NOUNS, VERBS
 
 
 def folder_table(*overrides: str) -> TableConfig:
@@ -37,6 +40,48 @@ def test_every_fold_has_all_stages_and_trains_apart_from_its_own_clips() -> None
         assert stage.source is None or stage.source.config.data.folds == folds, "pretraining sees no more than the rest"
     prints = {stage.fingerprint("data") for stage in stages if stage.row == "area"}
     assert len(prints) == 3
+
+
+META_WORLD = ("metaworld_table1", "metaworld_ablation_attention")
+
+
+@pytest.mark.parametrize("name", META_WORLD)
+@pytest.mark.parametrize("profile", ["full", "smoke"])
+def test_tables_of_meta_world_have_clips_to_test_with(name: str, profile: str) -> None:
+    """Every fifth run of a verb is for validation: two of each, as a pilot has, are none."""
+    table = load_recipe(TableConfig, name).at(profile)
+    splits = {clip.split for clip in plan_metaworld(MetaWorldConfig(table.num_clips))}
+    assert table.folds or "validation" in splits
+    assert ("validation" in splits) == (profile == "full")
+
+
+@pytest.mark.parametrize("name", META_WORLD)
+def test_folds_show_few_labels_of_meta_world_every_verb_of_every_noun(name: str) -> None:
+    """Clips of two opposite verbs take turns in its list: every fourth one would be of one verb alone."""
+    table = load_recipe(TableConfig, name)
+    few = next(stage.config for stage in plan_stages(table) if stage.setting == "few")
+    clips = plan_metaworld(MetaWorldConfig(table.num_clips))
+    rows = {
+        "clip_id": [clip.clip_id for clip in clips],
+        "video_id": [clip.path for clip in clips],
+        "verb": [clip.verb for clip in clips],
+        "noun": [clip.noun for clip in clips],
+        "verb_class": [VERBS.index(clip.verb) for clip in clips],
+        "noun_class": [NOUNS.index(clip.noun) for clip in clips],
+        "split": [clip.split for clip in clips],
+        "status": ["ok"] * len(clips),
+        "num_frames": [NUM_FRAMES] * len(clips),
+    }
+    whole = pa.table(rows)
+
+    def left_out(folds: FoldsConfig | None) -> str:
+        own = whole.filter([split == "train" for split in splits_of(whole, folds=folds)[0]])
+        places = np.linspace(0, len(own) - 1, few.data.num_labelled).round().astype(np.int64)
+        return classes_left_out(own.take(places), own)
+
+    assert "show 24 of 48 classes" in left_out(None)
+    assert table.folds == 3
+    assert [left_out(FoldsConfig(number=3, held_out=fold)) for fold in range(3)] == [""] * 3
 
 
 def test_without_folds_a_table_is_itself() -> None:
@@ -246,6 +291,18 @@ def test_a_plan_needs_no_video(listed: Path, tmp_path: Path) -> None:
     assert "a batch of fold-0/" in found.missing
     minutes = 600 / 100 / 3600
     assert any(f"{minutes:.3f} h ({minutes / 2:.3f} to {minutes * 2:.3f})" in line for line in found.lines())
+
+
+def test_a_plan_counts_the_labels_that_are_learned_from_of_clips_yet_to_be_rendered(tmp_path: Path) -> None:
+    speed = StepSpeed(100.0, 50.0, 200.0, 10**6)
+    table = load_recipe(TableConfig, "metaworld_ablation_attention", ["seeds=1"])
+    stores = {"tuned": tmp_path / "none"}
+    found = make_plan(table, tmp_path, torch.device("cpu"), stores=stores, data_root=None, measure=lambda *_: speed)
+    assert found.missing == ""
+    crops = {cost.key: cost.num_crops for cost in found.costs}
+    settings = {stage.setting: stage.config.optim.epochs for stage in plan_stages(table)}
+    assert crops["fold-0/row-scratch-all-seed-0"] == settings["all"] * 960 * 2 // 3
+    assert crops["fold-0/row-scratch-few-seed-0"] == settings["few"] * 192
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,17 @@ def test_plan_of_a_part_says_what_share_it_is_and_that_a_batch_cannot_be_filled(
     assert "set optim.batch_size" in text
 
 
+def test_a_plan_counts_the_clips_of_each_stage_whatever_the_first_one_takes(store_path: Path, tmp_path: Path) -> None:
+    few = ['finetune_set=["data.num_labelled=4", "optim.batch_size=4"]', 'pretrain_set=["optim.batch_size=8"]']
+    table = load_recipe(TableConfig, "synthetic_table1", ["seeds=1", *few])
+    found = make_plan(table, tmp_path, ONE.device, stores={"tuned": store_path}, data_root=None, measure=hundred_crops)
+    assert found.missing == ""
+    epochs = {stage.key: stage.config.optim.epochs for stage in plan_stages(table)}
+    learned = {cost.key: cost.num_crops / epochs[cost.key] for cost in found.costs}
+    assert learned["row-scratch-all-seed-0"] == 4
+    assert {count for key, count in learned.items() if key.startswith("pretrain-")} == {10}
+
+
 def test_a_recipe_given_by_its_path_makes_no_folders_of_it(tmp_path: Path) -> None:
     source = resources.files("mofo_train.recipes") / "synthetic_pretrain_mini_mofo.toml"
     (tmp_path / "mine.toml").write_text(source.read_text(encoding="utf-8"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from mofo_train.config import ClipsConfig, GuidanceConfig
 from mofo_train.data.reader import ClipCache, ClipReader
+from mofo_train.data.splits import classes_left_out
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import FinetuneDataConfig
 from motionbox.errors import StoreError
 from motionbox.storage import StorePath
 from motionbox.store import Store, open_store
+
+_LOG = logging.getLogger(__name__)
 
 
 def open_clips(
@@ -55,13 +59,24 @@ def open_clips(
         cache_gib=data.cache_gib,
         cache=cache,
     )
-    limits = [data.max_clips]
-    if isinstance(data, FinetuneDataConfig) and test_split is None:
-        limits.append(data.num_labelled)
-    for limit in limits:
-        if limit is not None and len(reader) > limit:
-            reader = reader.subset(np.linspace(0, len(reader) - 1, limit).round().astype(np.int64))
-    return reader
+    reader = _spread(reader, data.max_clips)
+    if not isinstance(data, FinetuneDataConfig) or test_split is not None:
+        return reader
+    labelled = _spread(reader, data.num_labelled)
+    lost = classes_left_out(labelled.labels, reader.labels) if data.num_labelled else ""
+    if lost:
+        _LOG.warning(
+            f"data.num_labelled={data.num_labelled} takes clips at equal distances in the list, where classes "
+            f"take turns: {lost}; set another number, or shuffle the list"
+        )
+    return labelled
+
+
+def _spread(reader: ClipReader, limit: int | None) -> ClipReader:
+    """Return a reader of at most so many clips, at equal distances in the store's order."""
+    if limit is None or len(reader) <= limit:
+        return reader
+    return reader.subset(np.linspace(0, len(reader) - 1, limit).round().astype(np.int64))
 
 
 def open_boxes(dataset: str, store: StorePath | None, data_root: Path | None) -> tuple[Store, Path]:

@@ -239,6 +239,22 @@ def _labels_of(table: pa.Table) -> list[str | None]:
     return [None if None in row else " + ".join(map(str, row)) for row in named]
 
 
+def classes_left_out(chosen: pa.Table, whole: pa.Table) -> str:
+    """Say which classes a choice of clips never shows although it has room for all; empty where it shows them.
+
+    Args:
+        chosen: Rows of the store's clip table.
+        whole: The rows that they were chosen from.
+    """
+    seen = set(_labels_of(chosen))
+    known = {label for label in _labels_of(whole) if label is not None}
+    lost = sorted(known - seen)
+    if not lost or len(chosen) < len(known):
+        return ""
+    shown = f"{len(known) - len(lost)} of {len(known)} classes, not {first_of(lost)}"
+    return f"{len(chosen)} of {len(whole)} clips show {shown}"
+
+
 def _strata_of(table: pa.Table) -> list[str | None]:
     """Return the label of each clip that can be used; None for the others."""
     return [label if ok else None for label, ok in zip(_labels_of(table), have_boxes(table), strict=True)]

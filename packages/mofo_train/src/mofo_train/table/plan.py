@@ -11,10 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mofo_train.config import PretrainConfig
+from mofo_train.config import ClipsConfig, PretrainConfig
 from mofo_train.data.sources import open_clips
 from mofo_train.errors import DataError
-from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.finetune_config import FinetuneConfig, FinetuneDataConfig
 from mofo_train.guidance.mask_kinds import num_hidden_tokens
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.from_recipe import create_model
@@ -106,11 +106,17 @@ def estimate_costs(
         if kind not in measured:
             measured[kind] = (measure or measure_step)(config, device)
         speed = measured[kind]
-        crops = config.optim.epochs * clips * config.data.crops_per_clip
+        crops = config.optim.epochs * _num_learned(config, clips) * config.data.crops_per_clip
         middle, least, most = (crops / rate / 3600 for rate in (speed.crops_per_second, speed.fastest, speed.slowest))
         disk = checkpoint_bytes(speed.num_weights, config) / 2**30
         costs.append(StageCost(stage.key, crops, middle, least, most, disk))
     return costs
+
+
+def _num_learned(config: PretrainConfig | FinetuneConfig, num_clips: int) -> int:
+    """Return how many clips of the training split a stage learns from."""
+    few = config.data.num_labelled if isinstance(config, FinetuneConfig) else None
+    return min(limit for limit in (num_clips, config.data.max_clips, few) if limit is not None)
 
 
 def checkpoint_bytes(num_weights: int, config: PretrainConfig | FinetuneConfig) -> int:
@@ -247,7 +253,7 @@ def make_plan(
     stages = all_stages(table)
     missing, num_clips = "", None
     try:
-        num_clips = len(open_clips(stages[0].config.data, stores[stages[0].preset], data_root))
+        num_clips = len(open_clips(_whole(stages[0].config.data), stores[stages[0].preset], data_root))
     except DataError as error:
         num_clips = _clips_to_come(table, data_root)
         missing = "" if num_clips else str(error)
@@ -261,16 +267,25 @@ def make_plan(
     return Plan(out, name, estimate_costs(stages, num_clips, device, measure), done, missing, tuple(remarks))
 
 
+def _whole(data: ClipsConfig) -> ClipsConfig:
+    """Return a recipe's section without its limits, which other stages do not share."""
+    few = {"num_labelled": None} if isinstance(data, FinetuneDataConfig) else {}
+    return data.model_copy(update={"max_clips": None, **few})
+
+
 def _clips_to_come(table: TableConfig, data_root: Path | None) -> int | None:
     """Return how many training clips a set will have whose store the table makes; None: it does not."""
     if table.dataset == "synthetic":
-        return table.num_clips * 4 // 5  # every fifth clip is for validation
-    if table.dataset == "metaworld":
-        return table.num_clips * _VERBS_OF_NOUNS * 4 // 5
-    if table.dataset == "folder" and data_root is not None and data_root.is_dir():
-        folds = table.folds or 5  # without folds a fifth of the videos is held out
-        return len(load_manifest("folder", data_root, require_media=False)) * (folds - 1) // folds
-    return None
+        clips = table.num_clips
+    elif table.dataset == "metaworld":
+        clips = table.num_clips * _VERBS_OF_NOUNS
+    elif table.dataset == "folder" and data_root is not None and data_root.is_dir():
+        clips = len(load_manifest("folder", data_root, require_media=False))
+    else:
+        return None
+    usual = 3 if table.small_clips else 5  # without folds a third of small clips is held out, a fifth of others
+    parts = table.folds or usual
+    return clips * (parts - 1) // parts
 
 
 def _too_large_batch(stages: list[Stage], num_clips: int) -> str:
@@ -278,9 +293,10 @@ def _too_large_batch(stages: list[Stage], num_clips: int) -> str:
     for stage in stages:
         config = stage.config
         wanted = config.optim.batch_size // config.data.crops_per_clip
-        if wanted > num_clips:
+        own = _num_learned(config, num_clips)
+        if wanted > own:
             return (
-                f"clips: a batch of {stage.key} takes {wanted:,}, there are {num_clips:,}; set optim.batch_size in the "
+                f"clips: a batch of {stage.key} takes {wanted:,}, there are {own:,}; set optim.batch_size in the "
                 "rows' pretrain_set and finetune_set, or try --profile smoke"
             )
     return ""
