@@ -43,14 +43,14 @@ def extract(root: Path, store: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten videos with names for labels and no splits; the store beside them keeps their frames."""
+    """Ten videos with names for labels, verbs and nouns and no splits; the store beside them keeps their frames."""
     root = tmp_path_factory.mktemp("folder") / "videos"
     root.mkdir()
     videos = sorted((store_path.parent / "synthetic" / "videos").iterdir())[:10]
-    rows = [["path", "label"]]
+    rows = [["path", "label", "verb", "noun"]]
     for place, video in enumerate(videos):
         (root / video.name).symlink_to(video)
-        rows.append([video.name, NAMES[place % 3]])
+        rows.append([video.name, NAMES[place % 3], NAMES[place % 2], f"Schüssel {place % 3}"])
     with (root / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     extract(root, root.parent / "store")
@@ -77,6 +77,19 @@ def test_three_commands_make_a_classifier(folder: Path, tmp_path: Path, capsys: 
     space = json.loads((best / "checkpoint.json").read_text())["label_space"]
     assert (space["heads"], space["class_names"]) == ({"label": 3}, {"label": sorted(NAMES)})
     assert (tmp_path / "test" / "classes-label.csv").read_text().splitlines()[1].startswith("close,")
+
+
+def test_verbs_and_nouns_by_name_are_a_head_each(folder: Path, tmp_path: Path) -> None:
+    out = ("--store", folder / "store", "--out", tmp_path / "mean")
+    changes = settings("selection.share=0", 'task.columns=["verb", "noun"]')
+    assert run("finetune", "--recipe", "folder_finetune_mean", *out, *changes) == 0
+    assert run("evaluate", "--checkpoint", tmp_path / "mean", "--store", out[1], "--out", tmp_path / "test") == 0
+    report = json.loads((tmp_path / "test" / "report.json").read_text())
+    assert list(report["heads"]) == ["verb", "noun"]
+    assert report["verb_noun"]["method"] == "two_heads"
+    assert report["verb_noun"]["overall"]["action"]["num_clips"] == 2
+    names = [line.split(",")[0] for line in (tmp_path / "test/classes-noun.csv").read_text("utf-8").splitlines()]
+    assert names == ["name", "Schüssel 0", "Schüssel 1", "Schüssel 2"]
 
 
 def test_all_clips_can_be_learned_from_and_the_recipes_of_both_fusions_fit(folder: Path, tmp_path: Path) -> None:

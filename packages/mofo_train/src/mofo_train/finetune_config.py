@@ -12,6 +12,7 @@ FUSION_NAMES = ["mean", "weighted_mean", "mca", "mca_two_way"]
 """Values of `model.fusion`; what each means stands in `mofo_train.models.FUSIONS`."""
 
 HeadNorm = Literal["layer", "batch"]
+LabelColumn = Literal["label", "label_id", "action_id", "verb", "verb_class", "noun", "noun_class"]
 
 
 class ClassifierConfig(NetworkConfig):
@@ -51,11 +52,12 @@ class TaskConfig(Section):
 
     Attributes:
         columns: Label columns of the store, one head each: `label_id`; `label` (the numbers in `label_id`, or the names
-            in `label`); `action_id` (verb and noun are then marginals); or `verb_class` and `noun_class`.
+            in `label`); `action_id` (verb and noun are then marginals); `verb_class` and `noun_class`; `verb` and
+            `noun` (these numbers, or the names in `verb` and `noun`).
         num_classes: Classes of each head; None (`none`) counts those of the store. A store with more is refused.
     """
 
-    columns: tuple[Literal["label", "label_id", "action_id", "verb_class", "noun_class"], ...] = Field(min_length=1)
+    columns: tuple[LabelColumn, ...] = Field(min_length=1)
     num_classes: tuple[int, ...] | None = None
 
     @field_validator("num_classes", mode="before")
@@ -65,8 +67,8 @@ class TaskConfig(Section):
 
     @model_validator(mode="after")
     def _one_number_a_column(self) -> TaskConfig:
-        if len(set(self.columns)) != len(self.columns):
-            raise ValueError(f"columns must differ, got {self.columns!r}")
+        if len({column.partition("_")[0] for column in self.columns}) != len(self.columns):
+            raise ValueError(f"columns must differ in what they label, got {self.columns!r}")
         if self.num_classes is not None and len(self.num_classes) != len(self.columns):
             raise ValueError(f"num_classes must name {len(self.columns)} numbers, got {self.num_classes!r}")
         return self

@@ -49,15 +49,17 @@ def test_actions_know_their_verbs_and_nouns() -> None:
 
 
 def test_misfits_are_named() -> None:
-    with pytest.raises(DataError, match=r"'label_id'; labelled columns: action_id, verb_class, noun_class"):
+    known = r"labelled columns: action_id, verb_class, verb, noun_class \(--set 'task.columns=\[\"verb_class\", .*\]'\)"
+    with pytest.raises(DataError, match=rf"'label_id'; {known}"):
         LabelSpace.of(table(), TaskConfig(columns=("label_id",)), "store s")
     with pytest.raises(DataError, match=r"at least 3 for verb_class of s, got 2"):
         LabelSpace.of(table(), TaskConfig(columns=("verb_class",), num_classes=(2,)), "s")
     space = LabelSpace.of(table(), TaskConfig(columns=("verb_class",)), "s")
     with pytest.raises(DataError, match=r"verb_class must be in \[0, 3\), got 7 for clip c"):
         space.labels(table(verb_class=[0, 1, 7, None]))
-    with pytest.raises(ValueError, match="must differ"):
-        TaskConfig(columns=("verb_class", "verb_class"))
+    for twice in (("verb_class", "verb_class"), ("verb", "verb_class"), ("label", "label_id")):
+        with pytest.raises(ValueError, match="must differ in what they label"):
+            TaskConfig(columns=twice)
 
 
 def test_flags_are_those_with_values() -> None:
@@ -93,7 +95,7 @@ def test_names_are_classes_where_there_are_no_numbers() -> None:
     task = TaskConfig(columns=("label",))
     store = named("pour", " open", None, "open", "")
     space = LabelSpace.of(store, task, "s")
-    assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 2}, ("open", "pour"), "label")
+    assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 2}, ("open", "pour"), ("label",))
     assert space.labels(store)["label"].tolist() == [1, 0, -1, 0, -1]
     assert LabelSpace.from_json(space.as_json()) == space
     part = named("pour")
@@ -109,6 +111,46 @@ def test_names_are_classes_where_there_are_no_numbers() -> None:
 def test_numbers_come_before_names_and_take_their_names() -> None:
     task = TaskConfig(columns=("label",))
     space = LabelSpace.of(named("pour", "open", "open", numbers=[0, 2, 2]), task, "s")
-    assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 3}, ("pour", "1", "open"), "")
+    assert (space.heads, space.class_names["label"], space.by_name) == ({"label": 3}, ("pour", "1", "open"), ())
     with pytest.raises(DataError, match=r"classes of the store must be those of the checkpoint \{'label': 3\}"):
         space.refuse_others(LabelSpace.of(named("open"), task, "s"))
+
+
+def acts(verbs: list[str | None], nouns: list[str | None], **more: list[object]) -> pa.Table:
+    return pa.table({"clip_id": [f"c{place}" for place in range(len(verbs))], "verb": verbs, "noun": nouns, **more})
+
+
+def test_verbs_and_nouns_may_be_names() -> None:
+    task = TaskConfig(columns=("verb", "noun"))
+    store = acts(["take", " cut", None, "take"], ["cup", "egg", "cup", ""])
+    space = LabelSpace.of(store, task, "s")
+    assert (space.heads, space.by_name) == ({"verb": 2, "noun": 2}, ("verb", "noun"))
+    assert (space.class_names, space.num_verbs) == ({"verb": ("cut", "take"), "noun": ("cup", "egg")}, 2)
+    assert {head: found.tolist() for head, found in space.labels(store).items()} == {
+        "verb": [1, 0, -1, 1],
+        "noun": [0, 1, 0, -1],
+    }
+    assert LabelSpace.from_json(space.as_json()) == space
+    space.refuse_others(LabelSpace.of(acts(["cut"], ["cup"]), task, "s"))
+    with pytest.raises(DataError, match="classes of the store must be among cup, egg, got 'pan'"):
+        space.refuse_others(LabelSpace.of(acts(["cut"], ["pan"]), task, "s"))
+    numbered = acts(["cut"], ["cup"], verb_class=[0], noun_class=[0])
+    with pytest.raises(DataError, match=r"checkpoint .*\(verb and noun by name\), got \{'verb': 1, 'noun': 1\}$"):
+        space.refuse_others(LabelSpace.of(numbered, task, "s"))
+    with pytest.raises(DataError, match="noun must be one of cup, egg, got 'pan' for clip c0"):
+        space.labels(acts(["cut"], ["pan"]))
+
+
+def test_each_of_verb_and_noun_is_numbers_or_names() -> None:
+    store = acts(["take", "cut"], ["cup", "egg"], verb_class=[4, 0], noun_class=[None, 7])
+    space = LabelSpace.of(store, TaskConfig(columns=("verb", "noun")), "s")
+    assert (space.heads, space.by_name) == ({"verb": 5, "noun": 2}, ("noun",)), "fewer numbers than names of nouns"
+    assert space.class_names["verb"] == ("cut", "1", "2", "3", "take")
+    assert {head: found.tolist() for head, found in space.labels(store).items()} == {"verb": [4, 0], "noun": [0, 1]}
+
+
+@pytest.mark.parametrize(("recorded", "meant"), [("", ()), ("label", ("label",)), (["verb", "noun"], ("verb", "noun"))])
+def test_older_checkpoints_are_read(recorded: object, meant: tuple[str, ...]) -> None:
+    """They recorded the one head that could have names, or nothing, as a text."""
+    space = LabelSpace.of(named("pour", "open"), TaskConfig(columns=("label",)), "s")
+    assert LabelSpace.from_json({**space.as_json(), "by_name": recorded}).by_name == meant

@@ -114,6 +114,13 @@ def test_clips_without_label_or_boxes_take_no_part() -> None:
         splits_of(folder(label=[None] * 12), folds=FoldsConfig(number=2, held_out=1))
 
 
+def test_names_of_verbs_and_nouns_are_dealt_alike() -> None:
+    verbs, nouns = ["cut", "put", None] * 4, ["egg", "egg", "cup"] * 4
+    first = describe_folds(folder(label=[None] * 12, verb=verbs, noun=nouns), 4)[0]
+    assert first == "8 clips of 2 classes (cut + egg 4, put + egg 4) in 8 videos, 4 folds of 2, 2, 2, 2 clips"
+    assert "12 clips of 2 classes (egg 8, cup 4)" in describe_folds(folder(label=[""] * 12, noun=nouns), 4)[0]
+
+
 def test_an_empty_fold_is_refused() -> None:
     with pytest.raises(ValueError, match="held_out must be below number = 3, got 3"):
         FoldsConfig(number=3, held_out=3)

@@ -242,6 +242,9 @@ def test_where_videos_are_looked_for(tmp_path: Path) -> None:
         ({"label": ["sit", None]}, ["label"]),
         ({"label_id": [1, 0], "verb_class": [0, 1], "noun_class": [0, 1]}, ["label"]),
         ({"verb_class": [0, 1], "noun_class": [0, 1], "label": [None, ""]}, ["verb_class", "noun_class"]),
+        ({"verb": ["cut", "put"], "noun": ["egg", "cup"]}, ["verb", "noun"]),
+        ({"verb": ["cut", "put"], "noun": ["egg", "cup"], "verb_class": [0, 1]}, ["verb_class", "noun"]),
+        ({"verb": ["cut", "put"], "noun": ["", None]}, ["verb"]),
     ],
 )
 def test_what_is_predicted_follows_from_the_columns(columns: dict[str, list[object]], predicted: list[str]) -> None:
@@ -252,8 +255,8 @@ def test_what_is_predicted_follows_from_the_columns(columns: dict[str, list[obje
 
 
 def test_a_folder_without_labels_is_refused() -> None:
-    clips = pa.table({"verb_class": [0, 1], "split": ["train", "train"]})
-    with pytest.raises(DataError, match=r"a column label \(names\), .* got columns verb_class, split"):
+    clips = pa.table({"verb": ["", " "], "split": ["train", "train"]})
+    with pytest.raises(DataError, match=r"a column label \(names or numbers\), .* got columns verb, split"):
         with_labels(folder_table(), Path("store"), clips)
 
 
@@ -308,9 +311,10 @@ def test_a_plan_counts_the_labels_that_are_learned_from_of_clips_yet_to_be_rende
 @pytest.mark.parametrize(
     ("text", "folds", "message"),
     [
-        ("path\na.mp4\nb.mp4\n", 2, r"must have a column label \(names\), .* got columns clip_id"),
+        ("path\na.mp4\nb.mp4\n", 2, r"must have a column label .*, got columns clip_id"),
         ("path,label\na.mp4,\nb.mp4, \n", 2, "with something in it"),
-        ("path,verb,noun\na.mp4,cut,egg\nb.mp4,take,egg\n", 2, "got columns .*, verb, noun"),
+        ("path,narration\na.mp4,cut\nb.mp4,take\n", 2, "got columns .*, narration"),
+        ("path,verb,noun\na.mp4,cut,egg\nb.mp4,cut,egg\n", 2, "two classes to be told apart, got 'cut \\+ egg'"),
         ("path,label\na.mp4,sit\nb.mp4,sit\n", 2, "at least two classes to be told apart, got 'sit'"),
         ("path,label\na.mp4,sit\nb.mp4,jump\n", 3, "got 3 folds and 2"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,18 @@ from torch import Tensor
 from mofo_train.errors import DataError
 from mofo_train.finetune_config import TaskConfig
 
-HEADS = {"label_id": "label", "label": "label", "action_id": "action", "verb_class": "verb", "noun_class": "noun"}
-"""Label column of a store -> name of its head; `label` holds names, the others numbers."""
+HEADS = {
+    "label_id": "label",
+    "label": "label",
+    "action_id": "action",
+    "verb_class": "verb",
+    "verb": "verb",
+    "noun_class": "noun",
+    "noun": "noun",
+}
+"""Label column of a store -> name of its head; those of `NUMBERED` hold names, the others numbers."""
+NUMBERED = {"label": "label_id", "verb": "verb_class", "noun": "noun_class"}
+"""Column of class names -> column of the same classes' numbers."""
 _NAME_COLUMNS = {"label_id": ("template", "label"), "verb_class": ("verb",), "noun_class": ("noun",)}
 _FLAGS = ("unseen_participant", "tail_verb", "tail_noun")
 
@@ -31,7 +42,7 @@ class LabelSpace:
         pairs: int64 (A, 2) verb and noun class of each action, for head `action`.
         num_verbs: Verb classes, where the store has verbs.
         num_nouns: Noun classes, where the store has nouns.
-        by_name: Head of which the store says names, no numbers (column `label`); empty = none.
+        by_name: Heads of which the store says names, no numbers (columns `label`, `verb`, `noun`).
     """
 
     heads: dict[str, int]
@@ -39,7 +50,7 @@ class LabelSpace:
     pairs: NDArray[np.int64] | None
     num_verbs: int
     num_nouns: int
-    by_name: str = ""
+    by_name: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: pa.Table, task: TaskConfig, where: str) -> LabelSpace:
@@ -53,7 +64,7 @@ class LabelSpace:
         Raises:
             DataError: A column is missing or has no labels, a label is negative, or the recipe has fewer classes.
         """
-        columns, by_name = _columns_of(table, task)
+        columns = tuple(labelled_column(table, column) for column in task.columns)
         counts = {column: _num_classes(table, column) for column in HEADS if column in table.column_names}
         declared = {column: _declared_classes(table, column) for column in counts}
         heads = {}
@@ -61,21 +72,25 @@ class LabelSpace:
             found = counts.get(column, 0)
             if found == 0:
                 known = ", ".join(name for name, count in counts.items() if count) or "none"
-                raise DataError(f"task.columns must be labelled in {where}, got {column!r}; labelled columns: {known}")
+                own = predicted_columns(table)
+                raise DataError(
+                    f"task.columns must be labelled in {where}, got {column!r}; labelled columns: {known}"
+                    + (f" (--set 'task.columns={json.dumps(own)}')" if own else "")
+                )
             wanted = max(found, declared[column]) if task.num_classes is None else task.num_classes[place]
             if wanted < found:
                 raise DataError(
                     f"task.num_classes must be at least {found} for {column} of {where}, got {wanted}; "
                     "is it the store of another data set?"
                 )
-            heads[HEADS[column]] = found if by_name else wanted
+            heads[HEADS[column]] = found if column in NUMBERED else wanted
         names = {
             HEADS[column]: _class_names(table, column, heads.get(HEADS[column], count))
             for column, count in counts.items()
-            if column != "label" and any(name in table.column_names for name in _NAME_COLUMNS.get(column, ()))
+            if any(name in table.column_names for name in _NAME_COLUMNS.get(column, ()))
         }
-        if by_name:
-            names[by_name] = tuple(_names_in(table))
+        by_name = tuple(HEADS[column] for column in columns if column in NUMBERED)
+        names |= {head: tuple(_names_in(table, head)) for head in by_name}
         pairs = _action_pairs(table, heads["action"]) if "action" in heads else None
         # EPIC-100 has 97 verbs and 300 nouns, also those that a part of the set lacks.
         num_verbs, num_nouns = (
@@ -95,12 +110,17 @@ class LabelSpace:
         """
         fewer = own.heads.keys() == self.heads.keys() and all(own.heads[head] <= self.heads[head] for head in own.heads)
         if not fewer or own.by_name != self.by_name:
-            raise DataError(f"classes of the store must be those of the checkpoint {self.heads!r}, got {own.heads!r}")
-        if self.by_name:
-            known = self.class_names[self.by_name]
-            other = [name for name in own.class_names[self.by_name] if name not in known]
+            raise DataError(
+                f"classes of the store must be those of the checkpoint {self._described()}, got {own._described()}"
+            )
+        for head in self.by_name:
+            known = self.class_names[head]
+            other = [name for name in own.class_names[head] if name not in known]
             if other:
                 raise DataError(f"classes of the store must be among {', '.join(known)}, got {other[0]!r}")
+
+    def _described(self) -> str:
+        return f"{self.heads!r}" + (f" ({' and '.join(self.by_name)} by name)" if self.by_name else "")
 
     @property
     def num_outputs(self) -> int:
@@ -119,7 +139,7 @@ class LabelSpace:
         """
         result: dict[str, NDArray[np.int64]] = {}
         for column, head in HEADS.items():
-            if column not in table.column_names or (column == "label") != (head == self.by_name):
+            if column not in table.column_names or (column in NUMBERED) != (head in self.by_name):
                 continue
             values = self._numbers(table, column)
             limit = self.heads.get(head)
@@ -133,13 +153,13 @@ class LabelSpace:
 
     def _numbers(self, table: pa.Table, column: str) -> NDArray[np.int64]:
         """Return a label column as numbers, -1 where it is empty."""
-        if column != "label":
+        if column not in NUMBERED:
             return np.array(table.column(column).fill_null(-1).to_numpy(), np.int64)
-        number = {name: index for index, name in enumerate(self.class_names[self.by_name])}
+        number = {name: index for index, name in enumerate(self.class_names[HEADS[column]])}
         names = [name_of(value) for value in table.column(column).to_pylist()]
         for name, clip in zip(names, table.column("clip_id").to_pylist(), strict=True):
             if name is not None and name not in number:
-                raise DataError(f"label must be one of {', '.join(number)}, got {name!r} for clip {clip}")
+                raise DataError(f"{column} must be one of {', '.join(number)}, got {name!r} for clip {clip}")
         return np.array([-1 if name is None else number[name] for name in names], np.int64)
 
     def as_json(self) -> dict[str, Any]:
@@ -150,19 +170,20 @@ class LabelSpace:
             "pairs": None if self.pairs is None else self.pairs.tolist(),
             "num_verbs": self.num_verbs,
             "num_nouns": self.num_nouns,
-            "by_name": self.by_name,
+            "by_name": list(self.by_name),
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LabelSpace:
-        """Read what `as_json` returned."""
+        """Read what `as_json` returned, now or when a single head could have names."""
+        by_name = values["by_name"]
         return cls(
             heads=dict(values["heads"]),
             class_names={head: tuple(names) for head, names in values["class_names"].items()},
             pairs=None if values["pairs"] is None else np.array(values["pairs"], np.int64).reshape(-1, 2),
             num_verbs=values["num_verbs"],
             num_nouns=values["num_nouns"],
-            by_name=values["by_name"],
+            by_name=tuple(filter(None, [by_name])) if isinstance(by_name, str) else tuple(by_name),
         )
 
 
@@ -189,18 +210,25 @@ def predicted_columns(table: pa.Table) -> tuple[str, ...]:
     """Return what a clip list that nobody wrote a recipe for asks to predict; empty where it has no such labels.
 
     Returns:
-        `label` where clips have a name or a number, else `verb_class` and `noun_class` where they have both.
+        `label` where clips have a name or a number, else of verbs and nouns what there is, each as the column of its
+        numbers or of its names.
     """
-    for columns, wanted in ((("label", "label_id"), any), (("verb_class", "noun_class"), all)):
-        if wanted(num_labelled(table, name) for name in columns):
-            return columns[:1] if wanted is any else columns
-    return ()
+    if any(num_labelled(table, name) for name in ("label", "label_id")):
+        return ("label",)
+    columns = (labelled_column(table, name) for name in ("verb", "noun"))
+    return tuple(name for name in columns if num_labelled(table, name))
 
 
-def label_column(table: pa.Table) -> str:
-    """Return which column says the `label`: the numbers in `label_id` where they label as many clips as names do."""
-    numbers = num_labelled(table, "label_id")
-    return "label_id" if numbers and numbers >= num_labelled(table, "label") else "label"
+def labelled_column(table: pa.Table, column: str) -> str:
+    """Return which column says the classes that a recipe asks for.
+
+    Args:
+        table: `Store.clips()`, or a clip list.
+        column: One of `HEADS`; a name of `NUMBERED` stands for its numbers where they label as many clips.
+    """
+    numbers = NUMBERED.get(column, "")
+    count = num_labelled(table, numbers)
+    return numbers if count and count >= num_labelled(table, column) else column
 
 
 def num_labelled(table: pa.Table, column: str) -> int:
@@ -209,27 +237,18 @@ def num_labelled(table: pa.Table, column: str) -> int:
     return sum(name_of(value) is not None for value in cells)
 
 
-def _columns_of(table: pa.Table, task: TaskConfig) -> tuple[tuple[str, ...], str]:
-    """Return the columns of a task as the store has them, and the head that the store labels by name."""
-    if "label" not in task.columns:
-        return task.columns, ""
-    if label_column(table) == "label_id":
-        return tuple("label_id" if column == "label" else column for column in task.columns), ""
-    return task.columns, HEADS["label"]
-
-
 def name_of(value: object) -> str | None:
     """Return a class name of a cell: texts without blanks around them, numbers as text; None where it is empty."""
     return None if value is None else str(value).strip() or None
 
 
-def _names_in(table: pa.Table) -> list[str]:
-    return sorted({name for name in map(name_of, table.column("label").to_pylist()) if name is not None})
+def _names_in(table: pa.Table, column: str) -> list[str]:
+    return sorted({name for name in map(name_of, table.column(column).to_pylist()) if name is not None})
 
 
 def _num_classes(table: pa.Table, column: str) -> int:
-    if column == "label":
-        return len(_names_in(table))
+    if column in NUMBERED:
+        return len(_names_in(table, column))
     values = table.column(column).drop_null().to_numpy()
     if len(values) and values.min() < 0:
         raise DataError(f"{column} must not be negative, got {values.min()}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mofo_train.config import FoldsConfig, usual_split
-from mofo_train.data.labels import HEADS, have_boxes, label_column, name_of, num_labelled, predicted_columns, rows_of
+from mofo_train.data.labels import HEADS, have_boxes, labelled_column, name_of, num_labelled, predicted_columns, rows_of
 from mofo_train.errors import DataError
 
 _VALIDATION_SHARE = 0.2  # of the videos, where nobody says which clips are for testing
@@ -233,9 +233,7 @@ def _labels_of(table: pa.Table) -> list[str | None]:
     columns = predicted_columns(table) or tuple(name for name in HEADS if num_labelled(table, name))
     if not columns:
         raise DataError(f"clips must be labelled to be dealt to folds, got no column of {', '.join(HEADS)}")
-    if columns == ("label",):
-        columns = (label_column(table),)
-    named = ([name_of(value) for value in row] for row in rows_of(table, *columns))
+    named = ([name_of(value) for value in row] for row in rows_of(table, *(labelled_column(table, c) for c in columns)))
     return [None if None in row else " + ".join(map(str, row)) for row in named]
 
 

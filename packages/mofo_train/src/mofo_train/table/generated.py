@@ -160,7 +160,7 @@ def describe_folder(table: TableConfig, data_root: Path) -> list[str]:
 
 
 def with_labels(table: TableConfig, source: StorePath, clips: pa.Table) -> TableConfig:
-    """Let a table of a labelled folder predict what the folder is labelled with: `label`, or verb and noun.
+    """Let a table of a labelled folder predict what the folder is labelled with: `label`, or verb, noun or both.
 
     Args:
         table: The recipe.
@@ -168,14 +168,14 @@ def with_labels(table: TableConfig, source: StorePath, clips: pa.Table) -> Table
         clips: Its clips.
 
     Raises:
-        DataError: Neither is there.
+        DataError: None of them is there.
     """
     columns = predicted_columns(clips)
     if not columns:
         filled = [name for name in clips.column_names if clips[name].null_count < len(clips)]
         raise DataError(
-            f"annotations.csv of {source} must have a column label (names), label_id (numbers), or verb_class and "
-            f"noun_class (numbers), with something in it, got columns {', '.join(filled)}"
+            f"annotations.csv of {source} must have a column label (names or numbers), or verb, noun or both, with "
+            f"something in it, got columns {', '.join(filled)}"
         )
     own = (f"task.columns={json.dumps(columns)}", "task.num_classes=none")
     return table.model_copy(update={"finetune_set": (*table.finetune_set, *own)})

@@ -18,7 +18,9 @@ METRIC_NAMES = {
     "label_top1": "top-1",
     "label_top5": "top-5",
     "verb_top1": "verb",
+    "verb_top5": "verb top-5",
     "noun_top1": "noun",
+    "noun_top5": "noun top-5",
     "action_top1": "action",
 }
 """Metric -> heading; all in per cent."""

@@ -31,6 +31,7 @@ _UNCLEAR = ("start", "stop", "end", "begin", "start_time", "end_time", "stop_tim
 _WHOLE = "^-?(0|[1-9][0-9]{0,17})$"
 _WHOLE_FLOAT = r"^-?(0|[1-9][0-9]{0,17})(\.0+)?$"  # `3.0`: programs keep whole numbers with gaps as floats
 _CLASS_COLUMNS = ("label_id", "verb_class", "noun_class", "action_id")
+_NAMES_OF = {"verb_class": "verb", "noun_class": "noun"}
 
 
 def read_annotations(path: DataRoot) -> pa.Table:
@@ -114,7 +115,7 @@ def to_label(path: DataRoot, name: str, column: pa.ChunkedArray) -> pa.ChunkedAr
             row = int(bad[0])
             raise InputError(
                 f"{path}: {name} must be a whole number, got {column[row].as_py()!r} in line {line_number(path, row)}; "
-                "put the names of classes into a column 'label'"
+                f"put the names of classes into a column {_NAMES_OF.get(name, 'label')!r}"
             )
     elif not pc.all(pc.or_(empty, whole)).as_py():
         return column
