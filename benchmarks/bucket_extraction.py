@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import median
 
 import boto3
 import click
-from bucket_reading import start_server, upload
+import obstore
+from obstore.store import from_url
 
 EXTRACT = """
 import json, os, sys, time
@@ -30,6 +33,30 @@ except SystemExit as stop:
 times = os.times()
 print(json.dumps([time.perf_counter() - began, sum(times[:4])]))
 """
+
+
+def start_server() -> tuple[subprocess.Popen[bytes], int]:
+    """Start moto in a process of its own; returns it and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            break
+    return server, port
+
+
+def upload(url: str, folder: Path) -> None:
+    """Copy a folder into the bucket."""
+    store = from_url(url, client_options={"allow_http": True, "timeout": "600s"})
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            obstore.put(store, path.relative_to(folder).as_posix(), path)
 
 
 def extracted(data: str | Path, store: str | Path) -> list[float]:

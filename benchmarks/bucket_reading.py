@@ -2,87 +2,32 @@
 
     python benchmarks/bucket_reading.py --directory /tmp/bucket-reading
 
-The bucket is moto's on the loopback address; a proxy before it holds every request back. The store is made from a few
-generated clips (`motionbox synth`, `extract --clips`): for opening, its snapshot is repeated until it has 220,847
-clips; for loading, it is read as it is, from its folder and from the bucket in turn.
+The bucket is `slow_bucket`'s on the loopback address. The stores are made from a few generated clips (`synth`,
+`extract --clips`). For opening, the snapshot is repeated until it has 220,847 clips. For loading, it is repeated with
+its units, so that no two clips share a request, and read from its folder and from the bucket in turn.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from statistics import median
 
 import click
 import numpy as np
-import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
-from obstore.store import from_url
+from slow_bucket import slow_bucket
 
 NUM_CLIPS = 220_847
-
-
-class Proxy:
-    """Passes connections on to a server; what a client sends first, or after an answer, is held back."""
-
-    def __init__(self, port: int, seconds: float) -> None:
-        self._target, self.seconds, self.num_requests = port, seconds, 0
-        self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = self._server.sockets[0].getsockname()[1]
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        idle = True
-
-        async def answers() -> None:
-            nonlocal idle
-            while data := await there.read(1 << 18):
-                idle = True
-                writer.write(data)
-                await writer.drain()
-            writer.close()
-
-        answering = asyncio.ensure_future(answers())
-        try:
-            while data := await reader.read(1 << 18):
-                if idle:
-                    idle = False
-                    self.num_requests += 1
-                    await asyncio.sleep(self.seconds)
-                back.write(data)
-                await back.drain()
-        except ConnectionError:
-            pass
-        back.close()
-        await asyncio.gather(answering, return_exceptions=True)
-
-
-def start_server() -> tuple[subprocess.Popen[bytes], int]:
-    """Start moto in a process of its own; returns it and its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "moto.server", "-p", str(port)]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            break
-    return server, port
+NUM_LOADED = 20 * 24
+BATCH_CLIPS = 16
 
 
 def make_store(directory: Path, num_clips: int) -> Path:
@@ -95,21 +40,39 @@ def make_store(directory: Path, num_clips: int) -> Path:
     return directory / "store"
 
 
-def enlarge(store: Path, target: Path) -> Path:
-    """Copy a store whose snapshot is repeated until it has `NUM_CLIPS` clips."""
+def enlarge(store: Path, target: Path, num_clips: int, *, blocks: bool) -> Path:
+    """Copy a store whose snapshot is repeated until it has so many clips, also in the folder of the bucket.
+
+    Args:
+        store: A store with one run and one snapshot.
+        target: The copy.
+        num_clips: Clips that it has.
+        blocks: Repeat the blocks of frames and their units, too; else every repetition has those of the first, and the
+            frames are left out.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(store, target, ignore=shutil.ignore_patterns("clips.bin", "motion.zarr"))
+    left_out = None if blocks else shutil.ignore_patterns("clips.bin", "motion.zarr")
+    shutil.copytree(store, target, ignore=left_out)
     (folder,) = target.glob("runs/*/snapshots/1")
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
     table = pq.read_table(folder / "clips.parquet")
-    times = -(-NUM_CLIPS // table.num_rows)
+    times = -(-num_clips // table.num_rows)
     rows = np.load(folder / "boxes.npy").shape[0]
-    large = pa.concat_tables([table] * times).slice(0, NUM_CLIPS)
-    nth = np.arange(NUM_CLIPS) // table.num_rows
+    large = pa.concat_tables([table] * times).slice(0, num_clips)
+    nth = np.arange(num_clips) // table.num_rows
     changed = {
-        "clip_id": pa.array([f"{number:06d}" for number in range(NUM_CLIPS)]),
-        "video_id": pa.array([f"{number:06d}" for number in range(NUM_CLIPS)]),
+        "clip_id": pa.array([f"{number:06d}" for number in range(num_clips)]),
+        "video_id": pa.array([f"{number:06d}" for number in range(num_clips)]),
         "first_row": pa.array(large.column("first_row").to_numpy() + nth * rows),
     }
+    if blocks:
+        index = np.load(folder / "clip_blocks.npy")
+        changed["first_clip_block"] = pa.array(large.column("first_clip_block").to_numpy() + nth * len(index))
+        units = np.repeat(np.arange(times) * len(manifest["units"]), len(index))
+        index = np.tile(index, (times, 1))
+        index[:, 1] += units
+        np.save(folder / "clip_blocks.npy", index)
+        manifest["units"] *= times
     for name, values in changed.items():
         place = large.column_names.index(name)
         large = large.set_column(place, large.schema.field(name), values.cast(large.schema.field(name).type))
@@ -117,20 +80,11 @@ def enlarge(store: Path, target: Path) -> Path:
     for name in ("boxes", "times", "sources", "maps", "confidences"):
         array = np.load(folder / f"{name}.npy")
         np.save(folder / f"{name}.npy", np.tile(array, (times, *[1] * (array.ndim - 1))))
-    manifest = json.loads((folder / "MANIFEST.json").read_text())
     for name in manifest["files"]:
         data = (folder / name).read_bytes()
         manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
     return target
-
-
-def upload(url: str, folder: Path) -> None:
-    """Copy a folder into the bucket."""
-    store = from_url(url, client_options={"allow_http": True, "timeout": "600s"})
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            obstore.put(store, path.relative_to(folder).as_posix(), path)
 
 
 OPEN = """
@@ -158,26 +112,28 @@ def opened(place: str | Path) -> list[float]:
     return list(json.loads(done.stdout))
 
 
-def loaded(place: str | Path, num_batches: int) -> float:
-    """Return clips a second of one loader that pretrains on a store, in this process."""
+def loaded(place: str | Path, num_batches: int, num_workers: int) -> list[float]:
+    """Return clips a second of a loader that pretrains on a store, and processor seconds of a clip in this process."""
     from mofo_train.config import PretrainConfig, load_recipe
     from mofo_train.data.dataset import PretrainClips
+    from mofo_train.data.loader import create_loader
     from mofo_train.data.reader import ClipReader
-    from mofo_train.data.sampler import SampleKey
+    from mofo_train.data.sampler import ResumableSampler
     from motionbox.store import open_store
 
-    config = load_recipe(PretrainConfig, "folder_pretrain", ())
+    config, num_clips = load_recipe(PretrainConfig, "folder_pretrain", ()), num_batches * BATCH_CLIPS
     with open_store(place) as store:
         reader = ClipReader(store, Path("none"), split=None, short_side_px=config.data.short_side_px)
         clips = PretrainClips(reader, config.model, config.data, seed=0, patch_px=16)
-        batches = [
-            [SampleKey(batch, position, position % len(reader)) for position in range(batch * 16, batch * 16 + 16)]
-            for batch in range(num_batches)
-        ]
-        list(clips.__getitems__(batches[0]))
-        begin = time.perf_counter()
-        count = sum(len(list(clips.__getitems__(batch))) for batch in batches)
-        return count / (time.perf_counter() - begin)
+        epochs = 2 + num_clips // len(reader)
+        sampler = ResumableSampler(len(reader), BATCH_CLIPS, seed=0, epochs=epochs)
+        batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=False))
+        for _ in range(2 + 2 * num_workers):
+            next(batches)
+        begin, used = time.perf_counter(), sum(os.times()[:2])
+        for _ in range(num_batches):
+            next(batches)
+        return [num_clips / (time.perf_counter() - begin), (sum(os.times()[:2]) - used) / num_clips]
 
 
 @click.command()
@@ -186,49 +142,46 @@ def loaded(place: str | Path, num_batches: int) -> float:
 @click.option("--clips", "num_clips", default=24, help="Generated clips.")
 @click.option("--batches", default=4, help="Batches of 16 clips of each turn.")
 @click.option("--turns", default=5, help="Turns of folder and bucket.")
-def main(directory: Path, latency_ms: float, num_clips: int, batches: int, turns: int) -> None:
+@click.option("--workers", default=0, help="Processes of the loader; 0 = this one.")
+def main(directory: Path, latency_ms: float, num_clips: int, batches: int, turns: int, workers: int) -> None:
     """Measure; prints one JSON object."""
-    import boto3
-
-    directory.mkdir(parents=True, exist_ok=True)
+    stores = directory / "bucket"
+    stores.mkdir(parents=True, exist_ok=True)
     small = make_store(directory, num_clips)
-    large = enlarge(small, directory / "large")
-    server, port = start_server()
-    try:
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **keys).create_bucket(Bucket="bucket")
-        os.environ |= {name.upper(): value for name, value in keys.items() if name != "region_name"}
-        os.environ |= {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-        upload("s3://bucket/small", small)
-        upload("s3://bucket/large", large)
-        proxy = Proxy(port, latency_ms / 1000)
-        os.environ |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-        os.environ["MOTIONBOX_CACHE_DIR"] = str(directory / "cache")
-        shutil.rmtree(directory / "cache", ignore_errors=True)
-        before = proxy.num_requests
-        cold = opened("s3://bucket/large")
-        requests = proxy.num_requests - before
+    large = enlarge(small, stores / "large", NUM_CLIPS, blocks=False)
+    several = enlarge(small, stores / "several", NUM_LOADED, blocks=True)
+    os.environ["MOTIONBOX_CACHE_DIR"] = str(directory / "cache")
+    shutil.rmtree(directory / "cache", ignore_errors=True)
+    with slow_bucket(stores, latency_ms / 1000) as bucket:
+        os.environ |= bucket.environment
+        cold, requests = opened("s3://bucket/large"), bucket.num_requests()
         cached = [opened("s3://bucket/large") for _ in range(3)]
         folder = [opened(large) for _ in range(3)]
-        rates = [(loaded(small, batches), loaded("s3://bucket/small", batches)) for _ in range(turns)]
-        figures = {
-            "megabytes": sum(p.stat().st_size for p in (directory / "cache").iterdir()) / 1e6,
-            "load_average": os.getloadavg()[0],
-            "open_cold_seconds": cold[0],
-            "open_cold_processor_seconds": cold[1],
-            "open_cold_requests": requests,
-            "open_cached_seconds": median(times[0] for times in cached),
-            "open_cached_processor_seconds": median(times[1] for times in cached),
-            "open_folder_seconds": median(times[0] for times in folder),
-            "boxes_per_processor_second_bucket": median(times[2] for times in cached),
-            "boxes_per_processor_second_folder": median(times[2] for times in folder),
-            "loader_folder_clips_per_second": median(one for one, _ in rates),
-            "loader_bucket_clips_per_second": median(two for _, two in rates),
-            "loader_ratio": median(two / one for one, two in rates),
-        }
-        click.echo(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
-    finally:
-        server.terminate()
+        loaded(several, 2, workers)
+        rates = []
+        for _ in range(turns):
+            before = bucket.num_requests()
+            rates.append((loaded(several, batches, workers), loaded("s3://bucket/several", batches, workers)))
+            loader_requests = bucket.num_requests() - before
+    figures = {
+        "megabytes": sum(p.stat().st_size for p in (directory / "cache").iterdir()) / 1e6,
+        "load_average": os.getloadavg()[0],
+        "open_cold_seconds": cold[0],
+        "open_cold_processor_seconds": cold[1],
+        "open_cold_requests": requests,
+        "open_cached_seconds": median(times[0] for times in cached),
+        "open_cached_processor_seconds": median(times[1] for times in cached),
+        "open_folder_seconds": median(times[0] for times in folder),
+        "boxes_per_processor_second_bucket": median(times[2] for times in cached),
+        "boxes_per_processor_second_folder": median(times[2] for times in folder),
+        "loader_requests": loader_requests,
+        "loader_folder_clips_per_second": median(one for (one, _), _ in rates),
+        "loader_bucket_clips_per_second": median(two for _, (two, _) in rates),
+        "loader_ratio": median(two / one for (one, _), (two, _) in rates),
+        "loader_folder_processor_ms_per_clip": 1e3 * median(one for (_, one), _ in rates),
+        "loader_bucket_processor_ms_per_clip": 1e3 * median(two for _, (_, two) in rates),
+    }
+    click.echo(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
 
 
 if __name__ == "__main__":

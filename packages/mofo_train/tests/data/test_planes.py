@@ -203,26 +203,27 @@ def test_test_views_are_the_same(reader: ClipReader, crops: int) -> None:
         assert torch.equal(one.areas, other.areas)
 
 
-def test_the_clips_of_a_test_batch_are_begun_before_the_first_is_read(
+def test_the_clips_of_test_batches_are_begun_before_the_first_is_read(
     reader: ClipReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each clip just the frames of its views are asked for."""
-    events: list[tuple[str, list[tuple[int, list[int]]]]] = []
-    begin, read = reader.read_ahead, reader.read
+    events: list[tuple[str, int, list[int]]] = []
+    read = reader.read
     monkeypatch.setattr(
         reader,
         "read_ahead",
-        lambda clips: events.append(("begin", [(clip, frames.tolist()) for clip, frames in clips])) or begin(clips),
+        lambda clips, **_keep: events.extend(("begin", clip, frames.tolist()) for clip, frames in clips),
     )
     monkeypatch.setattr(
-        reader, "read", lambda clip, frames: events.append(("read", [(clip, frames.tolist())])) or read(clip, frames)
+        reader, "read", lambda clip, frames: events.append(("read", clip, frames.tolist())) or read(clip, frames)
     )
     clips = ViewedClips(reader, FINETUNE.model, FINETUNE.data, ViewsConfig(segments=2, crops=1))
-    batch = next(iter(create_view_loader(clips, FixedBatches(len(clips), 3), num_workers=0)))
-    assert [clip.clip for clip in batch] == [0, 1, 2]
-    begun, *reads = events
-    assert begun == ("begin", [entry for _, [entry] in reads])
-    assert len(reads) == 3
+    found = [
+        clip.clip for batch in create_view_loader(clips, FixedBatches(len(clips), 3), num_workers=0) for clip in batch
+    ]
+    assert found == list(range(12))
+    assert [what for what, *_ in events] == ["begin"] * 12 + ["read"] * 12
+    assert [told for _, *told in events[:12]] == [told for _, *told in events[12:]]
 
 
 def test_a_clip_is_read_straight_into_the_memory_of_its_batch(both: list[PretrainClips]) -> None:

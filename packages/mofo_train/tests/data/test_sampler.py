@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mofo_train.data.sampler import ResumableSampler
+from mofo_train.data.sampler import ResumableSampler, Turns
 from mofo_train.errors import DataError
 
 
@@ -47,3 +47,26 @@ def test_the_order_depends_on_the_seed() -> None:
     orders = [[key.clip for batch in ResumableSampler(12, 4, seed=seed, epochs=1) for key in batch] for seed in (7, 8)]
     assert orders[0] != orders[1]
     assert orders[0] == [key.clip for batch in ResumableSampler(12, 4, seed=7, epochs=1) for key in batch]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+@pytest.mark.parametrize("batch", [2, 40])
+def test_each_process_knows_what_it_will_be_asked_for(processes: int, batch: int) -> None:
+    """At least 32 samples and one whole batch beside the one at hand, each told once and in order."""
+    sampler = ResumableSampler(200, batch, seed=7, epochs=2)
+    dealt = list(sampler)
+    turns = list(Turns(sampler, processes))
+    assert [turn.batch for turn in turns] == dealt
+    for process in range(processes):
+        own, told = dealt[process::processes], []
+        for place, turn in enumerate(turns[process::processes]):
+            told += turn.news
+            assert turn.num_ahead * batch >= 32
+            assert told == own[: place + 1 + turn.num_ahead]
+
+
+def test_few_batches_or_none_have_fewer_turns() -> None:
+    assert len(Turns(ResumableSampler(6, 3, seed=0, epochs=1), 4)) == 2
+    first, second = Turns(ResumableSampler(6, 3, seed=0, epochs=1), 4)
+    assert (first.news, second.news) == ([first.batch], [second.batch])
+    assert list(Turns(ResumableSampler(6, 3, seed=0, epochs=1, start_step=2), 1)) == []

@@ -1,7 +1,7 @@
 """A store in a bucket as its readers see it: what a folder gives, from a cache that is checked, bounded and shared."""
 
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from bucket_support import NOT_THE_CLOUDS, make_bucket, s3_server, upload
 from motionbox.errors import ClipError, InputError, StoreError
 from motionbox.extraction.snapshot import make_snapshot
+from motionbox.storage.client import Client
 from motionbox.storage.local_copies import user_cache
 from motionbox.store import Store, open_store
 from store_support import commit_units, make_run, number_videos, small_config
@@ -96,17 +97,24 @@ def test_a_cache_that_is_too_small_is_said_with_its_remedy(cache: Path, monkeypa
         open_store(_URL)
 
 
-def test_clips_begun_ahead_are_those_that_are_read(local: Path, cache: Path) -> None:
+def test_clips_begun_ahead_are_those_that_are_read(local: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    real = Client.read_ranges
+
+    def read_ranges(client: Client, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        asked.extend(ranges)
+        return real(client, key, ranges)
+
+    monkeypatch.setattr(Client, "read_ranges", read_ranges)
     with open_store(local) as here, open_store(_URL) as there:
         here.read_ahead([("a", None)])  # nothing to do in a folder
-        there.read_ahead([("a", [0, 3]), ("b", None)])
-        reader = there._clips
-        begun = {key: future.result() for key, future in reader._ahead.items()}
-        assert len(begun) == 2  # of the two blocks of `a` only the first is asked for
+        there.read_ahead([("a", [0, 3])])
+        there.read_ahead([("b", None)], keep=1)
         for clip_id in ("a", "b"):
             assert np.array_equal(there.clip_frames(clip_id, [0, 3]), here.clip_frames(clip_id, [0, 3]))
-        assert reader._ahead == {}
+        assert len(set(asked)) == len(asked) == 2  # of the two blocks of `a` only the first is asked for
         assert np.array_equal(there.clip_frames("a", [59]), here.clip_frames("a", [59]))  # not begun, and read
+        assert len(set(asked)) == len(asked) == 3
 
 
 def test_a_clip_whose_object_is_gone_is_a_clip_error(local: Path, cache: Path, tmp_path: Path) -> None:

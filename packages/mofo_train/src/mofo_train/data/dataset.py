@@ -137,9 +137,9 @@ class TrainingClips(Dataset[Sample], ABC):
     def _chance(self, key: SampleKey, attempt: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, key.epoch, key.position, attempt))
 
-    def read_ahead(self, keys: list[SampleKey]) -> None:
-        """Begin to fetch the clips of a batch where the store lies in a bucket."""
-        self._reader.read_ahead([(key.clip, self._frames_ahead(key)) for key in keys])
+    def read_ahead(self, keys: list[SampleKey], *, keep: int) -> None:
+        """Begin to fetch the clips of a batch where the store lies in a bucket, see `ClipReader.read_ahead`."""
+        self._reader.read_ahead(((key.clip, self._frames_ahead(key)) for key in keys), keep=keep)
 
     def _frames_ahead(self, key: SampleKey) -> NDArray[np.int64] | None:  # noqa: ARG002
         """Return the frames that the sample of a key will read; None: any of them."""
@@ -169,12 +169,10 @@ class Samples:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Sample]:
-        self.clips.read_ahead(self.keys)
         return map(self.clips.__getitem__, self.keys)
 
     def read_into(self, memory: Tensor) -> Iterator[Sample]:
         """Read the samples into uint8 (samples, clips.room_bytes)."""
-        self.clips.read_ahead(self.keys)
         return self.clips.read_into(self.keys, memory)
 
 

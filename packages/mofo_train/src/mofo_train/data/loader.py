@@ -2,7 +2,8 @@
 
 A worker writes each clip straight into the shared memory of its batch, and uses that memory again once the batch has
 been copied to page-locked memory: fresh pages cost more than a copy. `BatchesAhead` sends the next batch to the device
-while that computes.
+while that computes. Where the store lies in a bucket, a process has the clips of its next batches fetched while it
+decodes one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mofo_train.data.crops.uncut import Uncut, make_views
 from mofo_train.data.dataset import Sample, Samples, TrainingClips
-from mofo_train.data.sampler import SampleKey
+from mofo_train.data.sampler import SampleKey, Turn, Turns
 from mofo_train.errors import DataError
 from motionbox.errors import MotionBoxError, safe_path
 
@@ -201,8 +202,18 @@ def create_loader(
     return create_worker_loader(dataset, sampler, partial(collate, reuse=pin), num_workers=num_workers, pin=pin)
 
 
+class Announced(Protocol):
+    """A data set that may be told what it will be asked for."""
+
+    def read_ahead(self, batch: list[Any], *, keep: int) -> None:
+        """Begin to fetch a batch, behind those told before, of which the last `keep` still hold."""
+
+    def __getitems__(self, batch: list[Any]) -> Any:
+        """Return the samples of a batch, for `collate`."""
+
+
 def create_worker_loader(
-    dataset: Dataset[Any],
+    dataset: Announced,
     batches: Sampler[Any],
     collate: Callable[[Any], Any],
     *,
@@ -211,8 +222,8 @@ def create_worker_loader(
 ) -> DataLoader[Any]:
     """Create a loader: workers that live as long as it, decode with one thread each and are two batches ahead."""
     return _WorkerLoader(
-        dataset,
-        batch_sampler=batches,
+        _InTurn(dataset),
+        batch_sampler=Turns(batches, max(1, num_workers)),
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -249,6 +260,18 @@ def new_shared(num_bytes: int) -> Tensor:
             f"more: {str(error).rpartition(': ')[2]}; enlarge it (docker run --shm-size 16g) or lower data.num_workers"
         ) from None
     return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+class _InTurn(Dataset[Any]):
+    """Reads batches turn by turn; what a turn tells of the next ones is begun before its own batch is read."""
+
+    def __init__(self, dataset: Announced) -> None:
+        self._dataset = dataset
+
+    def __getitems__(self, turn: Turn) -> Any:
+        for batch in turn.news:
+            self._dataset.read_ahead(batch, keep=turn.num_ahead)
+        return self._dataset.__getitems__(turn.batch)
 
 
 class _WorkerLoader(DataLoader[Any]):

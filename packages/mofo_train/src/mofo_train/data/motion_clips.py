@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sources import find_media
 from mofo_train.data.transforms import Crop, crop_boxes, crop_frames, multi_scale_crop, normalise, segment_frames
+from motionbox.storage import StorePath
 from motionbox.store import Store, open_store
 
 _SHORT_SIDE_SHARE = 8 / 7  # as 256 to 224: what a video is reduced to while decoding
@@ -34,7 +35,7 @@ class MotionClips(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        store: Store | Path | str,
+        store: Store | StorePath | str,
         num_frames: int = 16,
         image_px: int = 224,
         *,
@@ -45,7 +46,7 @@ class MotionClips(Dataset[dict[str, Any]]):
         """Choose clips.
 
         Args:
-            store: A store of `motionbox extract`, or its path.
+            store: A store of `motionbox extract`, or its path or URL.
             num_frames: Frames of a clip, one of each of so many equal parts of its time.
             image_px: Height and width of the frames given.
             split: Only clips of this split; None = all.
@@ -62,7 +63,7 @@ class MotionClips(Dataset[dict[str, Any]]):
         for name, value in (("num_frames", num_frames), ("image_px", image_px)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value!r}")
-        boxes = store if isinstance(store, Store) else open_store(Path(store))
+        boxes = store if isinstance(store, Store) else open_store(store)
         root = find_media(boxes, None if data_root is None else Path(data_root))
         self._reader = ClipReader(boxes, root, split=split, short_side_px=round(image_px * _SHORT_SIDE_SHARE))
         self._num_frames, self._image_px, self._augment = num_frames, image_px, augment
@@ -76,6 +77,11 @@ class MotionClips(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Read a loader's batch; where the store lies in a bucket, all of its clips are under way before the first."""
+        self._reader.read_ahead((index % len(self), None) for index in indices)
+        return [self[index] for index in indices]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read a clip.

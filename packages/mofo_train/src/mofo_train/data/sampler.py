@@ -1,13 +1,17 @@
 """The order in which training draws its clips: a pure function of the seed, the epoch and the place in it.
 
 The keys of a step are the same whatever the number of ranks, micro-batches and workers, so a run can go on from any
-step on other hardware.
+step on other hardware. `Turns` tells each process of a loader what it will be asked for after its batch.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,3 +97,47 @@ class ResumableSampler(Sampler[list[SampleKey]]):
             for part in range(self._grad_accum_steps):
                 first = place * self._clips_per_step + (part * self._world + self._rank) * size
                 yield [SampleKey(epoch, spot, int(order[spot])) for spot in range(first, first + size)]
+
+
+_SAMPLES_AHEAD = 32  # of a process, at least: as many requests may be in flight
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a process of a loader is told.
+
+    Attributes:
+        batch: What it is to read now.
+        news: Batches that it learns of, in the order in which it will be asked for them: with its first turn that one
+            and those after it, then one more with each.
+        num_ahead: How many batches of its own it knows beside the one at hand.
+    """
+
+    batch: list[Any]
+    news: list[list[Any]]
+    num_ahead: int
+
+
+class Turns(Sampler[Any]):
+    """Batches of a sampler, each with those that the same process will be asked for next."""
+
+    def __init__(self, batches: Sampler[Any], num_processes: int) -> None:
+        """Take a sampler of batches, and the number of processes that a loader deals them out to in turn."""
+        self._batches, self._num_processes = batches, num_processes
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Turn]:
+        batches = iter(self._batches)
+        known = deque(islice(batches, 1))
+        num_ahead = math.ceil(_SAMPLES_AHEAD / max(1, len(known[0]))) if known else 0
+        reach = num_ahead * self._num_processes
+        known.extend(islice(batches, reach))
+        for number in count():
+            if not known:
+                return
+            is_first = number < self._num_processes
+            news = list(islice(known, 0 if is_first else reach, None, self._num_processes))
+            yield Turn(known.popleft(), news, num_ahead)
+            known.extend(islice(batches, 1))

@@ -104,9 +104,17 @@ class ViewedClips(Dataset[ViewedClip]):
         return len(self._reader)
 
     def __getitems__(self, clips: list[int]) -> list[ViewedClip]:
-        """Return a batch; where the store lies in a bucket, all of its clips are under way before the first is read."""
-        self._reader.read_ahead([(clip, np.unique(np.concatenate(self._in_time(clip)))) for clip in clips])
+        """Return a batch."""
         return [self[clip] for clip in clips]
+
+    def read_ahead(self, clips: list[int], *, keep: int) -> None:
+        """Begin to fetch the clips of a batch where the store lies in a bucket, see `ClipReader.read_ahead`."""
+        self._reader.read_ahead(((clip, self._wanted(self._in_time(clip))) for clip in clips), keep=keep)
+
+    @staticmethod
+    def _wanted(in_time: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Return the frames that any view needs."""
+        return np.unique(np.concatenate(in_time))
 
     def _in_time(self, clip: int) -> list[NDArray[np.int64]]:
         """Return the frames of each view in time."""
@@ -116,7 +124,7 @@ class ViewedClips(Dataset[ViewedClip]):
     def __getitem__(self, clip: int) -> ViewedClip:
         side, length = self._model.image_px, self._model.num_frames
         in_time = self._in_time(clip)
-        wanted = np.unique(np.concatenate(in_time))
+        wanted = self._wanted(in_time)
         nothing = torch.empty(0, dtype=torch.uint8)
         try:
             if self._on_device:

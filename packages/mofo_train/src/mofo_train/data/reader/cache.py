@@ -24,6 +24,11 @@ class ClipCache:
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self._clips
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it keeps no clip more, so that only the frames asked for are decoded."""
+        return self._room_bytes <= 0
+
     def read(
         self,
         clip_id: str,
@@ -43,7 +48,7 @@ class ClipCache:
             out: Where to write them, uint8 (T, ...); None: new memory.
         """
         whole = self._clips.get(clip_id)
-        if whole is None and self._room_bytes > 0:
+        if whole is None and not self.is_full:
             whole = decode(np.arange(num_frames), None)
             self._room_bytes -= whole.nbytes
             if self._room_bytes >= 0:

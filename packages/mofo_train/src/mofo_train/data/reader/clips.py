@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -158,19 +158,24 @@ class ClipReader:
         pixels = self._cache.read(clip_id, frames, self.num_frames(index), partial(self._decode, index))
         return pixels, self.boxes(index, frames, (pixels.shape[2], pixels.shape[1]))
 
-    def read_ahead(self, clips: Sequence[tuple[int, NDArray[np.int64] | None]]) -> None:
-        """Begin to fetch what `read` and `read_planes` will need, see `Store.read_ahead`.
+    def read_ahead(self, clips: Iterable[tuple[int, NDArray[np.int64] | None]], *, keep: int = 0) -> None:
+        """Begin to fetch what `read` and `read_planes` will need, see `Store.read_ahead`; nothing on a file system.
 
         Args:
-            clips: Places in `clip_ids`, and positions among their frames; None: all of them.
+            clips: Places in `clip_ids`, in the order in which they will be read, and positions among their frames;
+                None: all of them.
+            keep: How many calls before this one still hold.
         """
         if self._from_source:
             return
         named = ((self.clip_ids[index], frames) for index, frames in clips)
         self._store.read_ahead(
-            (clip_id, frames)
-            for clip_id, frames in named
-            if clip_id not in self._cache and self._store.has_clip(clip_id)
+            (
+                (clip_id, frames if self._cache.is_full else None)
+                for clip_id, frames in named
+                if clip_id not in self._cache and self._store.has_clip(clip_id)
+            ),
+            keep=keep,
         )
 
     def frame_wh(self, index: int) -> tuple[int, int]:

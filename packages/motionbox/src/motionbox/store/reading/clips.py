@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,9 +17,9 @@ from motionbox.storage import StorePath, storage_of
 from motionbox.store.areas.files import open_array
 from motionbox.store.clip_blocks import ClipIndex, read_index
 from motionbox.store.layout import CLIPS_FILE, RunPaths
+from motionbox.store.reading.ahead import Block, BlocksAhead
 
 _OPEN_FILES = 64
-_READS_AT_ONCE = 32
 
 
 class Decode(Protocol):
@@ -47,49 +46,45 @@ class ClipFrames:
         Raises:
             StoreError: A file is missing or damaged.
         """
-        self._paths = paths
-        self._units = units
         # int64 (N, 4): block number, unit number, offset and bytes in the unit's file
         self._blocks = open_array(directory / "clip_blocks.npy")
         self._first = clips.column("first_clip_block").fill_null(0).to_numpy()
         self._count = clips.column("num_clip_blocks").to_numpy()
-        self._files: OrderedDict[int, _File] = OrderedDict()
-        self._ahead: dict[tuple[int, int], Future[bytes]] = {}
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._files = _Files(paths, units)
+        self._ahead = BlocksAhead(self._files.reader_of)
 
     def has(self, row: int) -> bool:
         """Return whether all frames of a clip are kept."""
         return bool(self._count[row] > 0)
 
-    def read_ahead(self, wanted: Iterable[tuple[int, npt.NDArray[np.float64]]]) -> None:
-        """Begin to read the blocks of frames that `read` will be asked for; let go of those begun before.
+    def read_ahead(self, wanted: Iterable[tuple[int, npt.NDArray[np.float64]]], *, keep: int) -> None:
+        """Begin to fetch the blocks of frames that `read` will be asked for, see `BlocksAhead.announce`.
 
         Args:
             wanted: Rows of clips and times of frames, as `read` takes them.
+            keep: How many calls before this one still hold.
         """
         from motionbox.store.units import BLOCK_SECONDS
 
-        if self._pool is None or self._pool[0] != os.getpid():  # threads do not live on in a forked process
-            self._pool = (os.getpid(), ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="clips"))
-            self._ahead = {}
-        before, self._ahead = self._ahead, {}
-        for row, times in wanted:
-            blocks = self._blocks_of(row)
-            numbers = np.unique(np.floor(times / BLOCK_SECONDS).astype(np.int64))
-            for _, unit, offset, num_bytes in blocks[np.isin(blocks[:, 0], numbers)].tolist():
-                key = (unit, offset)
-                if key not in self._ahead:
-                    file = self._file(unit)
-                    begun = before.pop(key, None)
-                    self._ahead[key] = begun or self._pool[1].submit(file.read, offset, num_bytes)
-        for future in before.values():
-            future.cancel()
+        def blocks() -> Iterator[Block]:
+            for row, times in wanted:
+                numbers = set(np.floor(times / BLOCK_SECONDS).tolist())
+                for number, unit, offset, num_bytes in self._blocks_of(row).tolist():
+                    if number in numbers:
+                        yield unit, offset, num_bytes
 
-    def _read(self, unit: int, offset: int, num_bytes: int) -> bytes:
-        ahead = self._ahead.pop((unit, offset), None)
-        if ahead is None or self._pool is None or self._pool[0] != os.getpid():
-            return self._file(unit).read(offset, num_bytes)
-        return ahead.result()
+        self._ahead.announce(blocks(), keep=keep)
+
+    def close(self) -> None:
+        """Begin to fetch nothing more."""
+        self._ahead.close()
+
+    def _read(self, block: Block) -> bytes:
+        data = self._ahead.take(block)
+        if data is None:
+            unit, offset, num_bytes = block
+            data = self._files.reader_of(unit)(offset, num_bytes)
+        return data
 
     def read(
         self,
@@ -121,7 +116,7 @@ class ClipFrames:
             if len(rows) == 0:
                 continue
             num_found += len(rows)
-            data = self._read(unit, offset, num_bytes)
+            data = self._read((unit, offset, num_bytes))
             index = read_index(data)
             positions = _positions(index.times_seconds, times_seconds[rows]).tolist()
             neighbours = rows[-1] - rows[0] == len(rows) - 1
@@ -143,14 +138,24 @@ class ClipFrames:
         first = int(self._first[row])
         return self._blocks[first : first + int(self._count[row])]
 
-    def _file(self, number: int) -> _File:
-        if number not in self._files:
-            unit_id, attempt_id = self._units[number]
-            self._files[number] = _File(self._paths.attempt(unit_id, attempt_id) / CLIPS_FILE)
-            while len(self._files) > _OPEN_FILES:
-                self._files.popitem(last=False)
-        self._files.move_to_end(number)
-        return self._files[number]
+
+class _Files:
+    """The files of units' clip blocks; those used last are kept open."""
+
+    def __init__(self, paths: RunPaths, units: Sequence[Sequence[str]]) -> None:
+        self._paths = paths
+        self._units = units
+        self._open: OrderedDict[int, _File] = OrderedDict()
+
+    def reader_of(self, unit: int) -> Callable[[int, int], bytes]:
+        """Return what reads a unit's file: offset, bytes -> the bytes."""
+        if unit not in self._open:
+            unit_id, attempt_id = self._units[unit]
+            self._open[unit] = _File(self._paths.attempt(unit_id, attempt_id) / CLIPS_FILE)
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(unit)
+        return self._open[unit].read
 
 
 class _File:

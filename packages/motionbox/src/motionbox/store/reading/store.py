@@ -117,6 +117,7 @@ class Store:
         """Let go of the snapshot, so that `motionbox gc` may remove it."""
         for opened in self._guidances.values():
             opened.close()
+        self._clips.close()
         self._pin.release()
         let_go, self._let_go = self._let_go, nothing_held
         let_go()
@@ -371,12 +372,15 @@ class Store:
         """
         return self._read_clip(clip_id, frame_indices, partial(read_clip_frames, short_side_px=short_side_px))
 
-    def read_ahead(self, clips: Iterable[tuple[str, FrameIndices | None]]) -> None:
+    def read_ahead(self, clips: Iterable[tuple[str, FrameIndices | None]], *, keep: int = 0) -> None:
         """Begin to fetch frames that will be asked for soon, many requests in flight; nothing on a file system.
 
+        At most 64 MiB of this store's blocks are under way or wait to be asked for; the others follow.
+
         Args:
-            clips: Clips that the store keeps frames of, and which positions of each; None: all of them. What was begun
-                before and not asked for since is let go.
+            clips: Clips that the store keeps frames of, in the order in which they will be asked for, and which
+                positions of each; None: all of them.
+            keep: How many calls before this one still hold; what was begun earlier and not asked for since is let go.
 
         Raises:
             StoreError: The store has no such clip, or keeps no frames of it.
@@ -387,7 +391,7 @@ class Store:
         for clip_id, positions in clips:
             row, times = self._clip_row(clip_id), self._tables.times[self._tables.frames(clip_id)]
             wanted.append((row, times if positions is None else times[np.asarray(positions, np.int64)]))
-        self._clips.read_ahead(wanted)
+        self._clips.read_ahead(wanted, keep=keep)
 
     def clip_planes(
         self,
