@@ -127,7 +127,7 @@ def test_a_url_where_a_path_belongs_is_one_line(words: tuple[str, ...], capsys: 
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{words[0]}: error: a path must be local, got '")
-    assert line.endswith("only a store or a data root can lie in object storage: mount it or copy it here")
+    assert line.endswith("can lie in object storage (s3://bucket/..., gs://, az://): mount it or copy it here")
 
 
 def test_urls_are_refused_wherever_a_path_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,8 @@ def refuse_url(path: str | PurePath) -> None:
     """
     if _URL.match(str(path)):
         raise InputError(
-            f"a path must be local, got {str(path)!r}; only a store or a data root can lie in object storage: mount it "
-            "or copy it here"
+            f"a path must be local, got {str(path)!r}; only a store or a data root can lie in object storage "
+            "(s3://bucket/..., gs://, az://): mount it or copy it here"
         )
 
 

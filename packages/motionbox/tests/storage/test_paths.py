@@ -19,6 +19,12 @@ def test_other_urls_are_refused(url: str) -> None:
         parse_place(url)
 
 
+def test_names_that_are_no_utf8_are_refused() -> None:
+    assert parse_place("größe/x") == Path("größe/x")
+    with pytest.raises(InputError, match=r"a store's path must be UTF-8, got 'st\\udcff/x'; rename the folder"):
+        parse_place("st\udcff/x")
+
+
 def test_parts_of_a_key_are_those_of_a_path() -> None:
     place, same = ObjectPath("s3://b", "runs/1/u000000.json"), PurePosixPath("/runs/1/u000000.json")
     for name in ("name", "stem", "suffix"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 from motionbox.command_line import StorePlace
 from motionbox.commands import Place, progress_bar
 from motionbox.errors import InputError
+from motionbox.output import whole_file
 from motionbox.storage.paths import StorePath
 
 if TYPE_CHECKING:
@@ -49,11 +49,6 @@ def report(store: StorePath, out: Path, run: str | None, previews: int, data_roo
         finally:
             clear_scratch()
     data = page.encode("utf-8", "backslashreplace")
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as unfinished:
         unfinished.write_bytes(data)
-        unfinished.replace(out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}; choose another path") from None
     click.echo(f"{out}: {len(data) / 1e6:.1f} MB, {opened.info['num_clips']:,} clips")

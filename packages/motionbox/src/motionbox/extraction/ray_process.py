@@ -151,10 +151,10 @@ def start_ray(ray: Any, num_workers: int, address: str | None) -> None:
     try:
         ray.init(**options)
     except Exception as error:  # a bare one where a node does not start in time, many kinds elsewhere
-        where, remedy = "local workers", "run the same command again when the machine is less busy"
+        where, remedy = "local workers", "run it again when the machine is less busy, or with --workers 0"
         if address:
             where, remedy = f"cluster {address}", "check --ray-address, or use --executor serial"
-        raise InputError(f"Ray cannot reach or start its {where}: {_first_line(error)}; {remedy}") from None
+        raise InputError(f"Ray cannot reach or start its {where}: {_first_line(error).rstrip('.')}; {remedy}") from None
 
 
 def watch_head(gcs_address: str) -> None:

@@ -178,12 +178,14 @@ def parse_place(text: str | StorePath) -> StorePath:
     """Return where a path or URL leads.
 
     Raises:
-        InputError: It is a URL that no store can lie at.
+        InputError: It is a URL that no store can lie at, or its name is no UTF-8, which pyarrow cannot open.
     """
     if not isinstance(text, str):
         return text
     found = _URL.fullmatch(text)
     if found is None:
+        if not text.isascii() and text.encode("utf-8", "replace").decode("utf-8") != text:
+            raise InputError(f"a store's path must be UTF-8, got {text!r}; rename the folder, or set PYTHONUTF8=1")
         return Path(text)
     scheme, bucket, key = found.groups()
     if scheme.lower() not in SCHEMES or not bucket:

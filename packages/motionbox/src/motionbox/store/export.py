@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, get_args
 
 from motionbox.errors import InputError
+from motionbox.output import whole_file
 from motionbox.store import Store
 
 ExportFormat = Literal["mofo-json", "csv", "coco"]
@@ -40,23 +40,15 @@ def export_store(store: Store, path: Path, file_format: ExportFormat, *, split: 
         Number of clips written; failed clips have no boxes and are left out.
 
     Raises:
-        InputError: Unknown format or split, two clips with one stem (`mofo-json`), or the folder cannot be written.
+        InputError: Unknown format or split, two clips with one stem (`mofo-json`), or the file cannot be written.
         StoreError: The store is broken.
     """
     if file_format not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}, got {file_format!r}")
     clips = _rows(store, split)
     writer = {"mofo-json": _write_mofo, "csv": _write_csv, "coco": _write_coco}[file_format]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            num_clips = writer(store, clips, file)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_clips
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        return writer(store, clips, file)
 
 
 def mofo_stem(clip_id: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbox.errors import InputError
+from motionbox.output import whole_file
 
 Picture = NDArray[np.uint8]
 
@@ -157,21 +156,13 @@ def write_file(path: Path, frames: Iterable[Picture], fps: float) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"output file must end in {', '.join(SUFFIXES)}, got {str(path)!r}")
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
         if suffix == ".mp4":
             encode_video(str(unfinished), frames, fps)
         elif suffix == ".gif":
             encode_gif(str(unfinished), frames, fps)
         else:
-            _write_png(unfinished, next(iter(frames)))
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+            unfinished.write_bytes(encode_image(next(iter(frames))))
 
 
 def encode_image(picture: Picture, suffix: str = ".png", *, quality: int | None = None) -> bytes:
@@ -185,7 +176,3 @@ def encode_image(picture: Picture, suffix: str = ".png", *, quality: int | None 
     flags = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
     settings = [] if quality is None else [flags[suffix], quality]
     return bytes(cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]), settings)[1].tobytes())
-
-
-def _write_png(path: Path, picture: Picture) -> None:
-    path.write_bytes(encode_image(picture))

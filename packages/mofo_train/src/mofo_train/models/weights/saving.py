@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -69,8 +70,11 @@ def save_checkpoint(
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if layout != "ours":
         _refuse_what_others_lack(plain, layout)
+    path = Path(os.path.realpath(path))  # a link stays one
     private = path.with_name(f".writing-{path.name}")
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("there is something that is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         if layout == "ours":
             save_file(plain, private)

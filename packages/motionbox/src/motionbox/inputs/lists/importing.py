@@ -14,6 +14,7 @@ from motionbox.errors import InputError
 from motionbox.inputs.folder.listed import ListedMedia
 from motionbox.inputs.lists.clips import ListedClip, ListFormat, read_clip_list
 from motionbox.inputs.lists.headed import read_list_table
+from motionbox.output import whole_file
 
 _SPLITS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
@@ -90,10 +91,8 @@ def write_annotations(lists: Sequence[ImportedList], out: Path) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([row.get(name, "") for name in names] for row in rows)
-    try:
-        out.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
+    with whole_file(out) as unfinished:
+        unfinished.write_text(buffer.getvalue(), encoding="utf-8", newline="")
 
 
 def _located(path: Path, listed: str, media: ListedMedia, line: int | None = None) -> str:
