@@ -188,10 +188,10 @@ class _Journalled(NumberSource):
         super().__init__(colour=True)
         self._journal = journal
 
-    def open(self, path, *, start_seconds, stop_seconds, frame_fps):
+    def open(self, path, *, start_seconds, **options):
         with self._journal.open("a") as file:
             file.write(f"{path.stem}:{start_seconds}\n")
-        return super().open(path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps)
+        return super().open(path, start_seconds=start_seconds, **options)
 
 
 def _refuse_link(source: Path, target: Path) -> None:

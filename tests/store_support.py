@@ -19,6 +19,7 @@ from motionbox.store.writing.attempt import Attempt, UnitRows
 from motionbox.store.writing.commit import UnitTables
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
 from motionbox.video.frames import Frame, VideoHint, VideoInfo
+from motionbox.video.sources import until
 
 SIDE = 48
 
@@ -34,7 +35,13 @@ class NumberSource:
         self.opened: list[tuple[object, ...]] = []
 
     def open(
-        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+        self,
+        path: Path,
+        *,
+        start_seconds: float | None,
+        stop_seconds: float | None,
+        frame_fps: float | None,
+        enough_seconds: float | None = None,
     ) -> tuple[VideoInfo, Generator[Frame]]:
         self.opened.append((path.name, start_seconds, stop_seconds, frame_fps))
         if not path.exists():
@@ -45,7 +52,8 @@ class NumberSource:
         count, _, rest = text.partition("@")
         fps, _, breaks = rest.partition("!")
         info = VideoInfo(SIDE * 2, SIDE * 2, float(fps), None, int(count), "numbers", "text", 0)
-        return info, self._frames(path.stem, int(count), float(fps), start_seconds, stop_seconds, breaks)
+        frames = self._frames(path.stem, int(count), float(fps), start_seconds, stop_seconds, breaks)
+        return info, until(frames, enough_seconds)
 
     def _frames(
         self, name: str, count: int, fps: float, start: float | None, stop: float | None, breaks: str

@@ -94,6 +94,26 @@ def test_content_does_not_depend_on_how_a_video_is_split(tmp_path: Path, overrid
     assert sum(part.frames.num_rows for part in parts) == 500
 
 
+class EagerSource(NumberSource):
+    """Reads ahead of its reader as far as it may, and notes how far."""
+
+    def open(self, path, **options):
+        info, frames = super().open(path, **options)
+        read = list(frames)
+        self.last_seconds = read[-1].time_seconds
+        return info, (frame for frame in read)
+
+
+@pytest.mark.parametrize("step_seconds", [None, 0.5])
+def test_no_frame_is_decoded_that_no_block_needs(tmp_path: Path, step_seconds) -> None:
+    number_videos(tmp_path, {"v": "400@10"})
+    source, config = EagerSource(), small_config(**{"flow.step_seconds": step_seconds})
+    for first, stop in ((None, 2), (3, 5)):
+        rows = list(process_unit(Unit("u0", (piece("v", first, stop),)), config, tmp_path, source, DifferenceFlow()))
+        assert [entry.number for entry in rows] == list(range(first or 0, stop))
+        assert source.last_seconds == stop * BLOCK_SECONDS + 1 + (step_seconds or 0)
+
+
 def test_digest_sees_every_pixel(tmp_path: Path) -> None:
     number_videos(tmp_path / "a", {"v": "50@25"})
     number_videos(tmp_path / "b", {"w": "50@25"})

@@ -37,6 +37,14 @@ def test_a_child_decodes_the_same_as_this_process(video: Path, child: ChildSourc
             np.testing.assert_array_equal(ours.grey, theirs.grey)
 
 
+@pytest.mark.parametrize(("enough", "last"), [(None, 29), (1.25, 13), (1.3, 13), (0.0, 5), (9.0, 29)])
+def test_nothing_comes_after_the_first_frame_that_is_enough(video: Path, child: ChildSource, enough, last) -> None:
+    options = {**WHOLE, "start_seconds": 0.5, "enough_seconds": enough}
+    for source in (child, DirectSource(48)):
+        times = [frame.time_seconds for frame in source.open(video, **options)[1]]
+        assert times == pytest.approx([number / 10 for number in range(5, last + 1)])
+
+
 def test_the_reader_may_stop_early_and_open_another(video: Path, child: ChildSource) -> None:
     for _ in range(3):
         _, frames = child.open(video, **WHOLE)

@@ -53,11 +53,18 @@ class FrameSource(Protocol):
     """
 
     def open(
-        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+        self,
+        path: Path,
+        *,
+        start_seconds: float | None,
+        stop_seconds: float | None,
+        frame_fps: float | None,
+        enough_seconds: float | None = None,
     ) -> tuple[VideoInfo, Generator[Frame]]:
         """Return what the video is and its frames with start <= time < stop; None: from the first, to the last.
 
-        `frame_fps` is the rate of numbered frame files, None for videos.
+        `frame_fps` is the rate of numbered frame files, None for videos. The first frame at or after `enough_seconds`
+        is the last: who needs no later one says so, since frames are decoded ahead of their reader.
 
         Raises:
             ClipError: It cannot be opened.
@@ -69,7 +76,13 @@ class PlaceSource(Protocol):
     """Opens videos wherever they lie, as `FrameSource` does."""
 
     def open(
-        self, path: DataRoot, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+        self,
+        path: DataRoot,
+        *,
+        start_seconds: float | None,
+        stop_seconds: float | None,
+        frame_fps: float | None,
+        enough_seconds: float | None = None,
     ) -> tuple[VideoInfo, Generator[Frame]]:
         """See `FrameSource.open`."""
         ...
@@ -149,11 +162,14 @@ def _process_piece(
 ) -> Iterator[BlockRows | VideoError]:
     lookahead = LOOKAHEAD_SECONDS + (config.flow.step_seconds or 0.0)
     start = None if piece.start_seconds is None else piece.start_seconds - CONTEXT_SECONDS
-    stop = None if piece.stop_seconds is None else piece.stop_seconds + lookahead + SPARSE_SECONDS
+    enough = None if piece.stop_seconds is None else piece.stop_seconds + lookahead
+    stop = None if enough is None else enough + SPARSE_SECONDS
     last_block = piece.first_block or 0
     try:
         with spent.on("decoding"):
-            info, frames = source.open(path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps)
+            info, frames = source.open(
+                path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps, enough_seconds=enough
+            )
         processor = BlockProcessor(info, config, estimator, spent)
         clips = None if config.store.clips == "none" else PieceClips(piece, config.store.clips)
         with contextlib.closing(frames):

@@ -1,8 +1,9 @@
 """The child process that decodes: whatever a broken or hostile file does, it does it here.
 
 Reads requests from standard input and answers on standard output. A request is a pickled tuple: `("open", path,
-start_seconds, stop_seconds, frame_fps)`, answered by `("info", VideoInfo)`, or `("next",)`, answered by `("frames",
-[...])` with the next few frames (none left: an empty list). Every failure is answered by `("error", reason, message)`.
+start_seconds, stop_seconds, frame_fps, enough_seconds)`, answered by `("info", VideoInfo)`, or `("next",)`, answered by
+`("frames", [...])` with the next few frames (none left: an empty list). Every failure is answered by `("error", reason,
+message)`.
 """
 
 from __future__ import annotations
@@ -62,13 +63,17 @@ class _Video:
         self._frames: Iterator[Any] = iter(())
         self._error: Exception | None = None
 
-    def open(self, path: str, start: float | None, stop: float | None, frame_fps: float | None) -> Any:
+    def open(
+        self, path: str, start: float | None, stop: float | None, frame_fps: float | None, enough: float | None
+    ) -> Any:
         """Open a video in place of the one before; returns its VideoInfo."""
         from motionbox.video.sources import DirectSource
 
         self._frames, self._error = iter(()), None
         source = DirectSource(self._short_side_px, colour_short_side_px=self._colour_short_side_px)
-        info, self._frames = source.open(Path(path), start_seconds=start, stop_seconds=stop, frame_fps=frame_fps)
+        info, self._frames = source.open(
+            Path(path), start_seconds=start, stop_seconds=stop, frame_fps=frame_fps, enough_seconds=enough
+        )
         return info
 
     def next_frames(self) -> list[Any]:

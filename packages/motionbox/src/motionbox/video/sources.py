@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,20 +41,21 @@ class DirectSource:
         self._limits = limits or DecodeLimits()
 
     def open(
-        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+        self,
+        path: Path,
+        *,
+        start_seconds: float | None,
+        stop_seconds: float | None,
+        frame_fps: float | None,
+        enough_seconds: float | None = None,
     ) -> tuple[VideoInfo, Generator[Frame]]:
-        """Return what the video is and its frames with start <= time < stop.
+        """Return what the video is and its frames with start <= time < stop, up to the first that is enough.
 
         Raises:
             ClipError: It cannot be opened.
         """
         info = probe(path, limits=self._limits, fps=frame_fps)
-        return info, self._frames(path, start_seconds, stop_seconds, frame_fps)
-
-    def _frames(
-        self, path: Path, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
-    ) -> Generator[Frame]:
-        yield from read_frames(
+        frames = read_frames(
             path,
             short_side_px=self._short_side_px,
             start_seconds=start_seconds,
@@ -64,6 +65,15 @@ class DirectSource:
             numbered=frame_fps is not None,
             colour_short_side_px=self._colour_short_side_px,
         )
+        return info, until(frames, enough_seconds)
+
+
+def until(frames: Iterable[Frame], enough_seconds: float | None) -> Generator[Frame]:
+    """Yield frames up to the first at or after a time; None: all."""
+    for frame in frames:
+        yield frame
+        if enough_seconds is not None and frame.time_seconds >= enough_seconds:
+            return
 
 
 @dataclass(frozen=True)
@@ -96,14 +106,20 @@ class ChildSource:
         self._child: subprocess.Popen[bytes] | None = None
 
     def open(
-        self, path: Path, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+        self,
+        path: Path,
+        *,
+        start_seconds: float | None,
+        stop_seconds: float | None,
+        frame_fps: float | None,
+        enough_seconds: float | None = None,
     ) -> tuple[VideoInfo, Generator[Frame]]:
-        """Return what the video is and its frames with start <= time < stop.
+        """Return what the video is and its frames with start <= time < stop, up to the first that is enough.
 
         Raises:
             ClipError: It cannot be opened, or the child crashed or hung over it.
         """
-        info = self._ask(("open", str(path), start_seconds, stop_seconds, frame_fps), path)
+        info = self._ask(("open", str(path), start_seconds, stop_seconds, frame_fps, enough_seconds), path)
         return info, self._frames(path)
 
     def _frames(self, path: Path) -> Generator[Frame]:

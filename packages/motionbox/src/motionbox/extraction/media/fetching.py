@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,13 @@ class FetchingSource:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
 
     def open(
-        self, path: DataRoot, *, start_seconds: float | None, stop_seconds: float | None, frame_fps: float | None
+        self,
+        path: DataRoot,
+        *,
+        start_seconds: float | None,
+        stop_seconds: float | None,
+        frame_fps: float | None,
+        enough_seconds: float | None = None,
     ) -> tuple[VideoInfo, Generator[Frame]]:
         """Return what the video is and its frames, see `FrameSource.open`.
 
@@ -156,16 +163,21 @@ class FetchingSource:
             ClipError: It cannot be fetched or opened.
             OSError: The network or the disk is at fault.
         """
+        open_local = partial(
+            self._source.open,
+            start_seconds=start_seconds,
+            stop_seconds=stop_seconds,
+            frame_fps=frame_fps,
+            enough_seconds=enough_seconds,
+        )
         if isinstance(path, Path):
-            return self._source.open(path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps)
+            return open_local(path)
         wanted = self._wanted[str(path)]
         held = self._taken_ahead(str(path)) or wanted.hold(self._cache, self._beat)
         self._begin_next(str(path))
         try:
             with _told_of(path, held.path):
-                info, frames = self._source.open(
-                    held.path, start_seconds=start_seconds, stop_seconds=stop_seconds, frame_fps=frame_fps
-                )
+                info, frames = open_local(held.path)
         except BaseException:
             held.release(remove=not wanted.shared)
             raise
