@@ -11,7 +11,8 @@ Extraction and training read by these rules alone, which are the same for every 
   applied. Where the size changes within a file, pictures are brought to the size of the file's first one.
 * Faults: what was decoded before a fault is yielded, then `ClipError` says what broke.
 
-PyAV and NumPy do all of it, but for one thing: grey frames are shrunk by OpenCV, loaded at the first that is.
+PyAV and NumPy do all of it, but for one thing: grey frames are shrunk by OpenCV, loaded at the first that is, and by a
+kernel of numba's that gives the same, loaded once there have been many.
 
 `_opening` (containers, streams, limits), `_decode` (pictures in order or at given times), `_clock` (their times),
 `_frame_files` and `_image_header` (JPEG and PNG files), `_pixels` (grey and RGB); `frames` (what comes out), `sources`,
@@ -100,12 +101,12 @@ def read_frames(
         ClipError: Broken, missing or refused input, or no frame within the span. Frames decoded before a fault are
             yielded first.
     """
-    from motionbox.video._pixels import RgbConverter
+    from motionbox.video._pixels import GreyConverter, RgbConverter
 
-    to_rgb = RgbConverter()
+    to_grey, to_rgb = GreyConverter(), RgbConverter()
     with _open(Path(path), limits, fps, numbered=numbered) as source:
         for raw in _span(source, start_seconds, stop_seconds):
-            grey = _grey(raw, working_size(*source.size_wh, short_side_px))
+            grey = to_grey(raw, working_size(*source.size_wh, short_side_px))
             rgb = None
             if colour_short_side_px is not None:
                 rgb = np.ascontiguousarray(to_rgb(raw, working_size(*source.size_wh, colour_short_side_px)))
@@ -215,14 +216,3 @@ def _span(
 def _reduced(source: VideoFile | FrameFiles, short_side_px: int | None) -> tuple[int, int]:
     size = source.size_wh
     return size if short_side_px is None else working_size(*size, short_side_px)
-
-
-def _grey(raw: RawFrame, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a frame in grey, of the working size by area interpolation."""
-    from motionbox.video._pixels import to_grey
-
-    if raw.size_wh == size_wh:
-        return np.array(to_grey(raw))  # memory of its own, where it may be the picture's
-    import cv2
-
-    return np.asarray(cv2.resize(to_grey(raw, cv2.LUT), size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
