@@ -62,6 +62,24 @@ def test_misfits_are_named() -> None:
             TaskConfig(columns=twice)
 
 
+@pytest.mark.parametrize("parts", [{}, {"verb_class": [None, 1], "noun_class": pa.nulls(2, pa.int64())}])
+def test_actions_without_verbs_and_nouns_are_refused(parts: dict[str, object]) -> None:
+    clips = pa.table({"clip_id": ["a", "b"], "action_id": [0, 1], **parts})
+    with pytest.raises(DataError, match="with its verb_class and noun_class, got none for action 0 and 1 more"):
+        LabelSpace.of(clips, TaskConfig(columns=("action_id",)), "s")
+
+
+def test_a_column_of_numbers_may_be_empty() -> None:
+    """A clip list with a heading and nothing below: the store has texts there, all empty."""
+    clips = pa.table({"clip_id": ["a", "b"], "label": ["pour", "open"], "label_id": ["", ""], "verb_class": ["", " "]})
+    space = LabelSpace.of(clips, TaskConfig(columns=("label",)), "s")
+    assert {head: found.tolist() for head, found in space.labels(clips).items()} == {"label": [1, 0], "verb": [-1, -1]}
+    with pytest.raises(DataError, match="'label_id'; labelled columns: label"):
+        LabelSpace.of(clips, TaskConfig(columns=("label_id",)), "s")
+    with pytest.raises(DataError, match="verb_class must hold whole numbers, got string"):
+        space.labels(clips.set_column(3, "verb_class", pa.array(["cut", ""])))
+
+
 def test_flags_are_those_with_values() -> None:
     flags = group_flags(table(tail_verb=[True, None, False, None], tail_noun=pa.nulls(4, pa.bool_())))
     assert {name: values.tolist() for name, values in flags.items()} == {"tail_verb": [True, False, False, False]}

@@ -28,7 +28,10 @@ Examples:
 
 @click.command(name="table1", epilog=EPILOG)
 @click.option(
-    "--dataset", type=click.Choice(["synthetic", "metaworld", "folder", "ssv2", "epic100"]), default="synthetic"
+    "--dataset",
+    type=click.Choice(["synthetic", "metaworld", "folder", "ssv2", "epic100"]),
+    default="synthetic",
+    help="What the table is of.",
 )
 @click.option(
     "--recipe",

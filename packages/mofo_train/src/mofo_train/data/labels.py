@@ -64,6 +64,7 @@ class LabelSpace:
         Raises:
             DataError: A column is missing or has no labels, a label is negative, or the recipe has fewer classes.
         """
+        table = _with_numbers(table)
         columns = tuple(labelled_column(table, column) for column in task.columns)
         counts = {column: _num_classes(table, column) for column in HEADS if column in table.column_names}
         declared = {column: _declared_classes(table, column) for column in counts}
@@ -135,9 +136,10 @@ class LabelSpace:
         """Return the labels of clips for every label column that the table has; -1 where unknown.
 
         Raises:
-            DataError: A label of a head is out of range; names the clip.
+            DataError: A label of a head is out of range, names the clip; or is no number where numbers belong.
         """
         result: dict[str, NDArray[np.int64]] = {}
+        table = _with_numbers(table)
         for column, head in HEADS.items():
             if column not in table.column_names or (column in NUMBERED) != (head in self.by_name):
                 continue
@@ -237,6 +239,21 @@ def num_labelled(table: pa.Table, column: str) -> int:
     return sum(name_of(value) is not None for value in cells)
 
 
+def _with_numbers(table: pa.Table) -> pa.Table:
+    """Return the table with columns of class numbers as such: one in which a clip list had nothing holds texts.
+
+    Raises:
+        DataError: There is something else in one.
+    """
+    for place, column in enumerate(table.column_names):
+        if column not in HEADS or column in NUMBERED or pa.types.is_integer(table.field(column).type):
+            continue
+        if num_labelled(table, column):
+            raise DataError(f"{column} must hold whole numbers, got {table.field(column).type}")
+        table = table.set_column(place, column, pa.nulls(len(table), pa.int64()))
+    return table
+
+
 def name_of(value: object) -> str | None:
     """Return a class name of a cell: texts without blanks around them, numbers as text; None where it is empty."""
     return None if value is None else str(value).strip() or None
@@ -271,12 +288,13 @@ def _class_names(table: pa.Table, column: str, count: int) -> tuple[str, ...]:
 
 
 def _action_pairs(table: pa.Table, count: int) -> NDArray[np.int64]:
-    rows = rows_of(table, "action_id", "verb_class", "noun_class")
-    pairs = {action: (verb, noun) for action, verb, noun in rows if action is not None}
+    parts = ("action_id", "verb_class", "noun_class")
+    rows = rows_of(table, *parts) if set(parts) <= set(table.column_names) else ()
+    pairs = {action: (verb, noun) for action, verb, noun in rows if None not in (action, verb, noun)}
     missing = [action for action in range(count) if action not in pairs]
     if missing:
         raise DataError(
-            f"every action must have a clip that tells its verb and noun, got none for action {missing[0]} and "
+            f"every action must have a clip with its verb_class and noun_class, got none for action {missing[0]} and "
             f"{len(missing) - 1} more; extract train and validation into the store"
         )
     return np.array([pairs[action] for action in range(count)], np.int64)
