@@ -23,7 +23,7 @@ from mofo_train.runtime.ranks import Ranks
 from mofo_train.table import plan
 from mofo_train.table import run as table1
 from mofo_train.table.generated import generated_stores
-from mofo_train.table.layout import Table
+from mofo_train.table.layout import METRIC_NAMES, Table
 from mofo_train.table.plan import StepSpeed, estimate_costs, make_plan
 from mofo_train.table.recipe import SettingConfig, TableConfig
 from mofo_train.table.run import Trainings, run_table
@@ -32,6 +32,14 @@ from mofo_train.table.stages import plan_stages
 ONE = Ranks(0, 1, torch.device("cpu"))
 PAPER_ROWS = ("scratch", "videomae", "mofo_masks", "mofo_mca", "mofo")
 TABLES = [name for name in recipe_names() if name.endswith("_table1") or "_ablation_" in name]
+
+
+@pytest.mark.parametrize(("head", "num_classes", "figures"), [("noun", 11, 2), ("verb", 10, 1), ("label", 174, 2)])
+def test_figures_of_one_head_have_headings(head: str, num_classes: int, figures: int) -> None:
+    report = {"heads": {head: {"top1": 0.25, "top5": 0.5}}}
+    found = table1.headline(report, {head: num_classes})
+    assert list(found.values()) == [25, 50][:figures]
+    assert set(found) <= set(METRIC_NAMES)
 
 
 @pytest.mark.parametrize("name", TABLES)

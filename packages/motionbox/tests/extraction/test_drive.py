@@ -28,6 +28,7 @@ from motionbox.store.layout import read_json
 from motionbox.store.reuse.sibling_units import SiblingUnits
 from motionbox.store.units import InputFile, units_of
 from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
+from motionbox.store.writing.lock import store_lock
 from motionbox.store.writing.runs import Run
 from store_support import DifferenceFlow, NumberSource, make_run, number_executor, number_videos
 
@@ -342,12 +343,17 @@ def test_status_and_a_driver_that_was_killed(run: Run, capsys: pytest.CaptureFix
     if not alive:
         child.kill()
         child.wait()
+    store = run.paths.root.parent.parent
     with pytest.raises(SystemExit):
-        main(["status", str(run.paths.root.parent.parent)])
+        main(["status", str(store)])
     text = capsys.readouterr().out
+    with store_lock(store), pytest.raises(SystemExit):
+        main(["status", str(store)])
+    resumed = capsys.readouterr().out
     child.kill()
     child.wait()
     assert ("1 units under way" in text, "stopped, last heard of at" in text) == (alive, not alive)
+    assert ("the same command resumes" in text, "said nothing yet is at work" in resumed) == (not alive, not alive)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.__getitem__)

@@ -35,10 +35,13 @@ Examples:
     default="denseflow",
     help="Names of images: flow_x_00001.jpg or u/frame_0000000001.jpg.",
 )
-@click.option("--bound", type=FiniteRange(min=0, min_open=True), default=20.0, help="Pixels.")
+@click.option("--bound", type=FiniteRange(min=0, min_open=True), default=20.0,
+              help="Largest displacement that an image keeps, pixels.")  # fmt: skip
 @click.option("--step", type=click.IntRange(min=1), default=1, help="Frames within a pair.")
 @click.option("--stride", type=click.IntRange(min=1), default=1, help="Frames from pair to pair.")
-@click.option("--short-side", type=click.IntRange(min=16), default=256, help="Shrink to this.")
+@click.option(
+    "--short-side", type=click.IntRange(min=16), default=256, help="Shrink frames to this short side, pixels."
+)
 @click.option("--method", type=click.Choice(tuple(FLOW_METHODS)), default="tvl1")
 @click.option("--backend", type=click.Choice(["auto", "numba", "cuda", "opencv"]), default="auto")
 def flow(**options: Any) -> int:

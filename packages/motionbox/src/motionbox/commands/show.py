@@ -60,7 +60,7 @@ Examples:
 )
 @click.option("--still", is_flag=True, help="png: one moment, where the motion is strongest.")
 @click.option("--height", "height_px", default=360, type=click.IntRange(64, 2160), help="Height of a panel.")
-@click.option("--max-seconds", default=20.0, type=FiniteRange(0, min_open=True), help="Per clip.")
+@click.option("--max-seconds", default=20.0, type=FiniteRange(0, min_open=True), help="Show so much of each clip.")
 @click.option(
     "--random", "num_random", type=click.IntRange(1), help="Take so many clips evenly from the whole store.  [0]"
 )

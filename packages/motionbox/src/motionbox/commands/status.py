@@ -87,7 +87,8 @@ def _show_progress(paths: RunPaths, holder: str | None) -> None:
         return
     if not _is_driven(progress, holder):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(progress["updated_unix"]))
-        click.echo(f"  stopped, last heard of at {since} on {progress['host']}; the same command resumes the run")
+        now = "the same command resumes the run" if holder is None else "a process that has said nothing yet is at work"
+        click.echo(f"  stopped, last heard of at {since} on {progress['host']}; {now}")
         return
     click.echo(
         f"  running {progress['done_clips']:,} of {progress['num_clips']:,} clips · "
