@@ -22,7 +22,7 @@ from mofo_train.data.reader import ClipReader
 from mofo_train.data.views import FixedBatches, ViewedClips, view_crops, view_frames
 from mofo_train.evaluation.classify import ClassifiedClips, classify_clips
 from mofo_train.evaluation.predictions import Predictions, merge_predictions, read_predictions, write_predictions
-from mofo_train.evaluation.report import describe
+from mofo_train.evaluation.report import describe, true_classes
 from mofo_train.finetune_config import FinetuneConfig, ViewsConfig
 from mofo_train.guidance.inside import inside_tokens
 from mofo_train.guidance.tubelets import ClipShape
@@ -316,6 +316,19 @@ def test_unlabelled_clips_count_for_nothing() -> None:
     assert report["heads"]["label"]["top1"] == 0.5
     empty = describe(Predictions(("a",), {"label": scores[:1]}, {"label": np.array([-1])}), space)
     assert empty["heads"]["label"] is None
+
+
+def test_an_action_is_the_same_class_in_every_fold() -> None:
+    """Chance counts the classes of all folds; the second fold tests no clip of the last noun."""
+    space = LabelSpace({"verb": 2, "noun": 3}, {}, None, 2, 3)
+    scores = {"verb": np.eye(2, dtype=np.float32), "noun": np.eye(2, 3, dtype=np.float32)}
+    folds = [
+        Predictions(("a", "b"), scores, {"verb": np.array(verbs), "noun": np.array(nouns)})
+        for verbs, nouns in (([1, 0], [0, 2]), ([1, 0], [0, 1]))
+    ]
+    found = [true_classes(fold, space)["action_top1"].tolist() for fold in folds]
+    assert found[0][0] == found[1][0]
+    assert len({*found[0], *found[1]}) == 3
 
 
 def test_an_action_head_reports_marginals_and_groups() -> None:

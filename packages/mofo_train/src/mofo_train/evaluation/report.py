@@ -82,13 +82,12 @@ def right_answers(predictions: Predictions, space: LabelSpace) -> dict[str, NDAr
 def true_classes(predictions: Predictions, space: LabelSpace) -> dict[str, NDArray[np.int64]]:
     """Return the class of each clip that has one, by the table's metrics as `right_answers` has them, int64 (N,) each.
 
-    That of an action is a number of its own for each pair of verb and noun.
+    That of an action is a number of its own for each pair of verb and noun, the same whichever clips are tested.
     """
     labels = predictions.take(np.flatnonzero(_labelled(predictions, space))).labels
     if "action" in space.heads or {"verb", "noun"} <= set(space.heads):
         verb, noun = labels["verb"], labels["noun"]
-        pairs = verb * (1 + noun.max(initial=0)) + noun
-        return {"verb_top1": verb, "noun_top1": noun, "action_top1": pairs}
+        return {"verb_top1": verb, "noun_top1": noun, "action_top1": verb * space.num_nouns + noun}
     return {f"{head}_{k}": labels[head] for head in space.heads for k in ("top1", "top5")}
 
 
