@@ -74,9 +74,9 @@ class LabelSpace:
             if found == 0:
                 known = ", ".join(name for name, count in counts.items() if count) or "none"
                 own = predicted_columns(table)
+                remedy = f"--set 'task.columns={json.dumps(own)}'" if own else "label the clip list and extract it"
                 raise DataError(
-                    f"task.columns must be labelled in {where}, got {column!r}; labelled columns: {known}"
-                    + (f" (--set 'task.columns={json.dumps(own)}')" if own else "")
+                    f"task.columns must be labelled in {where}, got {column!r}; labelled columns: {known} ({remedy})"
                 )
             wanted = max(found, declared[column]) if task.num_classes is None else task.num_classes[place]
             if wanted < found:

@@ -89,7 +89,9 @@ def read_csv_text(path: DataRoot) -> pa.Table:
                 ),
             )
     except (pa.ArrowInvalid, csv.Error) as error:
-        raise InputError(f"{path}: must be a CSV table in UTF-8 with a header: {error}") from None
+        raise InputError(
+            f"{path}: must be a CSV table in UTF-8 with a header, separated by commas, tabs or semicolons: {error}"
+        ) from None
     return _drop_nameless(table, path)
 
 
