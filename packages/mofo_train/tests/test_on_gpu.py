@@ -9,10 +9,12 @@ import torch
 
 from mofo_train.benchmarks.parts import training_step
 from mofo_train.data.loader import Batch, BatchesAhead
+from mofo_train.data.transforms import normalise
 from mofo_train.guidance import masks
 from mofo_train.guidance.inside import patches_inside_box
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.mca import MultiCrossAttention
+from mofo_train.runtime.ranks import Ranks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CUDA = torch.device("cuda")
@@ -112,3 +114,15 @@ def test_motion_masks_hide_exact_shares_on_the_device() -> None:
     counts = inside.sum(1).tolist()
     spilled = [max(round(0.75 * count), round(0.9 * 196) - (196 - count)) for count in counts]  # outside may run out
     assert (mask[:, 0] & inside).sum(1).tolist() == spilled
+
+
+def test_labels_and_colours_reach_the_device_without_waiting_for_it() -> None:
+    frames = torch.zeros(1, 3, 2, 4, 4, dtype=torch.uint8, device=CUDA)
+    normalise(frames)  # sends its constants
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sent = Ranks(0, 1, CUDA).send(torch.arange(5))
+        normalise(frames)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sent.tolist() == [0, 1, 2, 3, 4]

@@ -23,6 +23,7 @@ from mofo_train.runtime.run_log import read_log
 from mofo_train.training.finetuning import finetune
 from mofo_train.training.selection import held_out_score
 from motionbox.store import open_store
+from waits_support import ONE_WAIT, watch_steps
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 
@@ -173,3 +174,15 @@ def test_a_hold_out_that_cannot_be_read_chooses_nothing(store_path: Path, tmp_pa
     model = create_model(config.model, space.num_outputs)
     with pytest.raises(DataError, match="held-out clips must be readable, got none of 2; the first: "):
         held_out_score(model, clips.subset(np.arange(2)), config, space, CPU)
+
+
+def test_a_step_waits_for_the_device_once_and_for_the_sizes_of_a_fusion(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, augment = watch_steps(monkeypatch), {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
+    train(recipe(model={"fusion": "mean"}, augment=augment), store_path, tmp_path / "plain")
+    assert len(waits.of_steps) == 8
+    assert all(found == ONE_WAIT for found in waits.of_steps[1:])  # the first one may send constants
+    waits.of_steps.clear()
+    train(recipe(augment=augment), store_path, tmp_path / "mca")
+    assert {file for found in waits.of_steps[1:] for _, file in found} == {"safeguards.py", "mca.py", "ragged.py"}

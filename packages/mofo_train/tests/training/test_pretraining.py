@@ -26,6 +26,7 @@ from mofo_train.training.pretraining import pretrain
 from mofo_train.training.safeguards import DivergedError
 from motionbox.errors import StoreError
 from motionbox.store import Store
+from waits_support import ONE_WAIT, watch_steps
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 LOSSES = ("loss", "loss_inside", "loss_outside", "grad_norm", "lr")
@@ -308,6 +309,23 @@ def _torchrun(folder: Path, store: Path, sharding: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("sections", "further"),
+    [
+        ({}, {}),
+        ({"mask": {"kind": "tube"}}, {}),
+        ({"mask": {"kind": "random"}, "optim": {"grad_accum_steps": 2}}, {}),
+        ({"mask": {"kind": "motion_map"}}, {("__bool__", "masks.py"): 1}),
+    ],
+)
+def test_a_step_waits_for_the_device_once(train: Trainer, tmp_path: Path, monkeypatch, sections, further) -> None:
+    waits = watch_steps(monkeypatch)
+    train(recipe(**sections), tmp_path)
+    _, *later = waits.of_steps  # the first one may send constants
+    assert len(later) > 2
+    assert all(found == {**ONE_WAIT, **further} for found in later)
 
 
 @pytest.mark.slow

@@ -92,10 +92,18 @@ def crop_boxes(boxes: NDArray[np.float32], crop: Crop, out_px: int) -> NDArray[n
 
 def normalise(frames: Tensor) -> Tensor:
     """Turn uint8 (B, 3, T, H, W) colours into the model's float32 input, on the device they are on."""
-    shape = (1, 3, 1, 1, 1)
-    mean = torch.tensor(IMAGENET_MEAN, device=frames.device).view(shape)
-    std = torch.tensor(IMAGENET_STD, device=frames.device).view(shape)
+    mean, std = (value.view(1, 3, 1, 1, 1) for value in colour_statistics(frames.device))
     return (frames.contiguous().float() / 255 - mean) / std
+
+
+@lru_cache
+def colour_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return `IMAGENET_MEAN` and `IMAGENET_STD`, float32 (3,), on a device.
+
+    They are sent once: from ordinary memory a GPU is sent nothing before it has done all that it was given.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
 
 
 def dense_frames(num_frames: int, clip_frames: int, stride: int, position: float) -> NDArray[np.int64]:

@@ -85,10 +85,11 @@ def mix_membership(
     if mix.region is None:
         inside = inside_tokens(clip, boxes)
         return inside if mix.share == 1 else inside | inside.flip(0)
-    region = boxes.new_tensor(mix.region)
-    cut = torch.cat([torch.maximum(boxes[..., :2], region[:2]), torch.minimum(boxes[..., 2:], region[2:])], dim=-1)
+    x1, y1, x2, y2 = mix.region
+    left, top, right, bottom = boxes.unbind(-1)
+    cut = torch.stack([left.clamp(min=x1), top.clamp(min=y1), right.clamp(max=x2), bottom.clamp(max=y2)], dim=-1)
     pasted = inside_tokens(clip, cut).flip(0)
-    return pasted | _inside_beyond(boxes, region, clip)
+    return pasted | _inside_beyond(boxes, mix.region, clip)
 
 
 def mix_areas(areas: Tensor, mix: Mix, clip: ClipShape) -> Tensor:
@@ -106,15 +107,16 @@ def _covered(start: int, stop: int, areas: Tensor, clip: ClipShape) -> Tensor:
     return ((edges + clip.patch_px).clamp(max=stop) - edges.clamp(min=start)).clamp(min=0) / clip.patch_px
 
 
-def _inside_beyond(boxes: Tensor, region: Tensor, clip: ClipShape) -> Tensor:
+def _inside_beyond(boxes: Tensor, region: tuple[int, int, int, int], clip: ClipShape) -> Tensor:
     """Return the tokens with pixels of the box that the region does not cover."""
+    x1, y1, x2, y2 = region
     side, patch = clip.image_px // clip.patch_px, clip.patch_px
     start = torch.arange(side, device=boxes.device, dtype=boxes.dtype) * patch
     corners = torch.stack(torch.meshgrid(start, start, indexing="xy"), dim=-1).reshape(-1, 2)
     low = torch.maximum(corners, boxes[:, :, None, :2])
     high = torch.minimum(corners + patch, boxes[:, :, None, 2:])
     there = (low < high).all(-1)
-    covered = ((low >= region[:2]) & (high <= region[2:])).all(-1)
+    covered = (low[..., 0] >= x1) & (low[..., 1] >= y1) & (high[..., 0] <= x2) & (high[..., 1] <= y2)
     per_frame = there & ~covered
     return per_frame.reshape(len(boxes), clip.num_tubelets, clip.tubelet_frames, -1).any(2).flatten(1)
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from mofo_train.data.transforms import colour_statistics
 from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.linear import Linear
 from mofo_train.models.vit import (
@@ -142,7 +142,8 @@ def hidden_targets(frames: Tensor, mask: Tensor, clip: ClipShape, *, num_hidden:
     """
     values = hidden_pixels(frames, mask, clip, num_hidden=num_hidden)
     values = values.reshape(*values.shape[:2], -1, 3)
-    values = values * values.new_tensor(IMAGENET_STD) + values.new_tensor(IMAGENET_MEAN)
+    colour_mean, colour_std = colour_statistics(values.device)
+    values = values * colour_std + colour_mean
     variance, mean = torch.var_mean(values, dim=2, keepdim=True, correction=1)
     return ((values - mean) / (variance.sqrt() + _TARGET_EPSILON)).flatten(2)
 

@@ -98,6 +98,11 @@ class Ranks:
         set_model_state_dict(model, weights, options=options)
         set_optimizer_state_dict(model, optimizer, state, options=options)
 
+    def send(self, values: Tensor) -> Tensor:
+        """Return a small tensor of the processor's on the device, which need not have done its work before."""
+        held = values.pin_memory() if self.device.type == "cuda" else values
+        return held.to(self.device, non_blocking=True)
+
     def sum(self, values: Tensor) -> Tensor:
         """Add a tensor over all processes, in place."""
         if self.world_size > 1:

@@ -112,7 +112,7 @@ class _Finetuning(Objective):
             logits = network(frames, inside=inside)
         loss = torch.zeros((), device=device)
         for head, scores in self.space.split(logits.float()).items():
-            labels = self.labels[head][batch.clips].to(device)
+            labels = self.ranks.send(self.labels[head][batch.clips])
             targets = mix_targets(labels, self.space.heads[head], mix.share, augment.label_smoothing)
             loss = loss + F.cross_entropy(scores, targets, weight=self.weights[head])
         sums += loss.detach()
