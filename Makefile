@@ -5,6 +5,8 @@ FLOOR := .venv-floor
 BIN := $(VENV)/bin
 PROFILE ?= full
 DATASET ?= synthetic
+LONG := --recipe synthetic_long --out runs/synthetic-long
+TABLE = $(if $(filter study,$(PROFILE)),study,table1 $(if $(filter long,$(PROFILE)),$(LONG),--dataset $(DATASET) --profile $(PROFILE)))
 JOBS ?= $(if $(filter synthetic metaworld,$(DATASET)),2,1)
 
 .DEFAULT_GOAL := help
@@ -31,8 +33,8 @@ setup: $(VENV)/all.stamp  ## Create .venv with both packages and the development
 demo: $(VENV)/motionbox.stamp  ## Generate a small data set, extract its boxes, score them, draw a video and a contact sheet
 	$(BIN)/motionbox demo --out demo
 
-reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke, of synthetic also study); resumable
-	$(BIN)/mofo-train $(if $(filter study,$(PROFILE)),$(if $(filter-out synthetic,$(DATASET)),$(error PROFILE=study is for DATASET=synthetic))study,table1 --dataset $(DATASET) --profile $(PROFILE)) --jobs $(JOBS)
+reproduce-table1: $(VENV)/all.stamp  ## Table 1 from data to table (DATASET=synthetic|metaworld|ssv2|epic100, PROFILE=full|smoke, of synthetic also long and study); resumable
+	$(if $(filter-out synthetic,$(DATASET)),$(if $(filter long study,$(PROFILE)),$(error PROFILE=$(PROFILE) is for DATASET=synthetic)))$(BIN)/mofo-train $(TABLE) --jobs $(JOBS)
 
 test: $(VENV)/all.stamp  ## Run the test suite
 	$(BIN)/pytest -n 2

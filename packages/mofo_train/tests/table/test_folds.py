@@ -123,6 +123,9 @@ def test_rows_of_another_table_can_be_taken_and_left_out(tmp_path: Path) -> None
     names = [row.name for row in folder_table().rows]
     taken = [row.name for row in load_recipe(TableConfig, recipe).rows]
     assert taken == [name for name in names if name not in ("mofo", "other_areas")]
+    assert load_recipe(TableConfig, recipe).smoke == folder_table().smoke
+    own = load_recipe(TableConfig, "metaworld_table1")
+    assert [setting.title for setting in own.settings][1] == "finetuned, 192 labels", "its own count"
     with pytest.raises(ConfigError, match="without must name rows of folder_table1, got 'nosuch'"):
         load_recipe(TableConfig, recipe, ['without=["nosuch"]'])
 

@@ -102,6 +102,27 @@ def test_rows_share_their_pretraining() -> None:
     assert all(stage.config.seed == stage.seed for stage in stages)
 
 
+def test_the_long_table_is_the_table_with_another_pretraining() -> None:
+    """Rows, settings and finetunings are the table's; pretrainings see more, for longer, and differ in masks alone."""
+    table, long = (load_recipe(TableConfig, name) for name in ("synthetic_table1", "synthetic_long"))
+    assert (long.settings, long.smoke, long.seeds) == (table.settings, table.smoke, table.seeds)
+    pairs = list(zip(plan_stages(table), plan_stages(long), strict=True))
+    for short_stage, stage in pairs:
+        if stage.kind == "finetune":
+            assert (stage.key, stage.config) == (short_stage.key, short_stage.config)
+        else:
+            assert isinstance(stage.config, PretrainConfig)
+            assert (stage.config.optim.epochs, stage.config.target, stage.config.model.freeze_patch_embed) == (
+                60,
+                "normalised",
+                False,
+            )
+            assert (stage.config.mask.mask_ratio, stage.config.mask.inside_ratio) == (0.6, 0.4)
+    own = [stage.config for _, stage in pairs if stage.kind == "pretrain" and stage.seed == 0]
+    alike = {"mask": own[0].mask, "guidance": own[0].guidance}
+    assert all(config.model_copy(update=alike) == own[0] for config in own)
+
+
 def test_presets_have_their_own_stores_and_pretrainings(tmp_path: Path) -> None:
     table = load_recipe(TableConfig, "synthetic_ablation_boxes")
     assert set(generated_stores(table, tmp_path)) == {"paper", "release", "tuned"}

@@ -97,7 +97,8 @@ class TableConfig(Section):
         baseline: Row that the others are compared with.
         pretrain_set: Changes to the pretraining recipes of all rows.
         finetune_set: Changes to the finetuning recipes of all rows.
-        rows_of: Recipe of another table whose rows these are; None = own ones.
+        rows_of: Recipe of another table whose rows these are; its settings and profile `smoke` count where this one has
+            none of its own. None = own rows.
         without: Names of the rows that are left out of those.
         folds: Folds of a cross-validation, which tests every clip once a seed; None = the splits of the data set.
         small_clips: Whether these clips are 84x64 pixels and 16 frames, for small models.
@@ -133,14 +134,16 @@ class TableConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _take_rows(cls, values: Any) -> Any:
-        """Take the rows of another table; one that is left out has to be there."""
+        """Take the rows of another table, and what else is not said; a row that is left out has to be there."""
         if not isinstance(values, dict) or values.get("rows") or not values.get("rows_of"):
             return values
-        rows, without = read_recipe(values["rows_of"])["rows"], values.get("without", ())
+        other, without = read_recipe(values["rows_of"]), values.get("without", ())
+        rows = other["rows"]
         unknown = set(without) - {row["name"] for row in rows}
         if unknown:
             raise ValueError(f"without must name rows of {values['rows_of']}, got {min(unknown)!r}")
-        return {**values, "rows": [row for row in rows if row["name"] not in without]}
+        taken = {key: other[key] for key in ("settings", "smoke") if key in other}
+        return {**taken, **values, "rows": [row for row in rows if row["name"] not in without]}
 
     @model_validator(mode="after")
     def _rows_fit(self) -> TableConfig:
