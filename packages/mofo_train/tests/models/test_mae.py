@@ -204,6 +204,16 @@ def test_a_size_of_small_patches_cuts_small_tubelets() -> None:
     assert model(torch.randn(1, 3, 4, 32, 32), hidden).shape == (1, 16, 384)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_training_compiles_the_model_in_one_piece(model: MaskedAutoencoder, dtype: torch.dtype) -> None:
+    """Between two pieces a GPU would wait for Python, and nothing is merged across them."""
+    hidden = mask()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = torch._dynamo.explain(model.train())(clips(), hidden, num_hidden=int(hidden[0].sum()))
+    torch._dynamo.reset()
+    assert (found.graph_count, found.break_reasons) == (1, [])
+
+
 def test_a_flat_tubelet_has_finite_targets() -> None:
     targets = hidden_targets(torch.zeros(1, 3, FRAMES, SIDE, SIDE), mask(1), ClipShape(FRAMES, SIDE))
     assert targets.abs().max() < 1
