@@ -290,8 +290,15 @@ def _row_changes(noun: str, old: pa.Table, new: pa.Table, key: str) -> list[str]
         "added": [name for name in after if name not in before],
         "changed": [name for name, row in after.items() if name in before and before[name] != row],
     }
+    columns = {
+        column
+        for name in groups["changed"]
+        for column in before[name].keys() | after[name].keys()
+        if before[name].get(column) != after[name].get(column)
+    }
+    places = {"changed": f" (in {_first_few(sorted(columns))})"}
     return [
-        f"{len(names):,} {noun}{'s' if len(names) != 1 else ''} {what}: {_first_few(names)}"
+        f"{len(names):,} {noun}{'s' if len(names) != 1 else ''} {what}: {_first_few(names)}{places.get(what, '')}"
         for what, names in groups.items()
         if names
     ]
