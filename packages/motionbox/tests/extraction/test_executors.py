@@ -111,6 +111,33 @@ def test_a_ray_that_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         RayExecutor(num_workers=1)
 
 
+@pytest.mark.parametrize("slow_starts", [2, 3])
+def test_a_ray_that_is_slow_to_start_is_started_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slow_starts: int
+) -> None:
+    tries = tmp_path / "tries"
+    answer = f"('slow', 'too slow') if os.path.getsize({str(tries)!r}) <= {slow_starts} else ('ready', 1)"
+    stand_in(monkeypatch, f"open({str(tries)!r}, 'a').write('.'); pipe.send({answer}); pipe.recv()")
+    if slow_starts < 3:
+        executors.start_ray_executor(num_workers=1).close()
+    else:
+        with pytest.raises(InputError, match="too slow"):
+            executors.start_ray_executor(num_workers=1)
+    assert tries.read_text() == "..."
+
+
+def test_only_a_local_ray_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_out(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", time_out)
+    with pytest.raises(ray_process.SlowStart, match=r"timed out during startup.*; run it again .* or with --workers 0"):
+        ray_process.start_ray(ray, 1, None)
+    with pytest.raises(InputError, match="check --ray-address") as refused:
+        ray_process.start_ray(ray, 1, "head:6379")
+    assert not isinstance(refused.value, ray_process.SlowStart)
+
+
 @pytest.mark.parametrize(
     ("end", "message"),
     [

@@ -273,13 +273,13 @@ def _drive(store: StorePath, run: Run, executor: Executor, options: EngineOption
 
 
 def _executor(num_workers: int, ray_address: str | None, gpus: int) -> Executor:
-    from motionbox.extraction.executors import RayExecutor, SerialExecutor
+    from motionbox.extraction.executors import SerialExecutor, start_ray_executor
 
     if num_workers == 0 and ray_address is None:
         if gpus:
             raise InputError("--gpus needs Ray workers; leave --workers 0 and --executor serial out")
         return SerialExecutor()
-    executor = RayExecutor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
+    executor = start_ray_executor(num_workers=num_workers, address=ray_address, num_gpus=gpus)
     if executor.num_slots < num_workers:
         slots = executor.num_slots
         _LOG.info(f"--workers {num_workers}: the cluster has {slots} CPUs, so {slots} units run at once")

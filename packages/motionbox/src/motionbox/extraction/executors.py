@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import secrets
 import shutil
@@ -18,12 +19,14 @@ from typing import IO, Any, Protocol
 
 from motionbox.errors import InputError, Interrupted
 from motionbox.extraction.media.fetching import give_up_following
-from motionbox.extraction.ray_process import HEAD_LOST, HEAD_SECONDS, RayOptions
+from motionbox.extraction.ray_process import HEAD_LOST, HEAD_SECONDS, RayOptions, SlowStart
 from motionbox.extraction.worker import Acknowledgement, Task, Tools, default_tools, execute
 from motionbox.signals import deferred
 
+_LOG = logging.getLogger(__name__)
 _START = "from motionbox.extraction.ray_process import main; main()"
 _CLOSE_SECONDS = 20.0
+_SLOW_STARTS = 2
 _REMOVE_SECONDS = 5.0
 # A socket's path has 107 bytes at most; Ray takes so many below its folder for the longest of its sockets.
 _SOCKET_PATH_BYTES = 107
@@ -104,6 +107,7 @@ class RayExecutor:
 
     Raises:
         InputError: Ray cannot start or be reached, or has fewer GPUs.
+        SlowStart: Ray on this machine was too slow, see `start_ray_executor`.
     """
 
     def __init__(self, *, num_workers: int, address: str | None = None, num_gpus: int = 0) -> None:
@@ -182,8 +186,8 @@ class RayExecutor:
             kind, content = self._connection.recv()
         except (EOFError, OSError):
             raise self._lost() from None
-        if kind == "refused":
-            raise InputError(content)
+        if kind in ("refused", "slow"):
+            raise (SlowStart if kind == "slow" else InputError)(content)
         if kind != expected:
             raise Interrupted(f"the connection to Ray broke: {content}; the same command resumes the run")
         return content
@@ -199,6 +203,26 @@ class RayExecutor:
         said = (self._folder / "output.log").read_text(errors="replace").strip().splitlines()
         last = f" ({said[-1][:300]})" if said else ""
         return Interrupted(f"the process that talks to Ray has ended{last}; the same command resumes the run")
+
+
+def start_ray_executor(*, num_workers: int, address: str | None = None, num_gpus: int = 0) -> RayExecutor:
+    """Start an executor; a Ray on this machine that was too slow for its own limit is started anew.
+
+    A busy machine or a disk that is read for the first time makes it so.
+
+    Args:
+        num_workers: As of `RayExecutor`, as the following.
+        address: Address of a cluster.
+        num_gpus: GPUs to use.
+
+    Raises:
+        InputError: It cannot start, or was too slow three times.
+    """
+    for _ in range(_SLOW_STARTS):
+        with contextlib.suppress(SlowStart):
+            return RayExecutor(num_workers=num_workers, address=address, num_gpus=num_gpus)
+        _LOG.info("Ray was slow to start and is started anew")
+    return RayExecutor(num_workers=num_workers, address=address, num_gpus=num_gpus)
 
 
 def ray_environment(*, local: bool) -> dict[str, str]:

@@ -38,6 +38,10 @@ _WAIT_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
 
 
+class SlowStart(InputError):  # noqa: N818  (a state, not a fault)
+    """Ray on this machine has not started within the 30 s that it gives itself."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RayOptions:
     """What Ray is asked for.
@@ -131,6 +135,7 @@ def start_ray(ray: Any, num_workers: int, address: str | None) -> None:
 
     Raises:
         InputError: It cannot start or be reached.
+        SlowStart: It was too slow.
     """
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
@@ -154,7 +159,8 @@ def start_ray(ray: Any, num_workers: int, address: str | None) -> None:
         where, remedy = "local workers", "run it again when the machine is less busy, or with --workers 0"
         if address:
             where, remedy = f"cluster {address}", "check --ray-address, or use --executor serial"
-        raise InputError(f"Ray cannot reach or start its {where}: {_first_line(error).rstrip('.')}; {remedy}") from None
+        kind = SlowStart if address is None and "timed out during startup" in str(error) else InputError
+        raise kind(f"Ray cannot reach or start its {where}: {_first_line(error).rstrip('.')}; {remedy}") from None
 
 
 def watch_head(gcs_address: str) -> None:
@@ -180,14 +186,14 @@ def serve(connection: Connection, options: RayOptions) -> None:
     """Answer the command until it closes the pipe or ends.
 
     Messages are pairs: `("submit", Task)` and `("cancel", token)` come; `("ready", slots)`, `("refused", line)`,
-    `("answer", Acknowledgement)` and `("lost", line)` go.
+    `("slow", line)`, `("answer", Acknowledgement)` and `("lost", line)` go.
     """
     import ray
 
     try:
         tasks = RayTasks(ray, options)
     except InputError as error:
-        connection.send(("refused", str(error)))
+        connection.send(("slow" if isinstance(error, SlowStart) else "refused", str(error)))
         return
     for number in (signal.SIGINT, signal.SIGTERM):  # the command decides what they mean
         signal.signal(number, signal.SIG_IGN)
