@@ -85,7 +85,12 @@ if __name__ == "__main__":
 LOAD = """
 from torch.utils.data import BatchSampler, SequentialSampler
 from mofo_train.data.loader import create_worker_loader
-numbers = list(range(4))
+class Numbers(list):
+    def read_ahead(self, batch, *, keep):
+        pass
+    def __getitems__(self, batch):
+        return [self[index] for index in batch]
+numbers = Numbers(range(4))
 if __name__ == "__main__":
     print(list(create_worker_loader(numbers, BatchSampler(SequentialSampler(numbers), 2, False), list, num_workers=1)))
 """
