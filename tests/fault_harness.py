@@ -370,7 +370,7 @@ def _plant_damage(stage: Stage, fault: Fault, rng: random.Random, outcome: Outco
     paths = run_paths(stage.store)[-1]
     unit_id = rng.choice(paths.committed_units())
     record = read_commit(paths, unit_id)
-    name = rng.choice(sorted(record["files"]))
+    name = rng.choice(sorted(name for name, told in record["files"].items() if told["bytes"]))
     target = paths.attempt(unit_id, record["attempt"]) / name
     data = bytearray(target.read_bytes())
     if fault.detail == "flip":
