@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from motionbox.errors import ClipError, Reason
-from motionbox.store.reading.ahead import Block, BlocksAhead
+from motionbox.store.reading.ahead import MOST_BLOCKS, Block, BlocksAhead
 
 
 class Units:
@@ -61,6 +61,13 @@ def test_no_more_bytes_are_begun_than_there_is_room_for(units: Units) -> None:
     ahead.announce([(5, 7, 100)], keep=0)
     assert units.begun == [0, 1, 2, 5], "nothing before it is left, and one is begun however large it is"
     assert ahead.take((5, 7, 100)) == b"5 7 100"
+
+
+def test_no_more_blocks_are_begun_than_a_process_that_ends_can_wait_for(units: Units) -> None:
+    ahead = BlocksAhead(units.reader_of)
+    ahead.announce(blocks(*range(200), size=1), keep=0)
+    assert units.begun == list(range(MOST_BLOCKS))
+    assert [ahead.take((number, 7, 1)) for number in range(200)] == [f"{number} 7 1".encode() for number in range(200)]
 
 
 def test_a_block_that_waits_for_room_is_read_by_who_asks_for_it(units: Units) -> None:

@@ -13,6 +13,9 @@ MOST_REQUESTS = 32
 MOST_BYTES = 64 << 20
 """What one reader's blocks may take that are under way, or here and not asked for yet."""
 
+MOST_BLOCKS = 2 * MOST_REQUESTS
+"""How many these may be: a process that ends waits for no more of them, which counts where a network is down."""
+
 Block = tuple[int, int, int]
 """A block's unit number, and its offset and size in the unit's file, in bytes."""
 
@@ -98,7 +101,8 @@ class BlocksAhead:
         while self._waiting:
             block = unit, offset, num_bytes = self._waiting[0]
             if block not in self._begun and self._is_wanted(block):
-                if self._begun and self._num_bytes + num_bytes > self._most_bytes:
+                has_room = len(self._begun) < MOST_BLOCKS and self._num_bytes + num_bytes <= self._most_bytes
+                if self._begun and not has_room:
                     return
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(MOST_REQUESTS, thread_name_prefix="clips")
