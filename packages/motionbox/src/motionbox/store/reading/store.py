@@ -375,7 +375,7 @@ class Store:
     def read_ahead(self, clips: Iterable[tuple[str, FrameIndices | None]], *, keep: int = 0) -> None:
         """Begin to fetch frames that will be asked for soon, many requests in flight; nothing on a file system.
 
-        At most 64 MiB of this store's blocks are under way or wait to be asked for; the others follow.
+        At most 64 blocks and 64 MiB of this store are under way or wait to be asked for; the others follow.
 
         Args:
             clips: Clips that the store keeps frames of, in the order in which they will be asked for, and which
