@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
@@ -60,6 +62,22 @@ def test_every_cited_row_has_a_source_and_the_papers_figures() -> None:
     }
     assert figures["mofo"] == (75.5, 95.3, 74.2, 68.1, 54.5)
     assert figures["videomae"] == (70.8, 92.4, 71.6, 66.0, 53.2)
+
+
+def test_titles_of_settings_stay_beside_their_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A title that is longer than its panel is high would run into the one above."""
+    titles = ("finetuned, a tenth of the labels", "frozen encoder, attentive probe, all labels")
+    panels = tuple(Panel(title, table().panels[0].rows) for title in titles)
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **more: (drawn.append(figure), save(figure, *args, **more))
+    )
+    replace(table(), panels=panels).write(tmp_path, "table1")
+    labels = [axis.yaxis.label for axis in drawn[0].axes if axis.get_ylabel()]
+    upper, lower = (label.get_window_extent() for label in labels)
+    assert [" ".join(label.get_text().split()) for label in labels] == list(titles)
+    assert upper.y0 >= lower.y1
 
 
 def test_files(tmp_path: Path) -> None:

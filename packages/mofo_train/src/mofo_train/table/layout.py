@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -317,7 +318,7 @@ class Table:
                 axis.set_title(f"{METRIC_NAMES[metric]} (%)", fontsize="medium")
                 axis.grid(axis="x", alpha=0.3)
             line[0].set_yticks(places, [row.title for row in panel.rows])
-            line[0].set_ylabel(panel.title)
+            line[0].set_ylabel(textwrap.fill(panel.title, max(12, 5 * len(panel.rows))))  # within the panel's height
         known = any(panel.classes for panel in self.panels)
         figure.supxlabel(
             f"dotted: {self.panels[0].base(self.baseline).title}; bar: 95 % interval of the difference to it\n"
