@@ -98,7 +98,7 @@ def commit(run: Run, stored: StoredUnit | None = None) -> str:
 def decode(video: Path, run: Run) -> list[float]:
     """Return the times of the video's frames."""
     source = DirectSource(run.config.frames.short_side_px)
-    _, frames = source.open(video, start_seconds=None, stop_seconds=None, frame_fps=None)
+    _, frames = source.open(video)
     return [frame.time_seconds for frame in frames]
 
 
@@ -107,7 +107,7 @@ def code(video: Path, run: Run) -> None:
     (unit,) = units_of(run.plan())
     source = DirectSource(run.config.frames.short_side_px, colour_short_side_px=SHORT_SIDE_PX)
     clips = PieceClips(unit.pieces[0], "h264")
-    _, frames = source.open(video, start_seconds=None, stop_seconds=None, frame_fps=None)
+    _, frames = source.open(video)
     for block in sorted({block_of(frame.time_seconds) for frame in clips.watch(frames)}):
         clips.take(block)
 

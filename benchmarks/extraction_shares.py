@@ -26,7 +26,7 @@ from motionbox.store.units import units_of
 from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.runs import Run
 from motionbox.video import _pixels
-from motionbox.video.frames import Frame
+from motionbox.video.frames import WHOLE, Frame, Span
 from motionbox.video.sources import DirectSource
 
 ROUNDS = 3
@@ -116,8 +116,8 @@ class _TimedSource(DirectSource):
         super().__init__(short_side_px)
         self._spent = spent
 
-    def open(self, path: Path, **options: Any) -> Any:
-        info, frames = timed(super().open, self._spent, "decoding")(path, **options)
+    def open(self, path: Path, span: Span = WHOLE) -> Any:
+        info, frames = timed(super().open, self._spent, "decoding")(path, span)
         return info, self._timed(frames)
 
     def _timed(self, frames: Iterator[Frame]) -> Generator[Frame]:

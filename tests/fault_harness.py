@@ -42,6 +42,7 @@ from motionbox.store.writing.attempt import Attempt
 from motionbox.store.writing.commit import read_commit
 from motionbox.store.writing.guidance_writer import GuidanceWriter
 from motionbox.store.writing.runs import Run, library_versions
+from motionbox.video.frames import WHOLE
 from store_oracle import check_complete, check_consistency, fingerprint, whole_fingerprint
 from store_support import SIDE, NumberSource, make_run, number_executor, number_videos, small_config
 
@@ -188,10 +189,10 @@ class _Journalled(NumberSource):
         super().__init__(colour=True)
         self._journal = journal
 
-    def open(self, path, *, start_seconds, **options):
+    def open(self, path, span=WHOLE):
         with self._journal.open("a") as file:
-            file.write(f"{path.stem}:{start_seconds}\n")
-        return super().open(path, start_seconds=start_seconds, **options)
+            file.write(f"{path.stem}:{span.start_seconds}\n")
+        return super().open(path, span)
 
 
 def _refuse_link(source: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from motionbox.store.units import Unit, units_of
 from motionbox.store.writing.attempt import Attempt, UnitRows
 from motionbox.store.writing.commit import UnitTables
 from motionbox.store.writing.runs import Run, RunInputs, open_or_create_run, prepare_store
-from motionbox.video.frames import Frame, VideoHint, VideoInfo
+from motionbox.video.frames import WHOLE, Frame, Span, VideoHint, VideoInfo
 from motionbox.video.sources import until
 
 SIDE = 48
@@ -34,16 +34,8 @@ class NumberSource:
         self._colour = colour
         self.opened: list[tuple[object, ...]] = []
 
-    def open(
-        self,
-        path: Path,
-        *,
-        start_seconds: float | None,
-        stop_seconds: float | None,
-        frame_fps: float | None,
-        enough_seconds: float | None = None,
-    ) -> tuple[VideoInfo, Generator[Frame]]:
-        self.opened.append((path.name, start_seconds, stop_seconds, frame_fps))
+    def open(self, path: Path, span: Span = WHOLE) -> tuple[VideoInfo, Generator[Frame]]:
+        self.opened.append((path.name, span.start_seconds, span.stop_seconds, span.frame_fps))
         if not path.exists():
             raise ClipError(Reason.MISSING, f"{path} does not exist")
         text = path.read_text()
@@ -52,8 +44,8 @@ class NumberSource:
         count, _, rest = text.partition("@")
         fps, _, breaks = rest.partition("!")
         info = VideoInfo(SIDE * 2, SIDE * 2, float(fps), None, int(count), "numbers", "text", 0)
-        frames = self._frames(path.stem, int(count), float(fps), start_seconds, stop_seconds, breaks)
-        return info, until(frames, enough_seconds)
+        frames = self._frames(path.stem, int(count), float(fps), span.start_seconds, span.stop_seconds, breaks)
+        return info, until(frames, span.enough_seconds)
 
     def _frames(
         self, name: str, count: int, fps: float, start: float | None, stop: float | None, breaks: str

@@ -19,6 +19,7 @@ from motionbox.cli import main
 from motionbox.errors import ClipError
 from motionbox.store import Store, open_store
 from motionbox.video import read_colour_frames, read_frames, read_frames_at
+from motionbox.video.frames import Span
 from motionbox.video.sources import ChildSource
 from odd_videos import FPS, NUM_FRAMES, WRITERS, jumping_back, pictures, plain
 from video_support import read_all, write_frames
@@ -129,7 +130,7 @@ def test_the_decoding_child_gives_the_same(odd: Path) -> None:
     for name in [*WRITERS, *FOLDERS]:
         read = whole(odd / name)
         start = float(read.times[33])
-        _, frames = source.open(odd / name, start_seconds=start, stop_seconds=start + 0.5, frame_fps=None)
+        _, frames = source.open(odd / name, Span(start, start + 0.5))
         for place, frame in enumerate(frames, start=33):
             assert frame.time_seconds == read.times[place], name
             assert np.array_equal(frame.grey, read.grey[place]), name

@@ -30,6 +30,7 @@ from motionbox.store.units import InputFile, units_of
 from motionbox.store.writing.failures import MAX_FAULTS, Fault, quarantined, record_fault, recorded_faults
 from motionbox.store.writing.lock import store_lock
 from motionbox.store.writing.runs import Run
+from motionbox.video.frames import WHOLE
 from store_support import DifferenceFlow, NumberSource, make_run, number_executor, number_videos
 
 VIDEOS = {"a": "60@25", "b": "30@25", "c": "300@25", "d": "10@25"}
@@ -168,7 +169,7 @@ def test_a_bug_on_one_video_costs_that_video(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", VIDEOS)
     run = make_run(tmp_path / "store", tmp_path / "videos", manifest)
     path = tmp_path / "videos" / "d.num"
-    bad = next(NumberSource().open(path, start_seconds=None, stop_seconds=None, frame_fps=None)[1]).grey
+    bad = next(NumberSource().open(path)[1]).grey
     drive_serially(run, number_executor(flow=Buggy()))
     assert statuses(run) == {**dict.fromkeys(VIDEOS, ("ok", "")), "d": ("failed", "internal")}
 
@@ -187,11 +188,11 @@ class Signalling(NumberSource):
         self._number: signal.Signals | None = number
         self._name = name
 
-    def open(self, path: Path, **options):
+    def open(self, path: Path, span=WHOLE):
         if self._number is not None and self._name in (None, path.stem):
             os.kill(os.getpid(), self._number)
             self._number = None
-        return super().open(path, **options)
+        return super().open(path, span)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

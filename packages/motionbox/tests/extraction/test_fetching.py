@@ -20,7 +20,7 @@ from motionbox.storage.local_cache import LocalCache
 from motionbox.storage.reading import ObjectEntry, Objects
 from motionbox.store.units import InputFile, Piece, Unit, units_of
 from motionbox.store.writing.commit import UnitTables
-from motionbox.video.frames import Frame
+from motionbox.video.frames import WHOLE, Frame, Span
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config, unit_tables
 
 _VIDEOS = {"a": "40@10", "b": "20@10", "c": "30@10"}
@@ -67,7 +67,7 @@ class _Planned:
     def read(self, fetching: FetchingSource, piece: Piece) -> int:
         """Return how many frames a piece gives."""
         place = place_below(self.root, piece.path)
-        _, frames = fetching.open(place, start_seconds=None, stop_seconds=None, frame_fps=None)
+        _, frames = fetching.open(place)
         return sum(1 for _ in frames)
 
 
@@ -108,7 +108,7 @@ class _Watching(NumberSource):
         self._cache, self._num_files = cache, num_files
         self.seen: list[int] = []
 
-    def open(self, path: Path, **options: float | None) -> object:  # type: ignore[override]
+    def open(self, path: Path, span: Span = WHOLE) -> object:  # type: ignore[override]
         waited = threading.Event()
         for _ in range(200):
             held = [name for name in path.parent.iterdir() if name.suffix == ".num"]
@@ -116,7 +116,7 @@ class _Watching(NumberSource):
                 break
             waited.wait(0.02)
         self.seen.append(len(held))
-        return super().open(path, **options)  # type: ignore[arg-type]
+        return super().open(path, span)
 
 
 def test_the_next_video_comes_while_the_present_one_is_read(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_next_video_comes_while_the_present_one_is_read(tmp_path: Path) -> N
     planned.unit = Unit(unit.unit_id, unit.pieces[:2])
     fetching = planned.source(cache, source)
     first, _ = planned.unit.pieces
-    fetching.open(place_below(planned.root, first.path), start_seconds=None, stop_seconds=None, frame_fps=None)
+    fetching.open(place_below(planned.root, first.path))
     assert source.seen == [2]
     fetching.close()
 

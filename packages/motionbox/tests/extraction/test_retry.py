@@ -15,6 +15,7 @@ from motionbox.store.care.garbage import find_garbage, remove
 from motionbox.store.care.verify import verify_store
 from motionbox.store.writing.retry import Retry, retry_failed
 from motionbox.store.writing.runs import Run, RunInputs, load_run
+from motionbox.video.frames import WHOLE
 from store_support import NumberSource, make_run, number_executor, number_videos, small_config
 
 GOOD = {"a": "60@25", "b": "30@25", "c": "500@25"}
@@ -92,9 +93,9 @@ def test_a_fault_that_was_the_machines_is_forgotten(tmp_path: Path) -> None:
     stamp = (root / "b.num").stat()
 
     class Mended(NumberSource):
-        def open(self, path: Path, **options):
+        def open(self, path: Path, span=WHOLE):
             text = path.with_name("b2.num") if path.name == "b.num" else path
-            return super().open(text, **options)
+            return super().open(text, span)
 
     (root / "b2.num").write_text(GOOD["b"])
     extract(store, root, number_executor(Mended()))

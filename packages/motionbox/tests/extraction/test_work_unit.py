@@ -11,7 +11,7 @@ from motionbox.extraction.blocks import iter_blocks
 from motionbox.extraction.work_unit import PieceFault, process_unit
 from motionbox.store.units import BLOCK_SECONDS, CONTEXT_SECONDS, FLOW, LAST, REPEATED, Piece, Unit
 from motionbox.store.writing.attempt import UnitRows
-from motionbox.video.frames import Frame
+from motionbox.video.frames import WHOLE, Frame
 from store_support import DifferenceFlow, NumberSource, number_videos, small_config, unit_tables
 
 GREY = np.zeros((16, 16), np.uint8)
@@ -97,8 +97,8 @@ def test_content_does_not_depend_on_how_a_video_is_split(tmp_path: Path, overrid
 class EagerSource(NumberSource):
     """Reads ahead of its reader as far as it may, and notes how far."""
 
-    def open(self, path, **options):
-        info, frames = super().open(path, **options)
+    def open(self, path, span=WHOLE):
+        info, frames = super().open(path, span)
         read = list(frames)
         self.last_seconds = read[-1].time_seconds
         return info, (frame for frame in read)

@@ -9,9 +9,8 @@ import pytest
 
 from motionbox.errors import ClipError, Reason
 from motionbox.video.decode_child import FRAMES_PER_ANSWER
+from motionbox.video.frames import WHOLE, Span
 from motionbox.video.sources import _QUEUED_ANSWERS, ChildLimits, ChildSource, DirectSource, HintProber
-
-WHOLE = {"start_seconds": None, "stop_seconds": None, "frame_fps": None}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +27,9 @@ def child():
 
 
 def test_a_child_decodes_the_same_as_this_process(video: Path, child: ChildSource) -> None:
-    for options in (WHOLE, {"start_seconds": 1.0, "stop_seconds": 2.05, "frame_fps": None}):
-        info, frames = child.open(video, **options)
-        direct_info, direct = DirectSource(48).open(video, **options)
+    for span in (WHOLE, Span(1.0, 2.05)):
+        info, frames = child.open(video, span)
+        direct_info, direct = DirectSource(48).open(video, span)
         assert info == direct_info
         for ours, theirs in zip(frames, direct, strict=True):
             assert (ours.index, ours.time_seconds) == (theirs.index, theirs.time_seconds)
@@ -39,18 +38,18 @@ def test_a_child_decodes_the_same_as_this_process(video: Path, child: ChildSourc
 
 @pytest.mark.parametrize(("enough", "last"), [(None, 29), (1.25, 13), (1.3, 13), (0.0, 5), (9.0, 29)])
 def test_nothing_comes_after_the_first_frame_that_is_enough(video: Path, child: ChildSource, enough, last) -> None:
-    options = {**WHOLE, "start_seconds": 0.5, "enough_seconds": enough}
+    span = Span(start_seconds=0.5, enough_seconds=enough)
     for source in (child, DirectSource(48)):
-        times = [frame.time_seconds for frame in source.open(video, **options)[1]]
+        times = [frame.time_seconds for frame in source.open(video, span)[1]]
         assert times == pytest.approx([number / 10 for number in range(5, last + 1)])
 
 
 def test_the_reader_may_stop_early_and_open_another(video: Path, child: ChildSource) -> None:
     for _ in range(3):
-        _, frames = child.open(video, **WHOLE)
+        _, frames = child.open(video, WHOLE)
         assert next(frames).index == 0
         frames.close()
-    assert len(list(child.open(video, **WHOLE)[1])) == 30
+    assert len(list(child.open(video, WHOLE)[1])) == 30
 
 
 def test_frames_before_an_error_come_first(tmp_path: Path, write_video, child: ChildSource) -> None:
@@ -58,14 +57,14 @@ def test_frames_before_an_error_come_first(tmp_path: Path, write_video, child: C
     path = write_video(tmp_path / "v.mkv", frames)
     os.truncate(path, path.stat().st_size * 6 // 10)
     got: list[int] = []
-    _, read = child.open(path, **WHOLE)
+    _, read = child.open(path, WHOLE)
     with pytest.raises(ClipError) as caught:
         got.extend(frame.index for frame in read)
     assert caught.value.reason in (Reason.TRUNCATED, Reason.DECODE_ERROR)
     assert got == list(range(len(got)))
     assert len(got) > 20
     with pytest.raises(ClipError) as caught:
-        child.open(tmp_path / "gone.mp4", **WHOLE)
+        child.open(tmp_path / "gone.mp4", WHOLE)
     assert caught.value.reason is Reason.MISSING
 
 
@@ -74,24 +73,24 @@ def test_a_crash_costs_one_video(video: Path, write_video, tmp_path: Path) -> No
     pixels = np.random.default_rng(0).integers(0, 255, (read_ahead + 40, 48, 64), np.uint8)
     long = write_video(tmp_path / "long.mp4", pixels, fps=10)
     source = ChildSource(48)
-    _, frames = source.open(long, **WHOLE)
+    _, frames = source.open(long, WHOLE)
     next(frames)
     source._child.kill()
     with pytest.raises(ClipError, match="signal 9") as caught:
         list(frames)
     assert caught.value.reason is Reason.CRASHED
-    assert len(list(source.open(video, **WHOLE)[1])) == 30
+    assert len(list(source.open(video, WHOLE)[1])) == 30
     source.close()
 
 
 def test_a_hanging_child_is_killed_within_its_time(video: Path) -> None:
     source = ChildSource(48, ChildLimits(answer_seconds=20.0))
-    source.open(video, **WHOLE)
+    source.open(video, WHOLE)
     process = source._child
     source._limits = ChildLimits(answer_seconds=0.3)
     os.kill(process.pid, 19)  # SIGSTOP
     with pytest.raises(ClipError, match=r"gave no frame for 0\.3 s") as caught:
-        source.open(video, **WHOLE)
+        source.open(video, WHOLE)
     assert caught.value.reason is Reason.TIMEOUT
     assert process.poll() is not None
 
@@ -99,7 +98,7 @@ def test_a_hanging_child_is_killed_within_its_time(video: Path) -> None:
 def test_memory_is_limited(tmp_path: Path, video: Path) -> None:
     source = ChildSource(48, ChildLimits(memory_bytes=64 << 20))
     with pytest.raises(ClipError) as caught:
-        list(source.open(video, **WHOLE)[1])
+        list(source.open(video, WHOLE)[1])
     assert caught.value.reason in (Reason.OUT_OF_MEMORY, Reason.CRASHED)
     source.close()
 
@@ -107,7 +106,7 @@ def test_memory_is_limited(tmp_path: Path, video: Path) -> None:
 def test_the_child_dies_with_its_parent(video: Path) -> None:
     code = (
         "import sys, os, time, pathlib\nfrom motionbox.video.sources import ChildSource\ns = ChildSource(48)\n"
-        f"s.open(pathlib.Path({str(video)!r}), start_seconds=None, stop_seconds=None, frame_fps=None)\n"
+        f"s.open(pathlib.Path({str(video)!r}))\n"
         "print(s._child.pid, flush=True)\nos.kill(s._child.pid, 19)\nos.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(

@@ -40,7 +40,7 @@ from motionbox.store.units import (
     VideoError,
     block_of,
 )
-from motionbox.video.frames import Frame, VideoInfo, find_duplicates, mean_difference
+from motionbox.video.frames import WHOLE, Frame, Span, VideoInfo, find_duplicates, mean_difference
 
 # Reasons that speak of the machine as much as of the clip: the attempt is repeated, up to the quarantine limit.
 FAULT_REASONS = frozenset({Reason.CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY})
@@ -52,19 +52,8 @@ class FrameSource(Protocol):
     Frames have colour (`Frame.rgb`) where the config keeps training clips.
     """
 
-    def open(
-        self,
-        path: Path,
-        *,
-        start_seconds: float | None,
-        stop_seconds: float | None,
-        frame_fps: float | None,
-        enough_seconds: float | None = None,
-    ) -> tuple[VideoInfo, Generator[Frame]]:
-        """Return what the video is and its frames with start <= time < stop; None: from the first, to the last.
-
-        `frame_fps` is the rate of numbered frame files, None for videos. The first frame at or after `enough_seconds`
-        is the last: who needs no later one says so, since frames are decoded ahead of their reader.
+    def open(self, path: Path, span: Span = WHOLE) -> tuple[VideoInfo, Generator[Frame]]:
+        """Return what the video is and those of its frames that are wanted.
 
         Raises:
             ClipError: It cannot be opened.
@@ -75,15 +64,7 @@ class FrameSource(Protocol):
 class PlaceSource(Protocol):
     """Opens videos wherever they lie, as `FrameSource` does."""
 
-    def open(
-        self,
-        path: DataRoot,
-        *,
-        start_seconds: float | None,
-        stop_seconds: float | None,
-        frame_fps: float | None,
-        enough_seconds: float | None = None,
-    ) -> tuple[VideoInfo, Generator[Frame]]:
+    def open(self, path: DataRoot, span: Span = WHOLE) -> tuple[VideoInfo, Generator[Frame]]:
         """See `FrameSource.open`."""
         ...
 
@@ -167,9 +148,7 @@ def _process_piece(
     last_block = piece.first_block or 0
     try:
         with spent.on("decoding"):
-            info, frames = source.open(
-                path, start_seconds=start, stop_seconds=stop, frame_fps=piece.frame_fps, enough_seconds=enough
-            )
+            info, frames = source.open(path, Span(start, stop, piece.frame_fps, enough))
         processor = BlockProcessor(info, config, estimator, spent)
         clips = None if config.store.clips == "none" else PieceClips(piece, config.store.clips)
         with contextlib.closing(frames):
@@ -207,9 +186,7 @@ def _code_piece(
     expected, last_block = list(numbers), piece.first_block or 0
     try:
         with spent.on("decoding"):
-            info, frames = source.open(
-                path, start_seconds=start, stop_seconds=piece.stop_seconds, frame_fps=piece.frame_fps
-            )
+            info, frames = source.open(path, Span(start, piece.stop_seconds, piece.frame_fps))
         with contextlib.closing(frames):
             seen = spent.over("training clips", clips.watch(spent.over("decoding", frames)))
             for number, own in itertools.groupby((frame.time_seconds for frame in seen), block_of):

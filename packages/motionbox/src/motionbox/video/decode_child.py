@@ -1,9 +1,8 @@
 """The child process that decodes: whatever a broken or hostile file does, it does it here.
 
-Reads requests from standard input and answers on standard output. A request is a pickled tuple: `("open", path,
-start_seconds, stop_seconds, frame_fps, enough_seconds)`, answered by `("info", VideoInfo)`, or `("next",)`, answered by
-`("frames", [...])` with the next few frames (none left: an empty list). Every failure is answered by `("error", reason,
-message)`.
+Reads requests from standard input and answers on standard output. A request is a pickled tuple: `("open", path, span)`,
+answered by `("info", VideoInfo)`, or `("next",)`, answered by `("frames", [...])` with the next few frames (none left:
+an empty list). Every failure is answered by `("error", reason, message)`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from motionbox.video.messages import receive, send
+
+if TYPE_CHECKING:
+    from motionbox.video.frames import Span
 
 FRAMES_PER_ANSWER = 8
 
@@ -63,17 +65,13 @@ class _Video:
         self._frames: Iterator[Any] = iter(())
         self._error: Exception | None = None
 
-    def open(
-        self, path: str, start: float | None, stop: float | None, frame_fps: float | None, enough: float | None
-    ) -> Any:
+    def open(self, path: str, span: Span) -> Any:
         """Open a video in place of the one before; returns its VideoInfo."""
         from motionbox.video.sources import DirectSource
 
         self._frames, self._error = iter(()), None
         source = DirectSource(self._short_side_px, colour_short_side_px=self._colour_short_side_px)
-        info, self._frames = source.open(
-            Path(path), start_seconds=start, stop_seconds=stop, frame_fps=frame_fps, enough_seconds=enough
-        )
+        info, self._frames = source.open(Path(path), span)
         return info
 
     def next_frames(self) -> list[Any]:

@@ -62,6 +62,28 @@ class VideoHint:
 
 
 @dataclass(frozen=True)
+class Span:
+    """What is asked of a video: which of its frames, and at what rate they are numbered.
+
+    Attributes:
+        start_seconds: Time of the first frame at the earliest; None = from the first.
+        stop_seconds: Frames come before this time; None = to the last.
+        frame_fps: Rate of numbered frame files; None for videos.
+        enough_seconds: The first frame at or after it is the last; None = as `stop_seconds` says. Who needs no later
+            one says so, since frames are decoded ahead of their reader.
+    """
+
+    start_seconds: float | None = None
+    stop_seconds: float | None = None
+    frame_fps: float | None = None
+    enough_seconds: float | None = None
+
+
+WHOLE = Span()
+"""All frames of a video."""
+
+
+@dataclass(frozen=True)
 class Frame:
     """One decoded frame.
 

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 
 from motionbox.errors import ClipError, Reason
 from motionbox.video import probe, read_frames
-from motionbox.video.frames import DecodeLimits, Frame, VideoHint, VideoInfo
+from motionbox.video.frames import WHOLE, DecodeLimits, Frame, Span, VideoHint, VideoInfo
 from motionbox.video.messages import LENGTH, send
 
 _QUEUED_ANSWERS = 8
@@ -40,32 +40,24 @@ class DirectSource:
         self._colour_short_side_px = colour_short_side_px
         self._limits = limits or DecodeLimits()
 
-    def open(
-        self,
-        path: Path,
-        *,
-        start_seconds: float | None,
-        stop_seconds: float | None,
-        frame_fps: float | None,
-        enough_seconds: float | None = None,
-    ) -> tuple[VideoInfo, Generator[Frame]]:
-        """Return what the video is and its frames with start <= time < stop, up to the first that is enough.
+    def open(self, path: Path, span: Span = WHOLE) -> tuple[VideoInfo, Generator[Frame]]:
+        """Return what the video is and those of its frames that are wanted.
 
         Raises:
             ClipError: It cannot be opened.
         """
-        info = probe(path, limits=self._limits, fps=frame_fps)
+        info = probe(path, limits=self._limits, fps=span.frame_fps)
         frames = read_frames(
             path,
             short_side_px=self._short_side_px,
-            start_seconds=start_seconds,
-            stop_seconds=stop_seconds,
+            start_seconds=span.start_seconds,
+            stop_seconds=span.stop_seconds,
             limits=self._limits,
-            fps=frame_fps,
-            numbered=frame_fps is not None,
+            fps=span.frame_fps,
+            numbered=span.frame_fps is not None,
             colour_short_side_px=self._colour_short_side_px,
         )
-        return info, until(frames, enough_seconds)
+        return info, until(frames, span.enough_seconds)
 
 
 def until(frames: Iterable[Frame], enough_seconds: float | None) -> Generator[Frame]:
@@ -105,21 +97,13 @@ class ChildSource:
         self._arguments = ["-P", "-c", _CHILD, _PACKAGES, *map(str, numbers)]
         self._child: subprocess.Popen[bytes] | None = None
 
-    def open(
-        self,
-        path: Path,
-        *,
-        start_seconds: float | None,
-        stop_seconds: float | None,
-        frame_fps: float | None,
-        enough_seconds: float | None = None,
-    ) -> tuple[VideoInfo, Generator[Frame]]:
-        """Return what the video is and its frames with start <= time < stop, up to the first that is enough.
+    def open(self, path: Path, span: Span = WHOLE) -> tuple[VideoInfo, Generator[Frame]]:
+        """Return what the video is and those of its frames that are wanted.
 
         Raises:
             ClipError: It cannot be opened, or the child crashed or hung over it.
         """
-        info = self._ask(("open", str(path), start_seconds, stop_seconds, frame_fps, enough_seconds), path)
+        info = self._ask(("open", str(path), span), path)
         return info, self._frames(path)
 
     def _frames(self, path: Path) -> Generator[Frame]:
@@ -260,7 +244,7 @@ class HintProber:
             self._local.source = ChildSource(_PROBE_SIDE_PX)
             self._sources.append(self._local.source)
         try:
-            info, _ = self._local.source.open(path, start_seconds=None, stop_seconds=None, frame_fps=None)
+            info, _ = self._local.source.open(path)
         except ClipError:
             return None
         num_frames = info.num_frames_hint

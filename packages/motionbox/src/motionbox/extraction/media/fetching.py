@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from motionbox.inputs.data_root import DataRoot, ListedPath
 from motionbox.storage.local_cache import DEFAULT_SCRATCH_GIB, Held, LocalCache, NoRoomError, scratch_folder
 from motionbox.storage.reading import ChangedError, ObjectEntry
 from motionbox.store.units import InputFile, Piece
+from motionbox.video.frames import WHOLE, Span
 
 if TYPE_CHECKING:
     from motionbox.extraction.work_unit import FrameSource
@@ -148,36 +148,21 @@ class FetchingSource:
         self._ahead: _Ahead | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
 
-    def open(
-        self,
-        path: DataRoot,
-        *,
-        start_seconds: float | None,
-        stop_seconds: float | None,
-        frame_fps: float | None,
-        enough_seconds: float | None = None,
-    ) -> tuple[VideoInfo, Generator[Frame]]:
+    def open(self, path: DataRoot, span: Span = WHOLE) -> tuple[VideoInfo, Generator[Frame]]:
         """Return what the video is and its frames, see `FrameSource.open`.
 
         Raises:
             ClipError: It cannot be fetched or opened.
             OSError: The network or the disk is at fault.
         """
-        open_local = partial(
-            self._source.open,
-            start_seconds=start_seconds,
-            stop_seconds=stop_seconds,
-            frame_fps=frame_fps,
-            enough_seconds=enough_seconds,
-        )
         if isinstance(path, Path):
-            return open_local(path)
+            return self._source.open(path, span)
         wanted = self._wanted[str(path)]
         held = self._taken_ahead(str(path)) or wanted.hold(self._cache, self._beat)
         self._begin_next(str(path))
         try:
             with _told_of(path, held.path):
-                info, frames = open_local(held.path)
+                info, frames = self._source.open(held.path, span)
         except BaseException:
             held.release(remove=not wanted.shared)
             raise
