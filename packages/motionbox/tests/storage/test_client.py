@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from obstore.store import LocalStore
 
-from motionbox.storage.client import Client, _may_be_plain
+from bucket_support import NOT_THE_CLOUDS
+from motionbox.storage.client import Client, _may_be_plain, client_of
 
 
 def test_what_is_not_there_may_be_removed_where_a_provider_minds(
@@ -36,3 +37,15 @@ def test_what_is_not_there_may_be_removed_where_a_provider_minds(
 )
 def test_plain_http_is_used_only_where_it_is_asked_for(variables: dict[str, str], plain: bool) -> None:
     assert _may_be_plain(variables) == plain
+
+
+def test_a_bucket_is_looked_for_where_the_environment_says_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook that goes on with another endpoint or other keys gets another connection, and the old one again."""
+    for name, value in {**NOT_THE_CLOUDS, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}.items():
+        monkeypatch.setenv(name, value)
+    one = client_of("s3://stores")
+    assert client_of("s3://stores") is one
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
+    assert client_of("s3://stores") is not one
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert client_of("s3://stores") is one

@@ -41,6 +41,8 @@ _STALE = (
 _DENIED = ("AccessDenied", "AuthorizationFailure")
 _FORBIDDEN = "status code: 403"
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+# The beginnings of the variables that say where a bucket is, and with whose rights.
+_TOLD_BY = ("AWS_", "GOOGLE_", "AZURE_", "MOTIONBOX_CLOUD_")
 
 
 class Refusal(Enum):
@@ -186,7 +188,7 @@ def _entry(found: Any) -> Entry:
 
 
 def client_of(url: str) -> Client:
-    """Return this process's connection to a bucket.
+    """Return this process's connection to a bucket: another one where the environment has come to say something else.
 
     Raises:
         StoreError: obstore is not installed, or this process was forked from one that had used it, whose threads are
@@ -199,14 +201,15 @@ def client_of(url: str) -> Client:
             "'spawn' or 'forkserver' of multiprocessing"
         )
     _used_in = os.getpid()
-    return _client_of(url)
+    told = sorted((name, value) for name, value in os.environ.items() if name.startswith(_TOLD_BY))
+    return _client_of(url, hash(tuple(told)))
 
 
 _used_in: int | None = None
 
 
 @lru_cache(maxsize=8)
-def _client_of(url: str) -> Client:
+def _client_of(url: str, _environment: int) -> Client:
     return Client(url)
 
 
