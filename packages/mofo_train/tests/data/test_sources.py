@@ -73,7 +73,8 @@ def test_few_labels_that_miss_a_class_by_the_order_of_the_list_are_named(
     relabelled = clips.set_column(at, "verb_class", verbs).set_column(
         clips.column_names.index("noun_class"), "noun_class", pa.array([2] * len(clips), pa.int64())
     )
-    monkeypatch.setattr(Store, "clips", lambda _: relabelled)
+    unnamed = relabelled.drop_columns(["verb", "noun"])
+    monkeypatch.setattr(Store, "clips", lambda _: unnamed)
     data = FinetuneDataConfig(dataset="synthetic", split="train", num_labelled=wanted)
     with caplog.at_level(logging.WARNING):
         reader = open_clips(data, store_path, None)

@@ -79,7 +79,7 @@ def test_folds_show_few_labels_of_meta_world_every_verb_of_every_noun(name: str)
         places = np.linspace(0, len(own) - 1, few.data.num_labelled).round().astype(np.int64)
         return classes_left_out(own.take(places), own)
 
-    assert "show 24 of 48 classes" in left_out(None)
+    assert "show 24 of 48 classes, not close + drawer, close + door" in left_out(None), "by name, not as 0 + 0"
     assert table.folds == 3
     assert [left_out(FoldsConfig(number=3, held_out=fold)) for fold in range(3)] == [""] * 3
 
@@ -128,6 +128,19 @@ def test_rows_of_another_table_can_be_taken_and_left_out(tmp_path: Path) -> None
     assert [setting.title for setting in own.settings][1] == "finetuned, 192 labels", "its own count"
     with pytest.raises(ConfigError, match="without must name rows of folder_table1, got 'nosuch'"):
         load_recipe(TableConfig, recipe, ['without=["nosuch"]'])
+
+
+@pytest.mark.parametrize("name", ["synthetic_table1", "synthetic_long"])
+def test_rows_can_be_left_out_of_a_table_and_of_what_its_settings_name(name: str) -> None:
+    whole, less = (load_recipe(TableConfig, name, given) for given in ([], ['without=["mgmae", "random_areas"]']))
+    assert {row.name for row in whole.rows} - {row.name for row in less.rows} == {"mgmae", "random_areas"}
+    named = [[None if own.rows is None else set(own.rows) for own in table.settings] for table in (whole, less)]
+    assert named[0][:2] == named[1][:2] == [None, None]
+    assert named[0][2] - named[1][2] == {"mgmae", "random_areas"}
+    with pytest.raises(ConfigError, match=r"without must name rows of .*, got 'nosuch'"):
+        load_recipe(TableConfig, name, ['without=["nosuch"]'])
+    with pytest.raises(ConfigError, match="baseline 'videomae' among them"):
+        load_recipe(TableConfig, name, ['without=["videomae"]'])
 
 
 def part(fold: int, right: dict[str, list[list[bool]]]) -> Table:

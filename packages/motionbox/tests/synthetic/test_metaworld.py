@@ -43,7 +43,7 @@ def test_the_halves_share_no_noun_and_make_the_whole():
 
 
 @pytest.mark.parametrize("clips_per_task", [1, 2, 12])
-def test_opposites_come_from_the_same_runs_so_that_a_frame_cannot_tell_them_apart(clips_per_task):
+def test_opposites_come_from_runs_of_the_same_tasks_so_that_a_frame_cannot_tell_them_apart(clips_per_task):
     """Of two opposite verbs, each run of a task is seen as often as the one as, backwards, as the other."""
     plans = plan_metaworld(MetaWorldConfig(clips_per_task))
     assert Counter((plan.noun, plan.verb) for plan in plans) == dict.fromkeys(

@@ -233,6 +233,11 @@ def labelled_column(table: pa.Table, column: str) -> str:
     return numbers if count and count >= num_labelled(table, column) else column
 
 
+def name_column(table: pa.Table, column: str) -> str:
+    """Return which column names the classes of a column; itself where none does."""
+    return next((name for name in _NAME_COLUMNS.get(column, ()) if num_labelled(table, name)), column)
+
+
 def num_labelled(table: pa.Table, column: str) -> int:
     """Return how many clips a column labels; blanks are no label."""
     cells = table.column(column).to_pylist() if column in table.column_names else []

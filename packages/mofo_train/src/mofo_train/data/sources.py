@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,17 @@ def open_clips(
     labelled = _spread(reader, data.num_labelled)
     lost = classes_left_out(labelled.labels, reader.labels) if data.num_labelled else ""
     if lost:
-        _LOG.warning(
+        _warn_once(
             f"data.num_labelled={data.num_labelled} takes clips at equal distances in the list, where classes "
             f"take turns: {lost}; set another number, or shuffle the list"
         )
     return labelled
+
+
+@once
+def _warn_once(what: str) -> None:
+    """Say something that all stages of a table would say."""
+    _LOG.warning(what)
 
 
 def _spread(reader: ClipReader, limit: int | None) -> ClipReader:

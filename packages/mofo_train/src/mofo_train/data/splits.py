@@ -11,7 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mofo_train.config import FoldsConfig, usual_split
-from mofo_train.data.labels import HEADS, have_boxes, labelled_column, name_of, num_labelled, predicted_columns, rows_of
+from mofo_train.data.labels import (
+    HEADS,
+    have_boxes,
+    labelled_column,
+    name_column,
+    name_of,
+    num_labelled,
+    predicted_columns,
+    rows_of,
+)
 from mofo_train.errors import DataError
 
 _VALIDATION_SHARE = 0.2  # of the videos, where nobody says which clips are for testing
@@ -153,7 +162,7 @@ def describe_folds(table: pa.Table, number: int | None) -> list[str]:
     Raises:
         DataError: There are fewer than two classes, or fewer groups than folds.
     """
-    groups, labels, readable = groups_of(table), _labels_of(table), _readable(table)
+    groups, labels, readable, titles = groups_of(table), _labels_of(table), _readable(table), _titles_of(table)
     own = [(group, label) for group, label, ok in zip(groups, labels, readable, strict=True) if label and ok]
     counts = Counter(label for _, label in own)
     if len(counts) < 2:
@@ -161,14 +170,14 @@ def describe_folds(table: pa.Table, number: int | None) -> list[str]:
         raise DataError(f"clips must be of at least two classes to be told apart, got {found}")
     homes = {label: {group for group, other in own if other == label} for label in counts}
     has_groups = any(group.startswith(_GROUP) for group in groups)
-    names = first_of([f"{name} {count}" for name, count in _ordered(counts)])
+    names = first_of([f"{titles[name]} {count}" for name, count in _ordered(counts)])
     kind = "groups" if has_groups else "videos"
     lines = [f"{len(own)} clips of {len(counts)} classes ({names}) in {len({group for group, _ in own})} {kind}"]
     if number is not None:
         folds = deal_folds([group for group, _ in own], [label for _, label in own], number)
         sizes = np.bincount(folds, minlength=number).tolist()
         lines[0] += f", {number} folds of {', '.join(map(str, sizes))} clips"
-        lines += _unlearnable([name for name, _ in _ordered(counts) if len(homes[name]) == 1])
+        lines += _unlearnable([titles[name] for name, _ in _ordered(counts) if len(homes[name]) == 1])
         if not has_groups:
             lines.append(
                 "the clip list has no column group: clips of one recording or person may be learned from and "
@@ -230,10 +239,26 @@ def _readable(table: pa.Table) -> list[bool]:
 
 def _labels_of(table: pa.Table) -> list[str | None]:
     """Return the label of each clip, verb and noun in one; None where it, or one of them, is missing."""
+    return _joined(table, _columns_of(table))
+
+
+def _titles_of(table: pa.Table) -> dict[str, str]:
+    """Return what to call each label: by names, where the clip list has names beside numbers."""
+    columns = _columns_of(table)
+    titles = _joined(table, [name_column(table, column) for column in columns])
+    known = zip(_joined(table, columns), titles, strict=True)
+    return {label: title or label for label, title in known if label is not None}
+
+
+def _columns_of(table: pa.Table) -> list[str]:
     columns = predicted_columns(table) or tuple(name for name in HEADS if num_labelled(table, name))
     if not columns:
         raise DataError(f"clips must be labelled to be dealt to folds, got no column of {', '.join(HEADS)}")
-    named = ([name_of(value) for value in row] for row in rows_of(table, *(labelled_column(table, c) for c in columns)))
+    return [labelled_column(table, column) for column in columns]
+
+
+def _joined(table: pa.Table, columns: Sequence[str]) -> list[str | None]:
+    named = ([name_of(value) for value in row] for row in rows_of(table, *columns))
     return [None if None in row else " + ".join(map(str, row)) for row in named]
 
 
@@ -249,7 +274,8 @@ def classes_left_out(chosen: pa.Table, whole: pa.Table) -> str:
     lost = sorted(known - seen)
     if not lost or len(chosen) < len(known):
         return ""
-    shown = f"{len(known) - len(lost)} of {len(known)} classes, not {first_of(lost)}"
+    titles = _titles_of(whole)
+    shown = f"{len(known) - len(lost)} of {len(known)} classes, not {first_of([titles[name] for name in lost])}"
     return f"{len(chosen)} of {len(whole)} clips show {shown}"
 
 

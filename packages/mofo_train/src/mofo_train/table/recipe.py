@@ -99,7 +99,7 @@ class TableConfig(Section):
         finetune_set: Changes to the finetuning recipes of all rows.
         rows_of: Recipe of another table whose rows these are; its settings and profile `smoke` count where this one has
             none of its own. None = own rows.
-        without: Names of the rows that are left out of those.
+        without: Names of rows that are left out, of the settings too.
         folds: Folds of a cross-validation, which tests every clip once a seed; None = the splits of the data set.
         small_clips: Whether these clips are 84x64 pixels and 16 frames, for small models.
         controls: Guidances of the generated set that rows may name beside `motion`: `annotated` (the true areas),
@@ -135,15 +135,25 @@ class TableConfig(Section):
     @classmethod
     def _take_rows(cls, values: Any) -> Any:
         """Take the rows of another table, and what else is not said; a row that is left out has to be there."""
-        if not isinstance(values, dict) or values.get("rows") or not values.get("rows_of"):
+        if not isinstance(values, dict):
             return values
-        other, without = read_recipe(values["rows_of"]), values.get("without", ())
-        rows = other["rows"]
+        name, without = values.get("rows_of"), values.get("without", ())
+        if name and values.get("rows"):  # taken before
+            return values
+        other = read_recipe(name) if name else values
+        taken = {key: other[key] for key in ("settings", "smoke") if key in other}
+        merged, rows = {**taken, **values}, other.get("rows", ())
+        if not without:
+            return {**merged, "rows": rows}
         unknown = set(without) - {row["name"] for row in rows}
         if unknown:
-            raise ValueError(f"without must name rows of {values['rows_of']}, got {min(unknown)!r}")
-        taken = {key: other[key] for key in ("settings", "smoke") if key in other}
-        return {**taken, **values, "rows": [row for row in rows if row["name"] not in without]}
+            raise ValueError(f"without must name rows of {name or 'the table'}, got {min(unknown)!r}")
+        if "settings" in merged:
+            merged["settings"] = [
+                {**own, "rows": [row for row in own["rows"] if row not in without]} if "rows" in own else own
+                for own in merged["settings"]
+            ]
+        return {**merged, "rows": [row for row in rows if row["name"] not in without]}
 
     @model_validator(mode="after")
     def _rows_fit(self) -> TableConfig:

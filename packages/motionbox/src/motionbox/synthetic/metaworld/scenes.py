@@ -1,7 +1,7 @@
 """What is handled and how: pairs of opposite verbs, so that a single frame never tells which of the two it is.
 
 An opposite is rendered from its own scripted policy where Meta-World has one, and from the other one's run played
-backwards. Both verbs of a pair draw from the same runs, half of them forwards and half backwards, so that the frames of
+backwards. Both verbs of a pair draw from the same tasks, half forwards and half backwards, so that the frames of
 the two have the same distribution: the noun can be told from one frame, the verb only among the pair.
 """
 
