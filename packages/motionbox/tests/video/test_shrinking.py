@@ -31,7 +31,18 @@ def test_the_kernel_gives_what_opencv_gives(width, height, across, down, seed) -
     means = _AreaMeans(source, target)
     for high in (256, 2, 256):  # noise, black and white; the second picture of a size finds used memory
         picture = rng.integers(0, high, (height, width), np.uint8) * np.uint8(255 // (high - 1))
-        assert np.array_equal(means(picture), cv2.resize(picture, target, interpolation=cv2.INTER_AREA))
+        assert np.array_equal(means(picture, limited=False), cv2.resize(picture, target, interpolation=cv2.INTER_AREA))
+
+
+def test_limited_range_is_stretched_on_the_way_as_by_the_table() -> None:
+    """All 256 codes, those beyond black and white too."""
+    codes = np.random.default_rng(0).permuted(np.tile(np.arange(256, dtype=np.uint8), (301, 2)), axis=1)
+    expected = np.clip(np.rint((codes.astype(float) - 16) / 219 * 255), 0, 255).astype(np.uint8)
+    assert not np.array_equal(codes, expected)
+    one_by_one = _AreaMeans((512, 301), (512, 300))  # across, every sum is of one pixel
+    for means in (one_by_one, _AreaMeans((512, 301), (171, 113))):
+        shrunk = cv2.resize(expected, means.sizes_wh[1], interpolation=cv2.INTER_AREA)
+        assert np.array_equal(means(codes, limited=True), shrunk)
 
 
 def test_whole_factors_enlarging_and_other_processors_are_left_to_opencv(monkeypatch) -> None:

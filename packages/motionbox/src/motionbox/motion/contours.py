@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.config import ContourConfig, ExtractConfig
-from motionbox.motion.maps import ROBUST_STD
+from motionbox.motion.robust import ROBUST_STD, median
 
 Array = npt.NDArray[np.float32]
 BoxXYXY = tuple[int, int, int, int]
@@ -164,7 +164,7 @@ def robust_std(motion_map: Array) -> float:
         motion_map: float32 (H, W), >= 0. Every fourth pixel of every fourth row is looked at in maps above 128 x 128.
     """
     step = 4 if motion_map.size > 128 * 128 else 1
-    return ROBUST_STD * float(np.median(motion_map[::step, ::step]))
+    return ROBUST_STD * median(motion_map[::step, ::step])
 
 
 def smooth_map(motion_map: Array, sigma_px: float) -> Array:

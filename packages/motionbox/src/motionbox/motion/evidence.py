@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.motion.maps import ROBUST_STD
+from motionbox.motion.robust import ROBUST_STD
 
 if TYPE_CHECKING:
     from motionbox.config import AreaConfig

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.motion.photometric import weigh_motion
+from motionbox.motion.photometric import HalfSizes, half_size, weigh_motion
+from motionbox.motion.robust import ROBUST_STD, median
 
 if TYPE_CHECKING:
     from motionbox.config import MotionConfig
@@ -26,8 +27,6 @@ _LEVELS = 255
 _FIT_STEP_PX = 8
 _FIT_ITERATIONS = 8
 _MIN_FIT_SCALE_PX = 0.05
-ROBUST_STD = 1.4826
-"""Standard deviation of normal values over their median absolute deviation."""
 
 
 def motion_map(flow: Array) -> Array:
@@ -68,7 +67,8 @@ def residual_motion(flow: Array, camera: npt.NDArray[np.float64] | None = None) 
     parts = []
     for channel, camera_motion in enumerate(camera.astype(np.float32).T):
         constant, by_x, by_y = camera_motion
-        parts.append(flow[..., channel] - ((constant + by_x * x) + by_y * y))
+        expected = (constant + by_x * x) + by_y * y
+        parts.append(np.subtract(flow[..., channel], expected, out=expected))
     return _magnitude(*parts)
 
 
@@ -88,11 +88,11 @@ def fit_camera(flow: Array) -> npt.NDArray[np.float64]:
     small = cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1, 2).astype(np.float64)
     moved, design = np.ascontiguousarray(small.T), _fit_design(columns, rows)
     solution = np.zeros((2, 3))
-    solution[:, 0] = [_median(channel) for channel in moved]
+    solution[:, 0] = [median(channel) for channel in moved]
     for _ in range(_FIT_ITERATIONS):
         error_x, error_y = moved - solution @ design
         squared = error_x * error_x + error_y * error_y
-        scale = max(ROBUST_STD * _median(np.sqrt(squared)), _MIN_FIT_SCALE_PX)
+        scale = max(ROBUST_STD * median(np.sqrt(squared)), _MIN_FIT_SCALE_PX)
         root = squared / scale**2 + 1
         weighted = design / (root * root)
         solution = np.linalg.solve(weighted @ design.T + 1e-9 * np.eye(3), weighted @ moved.T).T
@@ -106,13 +106,6 @@ def _fit_design(columns: int, rows: int) -> npt.NDArray[np.float64]:
     """Return float64 (3, rows * columns): one, x and y of the blocks' centres, within [-1, 1]: well conditioned."""
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     return np.stack([np.ones(x.size), (2 * x + 1) / columns - 1, (2 * y + 1) / rows - 1])
-
-
-def _median(values: npt.NDArray[np.float64]) -> float:
-    """Return what `np.median` returns for a vector without NaN, in half of its time."""
-    low, high = (len(values) - 1) // 2, len(values) // 2
-    middle = np.partition(values, (low, high))
-    return 0.5 * float(middle[low] + middle[high])
 
 
 class MotionAccumulator:
@@ -129,6 +122,7 @@ class MotionAccumulator:
     def __init__(self, config: MotionConfig) -> None:
         self._config = config
         self._flows: deque[Array] = deque(maxlen=config.window)
+        self._newest: tuple[Grey, Array] | None = None  # the frame that the next pair begins with, mostly
         self.context_frames: int = config.window - 1
 
     def push(self, flow: Array, pair: tuple[Grey, Grey] | None = None) -> Array:
@@ -158,7 +152,15 @@ class MotionAccumulator:
             for past in list(self._flows)[1:]:
                 mean += past
             mean /= len(self._flows)
-        return _map_of(mean, config, pair)
+        return _map_of(mean, config, None if pair is None or config.explained_weight == 1 else self._half_sizes(pair))
+
+    def _half_sizes(self, pair: tuple[Grey, Grey]) -> HalfSizes:
+        """Return two frames as `half_size` makes them; the first is known from the pair before where it is the same."""
+        first, second = pair
+        known = self._newest is not None and np.array_equal(self._newest[0], first)
+        halves = (self._newest[1] if self._newest and known else half_size(first), half_size(second))
+        self._newest = (second.copy(), halves[1])
+        return halves
 
 
 def quantise_flow(flow: Array, bound_px: float) -> Array:
@@ -230,15 +232,15 @@ def _check_flow(flow: Array) -> None:
         raise ValueError(f"flow must be (H, W, 2) with H and W at least 3, got shape {flow.shape}")
 
 
-def _map_of(flow: Array, config: MotionConfig, pair: tuple[Grey, Grey] | None) -> Array:
+def _map_of(flow: Array, config: MotionConfig, halves: HalfSizes | None) -> Array:
     if config.cue == "residual":
         camera = fit_camera(flow)
         motion = residual_motion(flow, camera)
         if config.explained_weight == 1:
             return motion
-        if pair is None:
+        if halves is None:
             raise ValueError("pair must be the flow's two frames where motion.explained_weight is below 1, got None")
-        return weigh_motion(motion, flow, camera, pair, config.explained_weight)
+        return weigh_motion(motion, flow, camera, halves, config.explained_weight)
     derive = _central if config.derivative == "central" else _prewitt
     vertical = derive(flow[..., 1])
     if config.channels == "vertical":

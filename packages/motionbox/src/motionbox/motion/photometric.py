@@ -6,15 +6,20 @@ see. In such places the next frame looks as the camera's motion alone predicts i
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from motionbox.motion.robust import median
+
 Array = npt.NDArray[np.float32]
 Grey = npt.NDArray[np.uint8]
 Camera = npt.NDArray[np.float64]
+HalfSizes = tuple[Array, Array]
+"""The two frames of a flow, each as `half_size` makes it."""
 
 _PIXEL_SIGMA = 1.0
 _CELL_PX = 4
@@ -23,25 +28,40 @@ _GAIN = 4.0
 _LEAST_NOISE = 0.3  # grey levels; of a still clip without noise
 
 
-def weigh_motion(motion: Array, flow: Array, camera: Camera, pair: tuple[Grey, Grey], least_weight: float) -> Array:
+def half_size(frame: Grey) -> Array:
+    """Return the picture that predictions are held against: half as large, and smoothed.
+
+    Without the Gaussian, what bilinear reading loses of fine texture would count against every prediction.
+
+    Args:
+        frame: uint8 (H, W), grey; H and W at least 16.
+
+    Returns:
+        float32 (H // 2, W // 2), grey levels.
+    """
+    height, width = frame.shape
+    return _smooth(cv2.resize(frame, (width // 2, height // 2), interpolation=cv2.INTER_AREA), _PIXEL_SIGMA)
+
+
+def weigh_motion(motion: Array, flow: Array, camera: Camera, halves: HalfSizes, least_weight: float) -> Array:
     """Return a motion map in which motion that the camera explains as well as the flow counts less.
 
     Args:
         motion: float32 (H, W), >= 0, the map of `flow`.
         flow: float32 (H, W, 2), pixels per frame step.
         camera: float64 (3, 2), the camera's motion, see `motion.fit_camera`.
-        pair: The two frames of the flow, uint8 (H, W), grey.
+        halves: The two frames of the flow, see `half_size`.
         least_weight: Weight of motion that the camera explains, in [0, 1].
 
     Returns:
         float32 (H, W), between `least_weight` x `motion` and `motion`.
     """
-    weight = np.maximum(unexplained_share(flow, camera, pair), np.float32(least_weight))
+    weight = np.maximum(unexplained_share(flow, camera, halves), np.float32(least_weight))
     height, width = motion.shape
     return cast("Array", motion * cv2.resize(weight, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-def unexplained_share(flow: Array, camera: Camera, pair: tuple[Grey, Grey]) -> Array:
+def unexplained_share(flow: Array, camera: Camera, halves: HalfSizes) -> Array:
     """Say where the flow predicts the next frame better than the camera's motion alone does.
 
     With e the mean absolute difference between a frame and its prediction around a cell and n the typical e of the
@@ -50,25 +70,32 @@ def unexplained_share(flow: Array, camera: Camera, pair: tuple[Grey, Grey]) -> A
     Args:
         flow: float32 (H, W, 2), pixels per frame step; H and W at least 16.
         camera: float64 (3, 2), the camera's motion, see `motion.fit_camera`.
-        pair: The two frames of the flow, uint8 (H, W), grey.
+        halves: The two frames of the flow, see `half_size`.
 
     Returns:
         float32 (about H / 4, W / 4), in [0, 1]; 0 where the camera's motion explains all.
     """
     height, width = flow.shape[:2]
-    half_wh = (width // 2, height // 2)
-    # Without the Gaussian, what bilinear reading loses of fine texture would count against both predictions.
-    small0, small1 = (_smooth(cv2.resize(frame, half_wh, interpolation=cv2.INTER_AREA), _PIXEL_SIGMA) for frame in pair)
-    scale = np.array([half_wh[0] / width, half_wh[1] / height], np.float32)
-    small_flow = cv2.resize(flow, half_wh, interpolation=cv2.INTER_AREA) * scale
-    x, y = np.arange(half_wh[0], dtype=np.float32)[None, :], np.arange(half_wh[1], dtype=np.float32)[:, None]
-    full_x, full_y = (x + 0.5) / scale[0] - 0.5, (y + 0.5) / scale[1] - 0.5
-    shift, by_x, by_y = camera.astype(np.float32)
-    camera_dx, camera_dy = ((shift[i] + full_x * by_x[i] + full_y * by_y[i]) * scale[i] for i in (0, 1))
-    by_flow = _error(small0, small1, x + small_flow[..., 0], y + small_flow[..., 1])
-    by_camera = _error(small0, small1, x + camera_dx, y + camera_dy)
-    noise = float(np.median(by_flow)) + _LEAST_NOISE
-    return cast("Array", np.clip(_GAIN * (by_camera - by_flow) / (by_flow + np.float32(noise)), 0, 1))
+    grid = _half_grid(width, height)
+    scale = (np.float32(grid[0].size / width), np.float32(grid[1].size / height))
+    small_flow = cv2.resize(flow, (grid[0].size, grid[1].size), interpolation=cv2.INTER_AREA)
+    full_x, full_y = ((place + 0.5) / by - 0.5 for place, by in zip(grid, scale, strict=True))
+    by_flow, by_camera = [], []
+    for axis, (constant, by_x, by_y) in enumerate(camera.astype(np.float32).T):
+        own = small_flow[..., axis] * scale[axis]
+        by_flow.append(np.add(grid[axis], own, out=own))
+        expected = (constant + full_x * by_x) + full_y * by_y
+        expected *= scale[axis]
+        by_camera.append(np.add(grid[axis], expected, out=expected))
+    error, error_by_camera = _error(*halves, *by_flow), _error(*halves, *by_camera)
+    noise = median(error) + _LEAST_NOISE
+    return cast("Array", np.clip(_GAIN * (error_by_camera - error) / (error + np.float32(noise)), 0, 1))
+
+
+@lru_cache(maxsize=16)
+def _half_grid(width: int, height: int) -> tuple[Array, Array]:
+    """Return x (1, W // 2) and y (H // 2, 1) of the pixels of a frame of half size."""
+    return np.arange(width // 2, dtype=np.float32)[None, :], np.arange(height // 2, dtype=np.float32)[:, None]
 
 
 def _error(frame0: Array, frame1: Array, x: Array, y: Array) -> Array:

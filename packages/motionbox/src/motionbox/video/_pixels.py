@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from motionbox.video._decode import RawFrame
 
 _LIMITED_RANGE, _FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+_BLACK, _LIMITED_LEVELS = 16, 219  # of limited range at 8 bits: the code of black, and how far above it white lies
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 _GREY_OF_RGB = (9798, 19235, 3735)  # BT.601's weights of red, green and blue times 2**15, as OpenCV rounds them
 
 # Loading numba costs 0.65 s of processor time, which its kernel saves on 0.64 G pixels (695 frames of 720p).
 _LOADING_PAYS_PIXELS = 1 << 29
-
-LookUp = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
 
 
 class RgbConverter:
@@ -75,13 +74,14 @@ class GreyConverter:
             return np.array(to_grey(frame))  # memory of its own, where it may be the picture's
         import cv2
 
-        grey = to_grey(frame, cv2.LUT)
-        GreyConverter._num_pixels += grey.size
+        codes, limited = _grey_codes(frame)
+        GreyConverter._num_pixels += codes.size
         if GreyConverter._num_pixels < _LOADING_PAYS_PIXELS or not _AreaMeans.can(frame.size_wh, size_wh):
+            grey = cv2.LUT(codes, _range_table(8, full=False)) if limited else codes
             return np.asarray(cv2.resize(grey, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
         if self._means is None or self._means.sizes_wh != (frame.size_wh, size_wh):
             self._means = _AreaMeans(frame.size_wh, size_wh)
-        return self._means(grey)
+        return self._means(codes, limited=limited)
 
 
 class _AreaMeans:
@@ -106,13 +106,13 @@ class _AreaMeans:
         shrinks = all(source >= target for source, target in zip(source_wh, target_wh, strict=True))
         return shrinks and not whole and platform.machine() in ("x86_64", "AMD64")
 
-    def __call__(self, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the shrunk picture, uint8 (h, w), of uint8 (H, W)."""
+    def __call__(self, codes: NDArray[np.uint8], *, limited: bool) -> NDArray[np.uint8]:
+        """Return the shrunk picture, uint8 (h, w), of uint8 (H, W); of limited range, it is stretched on the way."""
         import cv2
 
         sum_rows = _compiled_sum_rows()
-        sum_rows(cv2.transpose(grey, self._turned), *self._across, self._narrow_turned)
-        sum_rows(cv2.transpose(self._narrow_turned, self._narrow), *self._down, self._small)
+        sum_rows(cv2.transpose(codes, self._turned), *self._across, self._narrow_turned, limited)
+        sum_rows(cv2.transpose(self._narrow_turned, self._narrow), *self._down, self._small, False)
         return np.rint(self._small, out=self._small).astype(np.uint8)
 
 
@@ -147,15 +147,23 @@ def _sum_rows(
     counts: NDArray[np.int64],
     shares: NDArray[np.float32],
     sums: NDArray[np.float32],
+    limited: bool,  # compiled, it takes no keywords
 ) -> None:
-    """Write weighted sums of neighbouring rows, `counts` of them from `firsts` on, added one after the other."""
+    """Write weighted sums of neighbouring rows, `counts` of them from `firsts` on, added one after the other.
+
+    Rows of limited range are first stretched as `_range_table` does it: no code lies near the middle of two levels.
+    """
+    low, gain = np.float32(_BLACK), np.float32(255 / _LIMITED_LEVELS)
+    none, most = np.float32(0), np.float32(255)
     for number in range(sums.shape[0]):
         total = sums[number]
+        total[:] = none
         for k in range(counts[number]):
             row, share = rows[firsts[number] + k], shares[k, number]
-            if k == 0:
+            if limited:
                 for x in range(total.size):
-                    total[x] = np.float32(row[x]) * share
+                    level = np.rint((np.float32(row[x]) - low) * gain)
+                    total[x] += min(max(level, none), most) * share
             else:
                 for x in range(total.size):
                     total[x] += np.float32(row[x]) * share
@@ -172,10 +180,8 @@ def _compiled_sum_rows() -> Callable[..., None]:
     return compiled  # type: ignore[no-any-return]
 
 
-def to_grey(frame: RawFrame, look_up: LookUp | None = None) -> NDArray[np.uint8]:
+def to_grey(frame: RawFrame) -> NDArray[np.uint8]:
     """Return the luma of an upright picture as full-range grey, uint8 (h, w) of its own size.
-
-    `look_up` applies a table of 256 grey levels to a plane: OpenCV's is twice as fast as the one used where it is None.
 
     Planar YUV and grey pictures give their luma plane: limited range (16 to 235, at 8 bits) is stretched to 0 to 255,
     full range kept, more than 8 bits rounded to 8. That is the Y' of the video's own colour matrix: equal to RGB ->
@@ -183,18 +189,23 @@ def to_grey(frame: RawFrame, look_up: LookUp | None = None) -> NDArray[np.uint8]
     colours of BT.709 video the two weightings differ. Other pixel formats go through RGB. A picture that does not say
     its range is limited, unless its format is `yuvj*` or `gray*`, as in FFmpeg.
     """
+    codes, limited = _grey_codes(frame)
+    return _look_up(codes, _range_table(8, full=False)) if limited else codes
+
+
+def _grey_codes(frame: RawFrame) -> tuple[NDArray[np.uint8], bool]:
+    """Return the grey of an upright picture, uint8 (h, w), and whether it is still of limited range."""
     picture, layout = frame.picture, frame.picture.format
     if not _has_luma_plane(layout):
-        return rgb_to_grey(RgbConverter()(frame, frame.size_wh))
+        return rgb_to_grey(RgbConverter()(frame, frame.size_wh)), False
     implied = layout.name.startswith(("yuvj", "gray"))
     full = picture.color_range == _FULL_RANGE or (implied and picture.color_range != _LIMITED_RANGE)
     bits = layout.components[0].bits
-    table = _range_table(bits, full)
     if bits > 8:
+        table = _range_table(bits, full)
         codes = _plane(picture, np.dtype(">u2" if layout.is_big_endian else "<u2"), picture.width)
-        return upright(np.take(table, np.minimum(codes, len(table) - 1)), frame)
-    luma = _plane(picture, np.dtype(np.uint8), picture.width)
-    return upright(luma if full else (look_up or _look_up)(luma, table), frame)
+        return upright(np.take(table, np.minimum(codes, len(table) - 1)), frame), False
+    return upright(_plane(picture, np.dtype(np.uint8), picture.width), frame), not full
 
 
 def _look_up(plane: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -234,7 +245,7 @@ def _range_table(bits: int, full: bool) -> NDArray[np.uint8]:
     """Return the uint8 (2**bits,) table from luma codes to full-range grey."""
     codes = np.arange(2**bits, dtype=np.float64)
     unit = 2 ** (bits - 8)
-    share = codes / (2**bits - 1) if full else (codes - 16 * unit) / (219 * unit)
+    share = codes / (2**bits - 1) if full else (codes - _BLACK * unit) / (_LIMITED_LEVELS * unit)
     table: NDArray[np.uint8] = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     table.setflags(write=False)
     return table
