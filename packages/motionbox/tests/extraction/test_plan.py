@@ -118,3 +118,21 @@ def test_probe_is_asked_for_large_files_only(size: int) -> None:
     )
     assert isinstance(result, pa.Table)
     assert asked == ([Path("/d/v.mp4")] if size == LARGE else [])
+
+
+def test_in_a_small_data_set_only_files_that_would_be_cut_are_looked_into() -> None:
+    """By its size a file is 10 s at 60 fps and three pieces; its header says 8 s at 25 fps, which is one."""
+    manifest = build_table({"clip_id": ["a", "b"], "video_id": ["a", "b"], "path": ["a.mp4", "b.mp4"]})
+    inputs = [InputFile("a.mp4", "file", 1_200_000, 0), InputFile("b.mp4", "file", 100_000, 0)]
+    asked: list[Path] = []
+
+    def plan_with(hint: VideoHint | None) -> list[tuple[str, int | None, int]]:
+        asked.clear()
+        planned = plan_units(manifest, inputs, Path("/d"), lambda path: asked.append(path) or hint)
+        return [
+            (piece.video_id, piece.first_block, piece.estimated_frames) for u in units_of(planned) for piece in u.pieces
+        ]
+
+    assert plan_with(VideoHint(200, 25.0)) == [("a", None, 200), ("b", None, 48)]
+    assert asked == [Path("/d/a.mp4")]
+    assert [piece[:2] for piece in plan_with(None)] == [("a", None), ("a", 1), ("a", 2), ("b", None)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -130,33 +131,39 @@ def plan_units(
         manifest: As `motionbox.inputs.manifest.load_manifest` returns it.
         inputs: From `scan_inputs`.
         data_root: What the paths are relative to.
-        probe: Reads a header; None when it cannot. Called for large files only, and for none in a bucket.
+        probe: Reads a header; None when it cannot. Called for large files, in a small data set also for those that seem
+            too long for one piece, and for none in a bucket.
         spans: `annotated`: the blocks that clips touch; `all`: whole videos.
         margin_seconds: Clips are widened by this on both sides, for `annotated`.
         max_frames: Most frames (estimated) of one unit; None: `MAX_UNIT_FRAMES`, less for a small data set, so that
             several workers find work and progress shows.
-        probe_min_bytes: Files up to this size are taken for short videos, unprobed.
+        probe_min_bytes: Files up to this size are taken for short videos, unprobed where they need not be cut.
 
     Returns:
         `PLAN_SCHEMA`, one row per piece, in the order of the manifest's videos; a unit's rows are adjacent.
     """
     videos = _collect(manifest, None if spans == "all" else margin_seconds)
     by_path = {entry.path: entry for entry in inputs}
-    large = [v.path for v in videos.values() if by_path[v.path].kind == "file"]
-    large = [
-        path
-        for path in dict.fromkeys(large)
-        if by_path[path].num_bytes > probe_min_bytes and not is_object(data_root, path)
-    ]
-    with ThreadPoolExecutor(4) as pool:
-        probed = dict(zip(large, pool.map(lambda path: probe(Path(f"{data_root}/{path}")), large), strict=True))
-    rows: list[dict[str, Any]] = []
+    probed: dict[str, VideoHint | None] = {}
+
+    def look_into(paths: Iterable[str]) -> None:
+        files = [path for path in dict.fromkeys(paths) if by_path[path].kind == "file" and path not in probed]
+        files = [path for path in files if not is_object(data_root, path)]
+        with ThreadPoolExecutor(4) as pool:
+            hints = pool.map(lambda path: probe(Path(f"{data_root}/{path}")), files)
+            probed.update(zip(files, hints, strict=True))
+
+    look_into(video.path for video in videos.values() if by_path[video.path].num_bytes > probe_min_bytes)
     pieces = list(_pieces(videos, by_path, probed, max_frames or MAX_UNIT_FRAMES))
     if max_frames is None:
         total = sum(piece.estimated_frames for piece in pieces)
         max_frames = min(max(total // _MIN_UNITS, _MIN_UNIT_FRAMES), MAX_UNIT_FRAMES)
         if max_frames < MAX_UNIT_FRAMES:
+            # What a file's size makes it look like must not cut it: each part decodes from a keyframe before it.
+            parts = Counter(piece.path for piece in _pieces(videos, by_path, probed, max_frames))
+            look_into(path for path, count in parts.items() if count > 1)
             pieces = list(_pieces(videos, by_path, probed, max_frames))
+    rows: list[dict[str, Any]] = []
     for unit in _pack(pieces, max_frames):
         rows.extend({"unit_id": unit.unit_id, **vars(piece)} for piece in unit.pieces)
     return pa.Table.from_pylist(rows, schema=PLAN_SCHEMA)
