@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from motionbox.cli import main
@@ -36,10 +37,12 @@ class Extraction:
         self.manifest = number_videos(self.root, VIDEOS)
         self.source, self.flow = NumberSource(colour=True), DifferenceFlow()
 
-    def run(self, store: Path | None = None, **overrides: object) -> Run:
+    def run(self, store: Path | None = None, *, new_run: bool = False, **overrides: object) -> Run:
         config = small_config(**overrides)
         self.source, self.flow = NumberSource(colour=True), DifferenceFlow()
-        run = make_run(store or self.store, self.root, self.manifest, config=config, max_frames=MAX_FRAMES)
+        run = make_run(
+            store or self.store, self.root, self.manifest, config=config, max_frames=MAX_FRAMES, new_run=new_run
+        )
         drive(run, number_executor(self.source, self.flow), EngineOptions(), PlainReporter())
         make_snapshot(run)
         return run
@@ -78,6 +81,43 @@ def test_the_content_is_that_of_a_run_with_clips_from_the_start(
     assert 0 < extraction.flow.calls < 0.35 * calls
     if run.config.store.motion_maps:
         assert fingerprint(open_store(extraction.store)) == fingerprint(open_store(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("clips", ["none", "jpeg"])
+def test_other_labels_take_everything_over(extraction: Extraction, tmp_path: Path, clips: str) -> None:
+    """But for videos that had failed, none is opened."""
+    wanted = {"store.clips": clips, "store.flow": "float16"}
+    first = extraction.run(**wanted)
+    labels = pa.array([f"label {number}" for number in range(len(VIDEOS))])
+    extraction.manifest = extraction.manifest.append_column("label", labels)
+    run = extraction.run(new_run=True, **wanted)
+    assert run.run_id != first.run_id
+    assert digest(run) == digest(first)
+    assert {name for name, *_ in extraction.source.opened} == {"none.num", "broken.num"}
+    with open_store(extraction.store) as store:
+        assert store.clips().column("label").to_pylist() == labels.to_pylist()
+    extraction.run(tmp_path / "whole", **wanted)
+    with open_store(extraction.store) as store, open_store(tmp_path / "whole") as whole:
+        assert whole_fingerprint(store) == whole_fingerprint(whole)
+
+
+def test_other_labels_and_training_clips_take_the_rows(extraction: Extraction, tmp_path: Path) -> None:
+    extraction.run()
+    extraction.manifest = extraction.manifest.append_column("label", pa.array(["x"] * len(VIDEOS)))
+    run = extraction.run(new_run=True, **{"store.clips": "jpeg"})
+    assert set(open_store(extraction.store).info["rows_of"].values()) == {NUM_WHOLE_UNITS}
+    assert digest(run) == digest(extraction.run(tmp_path / "whole", **{"store.clips": "jpeg"}))
+
+
+def test_another_span_of_a_clip_takes_nothing_over(extraction: Extraction) -> None:
+    extraction.run()
+    calls = extraction.flow.calls
+    place = extraction.manifest.column_names.index("stop_seconds")
+    stops = pa.array([2.0, *[None] * (len(VIDEOS) - 1)], pa.float64())
+    extraction.manifest = extraction.manifest.set_column(place, "stop_seconds", stops)
+    extraction.run(new_run=True)
+    assert "rows_of" not in open_store(extraction.store).info
+    assert extraction.flow.calls > 0.5 * calls
 
 
 def test_another_form_takes_the_rows_too(extraction: Extraction, tmp_path: Path) -> None:
@@ -164,13 +204,13 @@ def test_it_is_said_what_is_done(
     caplog.set_level("INFO")
     first = extraction.run()
     extraction.run(**{"store.clips": "jpeg"})
-    assert f"rows of run {first.run_id} taken over where its 5 units are whole, only frames are coded" in caplog.text
+    assert f"rows of run {first.run_id} taken over where its 5 units are whole" in caplog.text
     with pytest.raises(SystemExit):
         main(["status", str(extraction.store)])
     assert f"rows    of {NUM_WHOLE_UNITS} units are those of run {first.run_id}" in capsys.readouterr().out
     with open_store(extraction.store) as store:
         page = build_report(store)
-    assert f"{NUM_WHOLE_UNITS} units of run {first.run_id}, only frames were coded" in page
+    assert f"{NUM_WHOLE_UNITS} units of run {first.run_id}" in page
 
 
 def test_guidances_come_along(extraction: Extraction) -> None:
@@ -213,8 +253,8 @@ def test_odd_videos_of_every_preset(tmp_path: Path, preset: str, capsys: pytest.
         return capsys.readouterr().err
 
     extract("whole", "--clips")
-    assert "only frames are coded" not in extract("store")
-    assert "only frames are coded" in extract("store", "--clips")
+    assert "taken over" not in extract("store")
+    assert "taken over" in extract("store", "--clips")
     whole, taken = open_store(tmp_path / "whole"), open_store(tmp_path / "store")
     assert taken.info["content_digest"] == whole.info["content_digest"]
     assert fingerprint(taken) == fingerprint(whole)

@@ -73,8 +73,14 @@ def test_changed_inputs_are_refused_by_name(tmp_path: Path) -> None:
 def test_changed_labels_are_refused(tmp_path: Path) -> None:
     manifest = number_videos(tmp_path / "videos", VIDEOS)
     make_run(tmp_path / "store", tmp_path / "videos", manifest.append_column("verb", pa.array(["x", "y"])))
-    with pytest.raises(StoreError, match=r"1 clip changed: b \(in verb\);"):
-        make_run(tmp_path / "store", tmp_path / "videos", manifest.append_column("verb", pa.array(["x", "z"])))
+    other = manifest.append_column("verb", pa.array(["x", "z"]))
+    with pytest.raises(StoreError, match=r"1 clip changed: b \(in verb\); .* in this store, which takes over what run"):
+        make_run(tmp_path / "store", tmp_path / "videos", other)
+    second = make_run(tmp_path / "store", tmp_path / "videos", other, new_run=True)
+    assert second.manifest().column("verb").to_pylist() == ["x", "z"]
+    changed = small_config(**{"boxes.pad_share": 0.5})
+    with pytest.raises(StoreError, match=r"boxes.pad_share: 0.05 -> 0.5; .* in this store$"):
+        make_run(tmp_path / "store", tmp_path / "videos", manifest, config=changed)
 
 
 def test_a_store_of_another_kind_is_refused(tmp_path: Path) -> None:

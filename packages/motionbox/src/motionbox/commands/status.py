@@ -128,7 +128,7 @@ def _show_snapshot(store: StorePath, run_id: str, *, list_failed: bool) -> None:
     click.echo(f"  clips   {info['num_clips']:,} in snapshot {opened.snapshot}: {counts}{tail}")
     click.echo(f"  frames  {info['num_frame_rows']:,} frame boxes")
     for run_id, count in info.get("rows_of", {}).items():
-        click.echo(f"  rows    of {count:,} units are those of run {run_id}; only frames were coded")
+        click.echo(f"  rows    of {count:,} units are those of run {run_id}")
     kept = info.get("training_clips", {"form": "none"})
     if kept["form"] != "none":
         click.echo(f"  colour  {kept['num_clips']:,} clips as {kept['form']}, {kept['num_bytes'] / 2**20:,.1f} MiB")

@@ -36,7 +36,7 @@ class Counts:
         failed_videos: Videos with an error in this session.
         seconds_by_step: Where the workers' time of this session went.
         num_faults: Attempts that crashed or hung in this session.
-        rows_of: Whose rows this session's units take over, so that only frames are coded: run id -> units.
+        rows_of: Whose rows this session's units take over, so that at most frames are coded: run id -> units.
         num_assumed_rates: Folders and tars of frames whose rate nobody said.
         started: `time.monotonic()` at the start of this session.
         first_seen: When the first frames of this session were seen, and how many they were.
@@ -126,7 +126,7 @@ class Counts:
         if self.num_faults:
             parts.insert(3, f"{self.num_faults} faults")
         for run_id, count in self.rows_of.items():
-            parts.append(f"rows of run {run_id} taken over where its {count:,} units are whole, only frames are coded")
+            parts.append(f"rows of run {run_id} taken over where its {count:,} units are whole")
         if self.num_assumed_rates:
             parts.append(
                 f"{ASSUMED_FRAME_FPS:g} fps assumed for {self.num_assumed_rates:,} frame folders (--frame-fps)"

@@ -109,7 +109,7 @@ def process_unit(
         source: Opens the videos.
         estimator: Computes flow.
         skip: Quarantined videos: video id -> reason and message that their rows get.
-        stored: The unit as a sibling run has it: its rows are taken over, so that training clips alone are made.
+        stored: The unit as a sibling run has it: its rows are taken over, so that at most training clips are made.
         on_video: Called with the video id before a piece of it is read.
         spent: Notes where the time goes.
 
@@ -128,7 +128,10 @@ def process_unit(
         path, clock = place_below(data_root, piece.path), spent or TimeSpent()
         rest: Piece | None = piece
         if stored is not None and (numbers := stored.numbers(piece)):
-            rest = yield from _code_piece(piece, config, path, source, stored, numbers, clock)
+            if stored.has_clips:
+                rest = yield from _take_piece(piece, stored, numbers, clock)
+            else:
+                rest = yield from _code_piece(piece, config, path, source, stored, numbers, clock)
         if rest is not None:
             yield from _process_piece(rest, config, path, source, estimator, clock)
 
@@ -165,6 +168,23 @@ def _process_piece(
         yield from _what_went_wrong(piece, last_block, error)
 
 
+def _take_piece(
+    piece: Piece, stored: StoredBlocks, numbers: Sequence[int], spent: TimeSpent
+) -> Generator[BlockRows, None, Piece | None]:
+    """Take a piece over as it is, without a look at its video.
+
+    Returns:
+        What is left from the first block on that is damaged; None where none is.
+    """
+    for number in numbers:
+        with spent.on("store"):
+            rows = stored.read(piece.video_id, number)
+        if rows is None:
+            return replace(piece, first_block=number)
+        yield rows
+    return None
+
+
 def _code_piece(
     piece: Piece,
     config: ExtractConfig,
@@ -194,14 +214,15 @@ def _code_piece(
                 if piece.first_block is not None and number < piece.first_block:
                     continue
                 with spent.on("store"):
-                    rows = stored.read(piece.video_id, number, info) if expected[:1] == [number] else None
-                if rows is None or not np.array_equal(rows.result.times, times):
+                    rows = stored.read(piece.video_id, number) if expected[:1] == [number] else None
+                size_wh = None if rows is None else (rows.info.width, rows.info.height)
+                if rows is None or size_wh != (info.width, info.height) or not np.array_equal(rows.result.times, times):
                     expected = [min([number, *expected])]
                     break
                 last_block = expected.pop(0)
                 with spent.on("training clips"):
                     clip, clip_error = _clip_of(clips, number)
-                yield replace(rows, clip=clip, clip_error=clip_error)
+                yield replace(rows, info=info, clip=clip, clip_error=clip_error)
     except ClipError as error:
         yield from _what_went_wrong(piece, last_block, error)
         return None

@@ -53,7 +53,7 @@ class Task:
         backend: Flow backend.
         token: Names this attempt's sign of life.
         skip: Quarantined videos with reason and message.
-        stored: The unit as a run has it that differs by the training clips alone; None where none has.
+        stored: The unit as a run has it that differs by labels or training clips alone; None where none has.
         inputs: Path of each video in a bucket -> the object as the run knows it.
         scratch_gib: How much of them may lie on a worker's machine at a time.
         following: A piece of the unit that this worker will likely be given next, whose object is in `inputs`.

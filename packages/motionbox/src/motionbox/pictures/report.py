@@ -340,7 +340,7 @@ def _facts(store: Store) -> str:
     rows = [("data set", str(info["dataset"])), ("data root", str(info["data_root"])), ("preset", config.preset)]
     rows += [("flow", config.flow.method), ("motion maps", "kept" if store.info["motion_maps"] else "not kept")]
     taken = store.info.get("rows_of", {}).items()
-    rows += [("rows taken over", f"{count:,} units of run {run_id}, only frames were coded") for run_id, count in taken]
+    rows += [("rows taken over", f"{count:,} units of run {run_id}") for run_id, count in taken]
     rows += [("snapshot made", made), ("content digest", str(store.info["content_digest"])[:16])]
     versions = charts.table([(name, str(version)) for name, version in info["versions"].items()])
     return f"{charts.table(rows)}<details><summary>Versions</summary>{versions}</details>"

@@ -25,11 +25,14 @@ class StoredUnit:
         paths: That run.
         unit_id: The unit.
         attempt_id: The attempt that was committed.
+        has_clips: Whether its training clips are those of the run that takes it over, too; where both keep none, so
+            they are.
     """
 
     paths: RunPaths
     unit_id: str
     attempt_id: str
+    has_clips: bool = False
 
     @property
     def run_id(self) -> str:
@@ -47,12 +50,14 @@ class SiblingUnits:
     def __init__(self, run: Run) -> None:
         store = run.paths.root.absolute().parent.parent  # workers have another working folder
         plan = run.plan()
-        found = siblings(store, run.config, run.info["dataset_digest"])
-        self._runs = [sibling for sibling in found if sibling.plan().equals(plan)]
+        found = siblings(store, run)
+        self._clips = run.config.store.clips
+        fitting = [sibling for sibling in found if sibling.plan().equals(plan)]
+        self._runs = sorted(fitting, key=lambda sibling: sibling.config.store.clips != self._clips)
 
     @cached_property
     def _run_of(self) -> dict[str, Run]:
-        """Unit id -> the newest sibling that has committed it."""
+        """Unit id -> the newest sibling that has committed it, best of all one with the same training clips."""
         return {unit_id: run for run in reversed(self._runs) for unit_id in run.paths.committed_units()}
 
     def runs_of(self, unit_ids: Collection[str]) -> dict[str, int]:
@@ -66,7 +71,8 @@ class SiblingUnits:
         if run is None:
             return None
         with contextlib.suppress(StoreError, KeyError):
-            return StoredUnit(run.paths, unit_id, str(read_commit(run.paths, unit_id)["attempt"]))
+            attempt_id = str(read_commit(run.paths, unit_id)["attempt"])
+            return StoredUnit(run.paths, unit_id, attempt_id, run.config.store.clips == self._clips)
         return None
 
     def carry_guidances(self, run: Run) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,10 @@ class StoredBlocks:
 
     Args:
         unit: The unit.
-        config: That of the run that takes them over: the same but for `store.clips`.
+        config: That of the run that takes them over: the same but, maybe, for `store.clips`.
 
     Attributes:
+        has_clips: Whether blocks come with the training clips of that run.
         num_read: Blocks that were read.
 
     Raises:
@@ -40,6 +42,7 @@ class StoredBlocks:
         self._directory = unit.paths.attempt(unit.unit_id, unit.attempt_id)
         self._arrays = UnitArrays([self._directory])
         self._coder = None if config.store.flow == "none" else FlowCoder(config.store.flow, config.store.flow_bound_px)
+        self.has_clips = unit.has_clips
         self.num_read = 0
         try:
             self._parts = read_parts(self._directory, 0)
@@ -58,27 +61,28 @@ class StoredBlocks:
         numbers = (row["block"] for row in part.blocks)
         return [number for number in numbers if (first is None or number >= first) and (stop is None or number < stop)]
 
-    def read(self, video_id: str, number: int, info: VideoInfo) -> BlockRows | None:
-        """Return a block without its colour frames; None where it is damaged.
+    def read(self, video_id: str, number: int) -> BlockRows | None:
+        """Return a block, with its colour frames where `has_clips`; None where it is damaged.
 
         Args:
             video_id: The video.
             number: One of `numbers`.
-            info: What the video is.
         """
         part = self._parts[video_id]
         place = [row["block"] for row in part.blocks].index(number)
         row = part.blocks[place]
         begin = sum(before["num_frames"] for before in part.blocks[:place])
         try:
+            info = VideoInfo(row["width"], row["height"], row["fps"], None, None, "", "", 0)
             result = self._result(part, slice(begin, begin + row["num_frames"]), row)
-            stored = BlockRows(video_id, number, info, result, self._clip(row))
+            clip = None if row["clip_bytes"] is None else self._clip(row)
+            stored = BlockRows(video_id, number, info, result, clip, row["clip_error"] or "")
         except (ValueError, KeyError, RuntimeError, FileNotFoundError):  # what Zarr and its codecs make of damage
             return None
         if stored.digest() != row["digest"]:
             return None
         self.num_read += 1
-        return BlockRows(video_id, number, info, result)
+        return stored if self.has_clips else replace(stored, clip=None, clip_error="")
 
     def _result(self, part: VideoPart, own: slice, row: dict[str, Any]) -> BlockResult:
         index = part.places[own, 1]

@@ -19,6 +19,7 @@ import pyarrow as pa
 from motionbox.config import ExtractConfig, config_of_run
 from motionbox.errors import StoreError
 from motionbox.inputs.data_root import DataRoot, open_root
+from motionbox.inputs.schema import ASSUMED_RATE, REFUSED, SCHEMA
 from motionbox.storage import StorePath, storage_of
 from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
 from motionbox.storage.paths import children
@@ -28,6 +29,8 @@ from motionbox.store.units import InputFile, inputs_table
 # Raised by every change of the code that changes numbers under the same config.
 ALGORITHM_VERSION = 4
 
+# The columns of a manifest that say what is decoded, and how; all others are labels and splits.
+_FOOTAGE_COLUMNS = {*SCHEMA.names, REFUSED, ASSUMED_RATE} - {"split"}
 _SHAPING_LIBRARIES = ("motionbox", "numpy", "scipy", "opencv-contrib-python-headless", "numba", "av", "pyarrow", "zarr")
 _NUM_NAMED = 5
 
@@ -52,12 +55,11 @@ class RunInputs:
 
     def dataset_digest(self) -> str:
         """Return the SHA-256 of the manifest and of path, size and time of change of every input."""
-        digest = hashlib.sha256()
-        for table in (self.manifest, inputs_table(self.inputs)):
-            for name in table.column_names:
-                values = table.column(name).to_pylist()
-                digest.update(json.dumps([name, values], default=str).encode())
-        return digest.hexdigest()
+        return _digest_of(self.manifest, inputs_table(self.inputs))
+
+    def footage_digest(self) -> str:
+        """Return the same of all but labels and splits, on which nothing depends that is computed."""
+        return _footage_digest(self.manifest, inputs_table(self.inputs))
 
     def parts(self) -> dict[str, Any]:
         """Return what a run is known by: the digests of its parameters and inputs, and the algorithm's version."""
@@ -66,6 +68,19 @@ class RunInputs:
             "algorithm_version": ALGORITHM_VERSION,
             "dataset_digest": self.dataset_digest(),
         }
+
+
+def _digest_of(*tables: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for table in tables:
+        for name in table.column_names:
+            values = table.column(name).to_pylist()
+            digest.update(json.dumps([name, values], default=str).encode())
+    return digest.hexdigest()
+
+
+def _footage_digest(manifest: pa.Table, inputs: pa.Table) -> str:
+    return _digest_of(manifest.select([name for name in manifest.column_names if name in _FOOTAGE_COLUMNS]), inputs)
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,10 @@ class Run:
     def inputs(self) -> list[InputFile]:
         """Read the input files as they were when the run was made."""
         return [InputFile(**row) for row in read_table(self.paths.inputs).to_pylist()]
+
+    def footage_digest(self) -> str:
+        """Return what `RunInputs.footage_digest` says of the inputs that the run was made from."""
+        return _footage_digest(self.manifest(), read_table(self.paths.inputs))
 
     def plan(self) -> pa.Table:
         """Read the pieces of all units, `plan.PLAN_SCHEMA`."""
@@ -165,23 +184,20 @@ def _is_of(run: Run, parts: Mapping[str, Any]) -> bool:
     return {name: run.info.get(name) for name in parts} == parts
 
 
-def siblings(store: StorePath, config: ExtractConfig, dataset_digest: str) -> list[Run]:
-    """Return the runs of a store, newest first, whose rows are those of a run with these inputs and parameters.
+def siblings(store: StorePath, inputs: RunInputs | Run) -> list[Run]:
+    """Return the other runs of a store whose rows are those of a run with these inputs and parameters, newest first.
 
-    They keep no colour frames, or keep them in another form, and are like it in everything else.
-
-    Args:
-        store: The store's directory.
-        config: Parameters of the run, which keeps colour frames; a run without any has no siblings.
-        dataset_digest: As `RunInputs.dataset_digest` returns it.
+    They differ from it in labels and splits of the same clips, in the training clips that are kept, or in both. A run
+    that keeps none takes nothing over from one that does.
     """
-    if config.store.clips == "none":
-        return []
-    wanted = (_without_clips(config).digest(), ALGORITHM_VERSION, dataset_digest)
+    config, wanted = inputs.config, (_without_clips(inputs.config).digest(), ALGORITHM_VERSION)
+    own = (config.digest(), inputs.info["dataset_digest"] if isinstance(inputs, Run) else inputs.dataset_digest())
     found = []
     for run in map(load_run, reversed(run_paths(store))):
-        parts = (_without_clips(run.config).digest(), run.info["algorithm_version"], run.info["dataset_digest"])
-        if parts == wanted and run.config.store.clips != config.store.clips:
+        fits = run.config.store.clips == config.store.clips or config.store.clips != "none"
+        is_like = fits and (_without_clips(run.config).digest(), run.info["algorithm_version"]) == wanted
+        is_same = (run.config.digest(), run.info["dataset_digest"]) == own
+        if is_like and not is_same and run.footage_digest() == inputs.footage_digest():
             found.append(run)
     return found
 
@@ -198,7 +214,7 @@ def open_or_create_run(store: StorePath, inputs: RunInputs, make_plan: Callable[
         inputs: Data set and config.
         make_plan: Returns `plan.PLAN_SCHEMA`; called only for a new run that has no siblings.
         new_run: Create a further run where the inputs differ from the store's last one. Not needed where they differ by
-            `store.clips` alone: that run takes over the plan and the rows of its sibling.
+            `store.clips` alone. A further run takes over the plan and the rows of its siblings.
 
     Raises:
         StoreError: They differ and `new_run` is False; says what changed.
@@ -208,12 +224,13 @@ def open_or_create_run(store: StorePath, inputs: RunInputs, make_plan: Callable[
         return found
     runs = run_paths(store)
     parts = inputs.parts()
-    known = siblings(store, inputs.config, parts["dataset_digest"])
-    if runs and not new_run and not known:
+    known = siblings(store, inputs)
+    if runs and not new_run and not any(_is_of(run, {"dataset_digest": parts["dataset_digest"]}) for run in known):
         changes = describe_changes(load_run(runs[-1]), inputs)
+        kept = f", which takes over what run {known[0].run_id} has computed" if known else ""
         raise StoreError(
             f"store {store} holds a run of other inputs or parameters: {'; '.join(changes)}; restore them to resume "
-            "it, or add --new-run to start another run in this store"
+            f"it, or add --new-run to start another run in this store{kept}"
         )
     run_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     while (paths := RunPaths(store / "runs" / run_id)).run_json.is_file():
