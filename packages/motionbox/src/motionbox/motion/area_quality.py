@@ -1,6 +1,6 @@
 """How good a motion area is expected to be: confidence as the expected IoU of its box with the action's true box.
 
-A linear rule on what can be seen without truth, fitted to annotated clips (docs/benchmarks.md, section "Confidence").
+A linear rule on what can be seen without truth, fitted to annotated clips (docs/how-good.md, section "Confidence").
 """
 
 from __future__ import annotations
