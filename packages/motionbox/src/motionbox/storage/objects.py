@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 
 from motionbox.errors import StoreError
 from motionbox.storage.client import MANY
+from motionbox.storage.durable import MANIFEST_FILE
 from motionbox.storage.failpoints import failpoint
 from motionbox.storage.file_bytes import to_json
 from motionbox.storage.local_cache import make_work_folder, remove_work_folder
 from motionbox.storage.paths import ObjectPath, StorePath
-from motionbox.storage.posix import MANIFEST_FILE
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long `gc` leaves what a reader or a writer that it cannot see may still use."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from motionbox.errors import StoreError, refuse_url
 from motionbox.storage import StorePath, storage_of
+from motionbox.storage.durable import MANIFEST_FILE, RECORD_FILE
 from motionbox.storage.paths import children, matching
-from motionbox.storage.posix import MANIFEST_FILE, RECORD_FILE
 
 FORMAT_NAME = "motionbox-store"
 FORMAT_VERSION = 1
