@@ -25,7 +25,7 @@ from motionbox.config import load_config
 from motionbox.extraction.plan import plan_units, scan_inputs
 from motionbox.extraction.snapshot import make_snapshot
 from motionbox.inputs.schema import build_table
-from motionbox.storage.durable import make_directory
+from motionbox.storage.files import make_directory
 from motionbox.store.units import BLOCK_SECONDS, InputFile, Unit, units_of
 from motionbox.store.writing.commit import (
     BLOCKS_SCHEMA,

@@ -10,7 +10,7 @@ import pytest
 
 from motionbox.errors import StoreError
 from motionbox.extraction.work_unit import process_unit
-from motionbox.storage import durable, failpoints
+from motionbox.storage import failpoints, files
 from motionbox.store.layout import RunPaths, read_json
 from motionbox.store.units import BlockRows, Piece, Unit, VideoError
 from motionbox.store.writing import commit
@@ -106,7 +106,7 @@ def test_every_damage_is_found(paths: RunPaths, result, name: str, damage: str) 
 
 
 def test_a_torn_write_is_not_published(paths: RunPaths, result, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = durable.write_file
+    real = files.write_file
 
     def tearing(path: Path, data: bytes, *, point: str = "attempt") -> None:
         real(path, data[: len(data) // 2] if path.name == "frames.parquet" else data, point=point)
@@ -141,10 +141,10 @@ def test_the_name_appears_with_its_whole_content(tmp_path: Path, monkeypatch: py
         real(source, target)
 
     monkeypatch.setattr(os, "link", watching)
-    assert durable.publish_file(tmp_path / "record.json", b'{"a": 1}', point="commit")
+    assert files.publish_file(tmp_path / "record.json", b'{"a": 1}', point="commit")
     assert seen == [(b'{"a": 1}', False)]
     assert json.loads((tmp_path / "record.json").read_bytes()) == {"a": 1}
-    assert not durable.publish_file(tmp_path / "record.json", b"other", point="commit")
+    assert not files.publish_file(tmp_path / "record.json", b"other", point="commit")
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
@@ -214,17 +214,17 @@ def test_one_of_many_writers_gets_a_name_without_hard_links(tmp_path: Path) -> N
         path = tmp_path / f"{number}.json"
         with ThreadPoolExecutor(8) as pool:
             contents = [b'{"by": %d}' % writer for writer in range(8)]
-            won = list(pool.map(lambda data, path=path: durable.publish_file(path, data, point="run"), contents))
+            won = list(pool.map(lambda data, path=path: files.publish_file(path, data, point="run"), contents))
         assert won.count(True) == 1
         assert read_json(path) == {"by": won.index(True)}
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
 def test_names_taken_with_and_without_links_exclude_each_other(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    assert durable.publish_file(tmp_path / "linked.json", b"{}", point="run")
+    assert files.publish_file(tmp_path / "linked.json", b"{}", point="run")
     link = os.link
     request.getfixturevalue("no_links")
-    assert not durable.publish_file(tmp_path / "linked.json", b"{}", point="run")
-    assert durable.publish_file(tmp_path / "wrapped.json", b"{}", point="run")
+    assert not files.publish_file(tmp_path / "linked.json", b"{}", point="run")
+    assert files.publish_file(tmp_path / "wrapped.json", b"{}", point="run")
     with pytest.raises(FileExistsError):
         link(tmp_path / "linked.json", tmp_path / "wrapped.json")

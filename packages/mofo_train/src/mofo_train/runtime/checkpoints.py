@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mofo_train.errors import CheckpointError
-from motionbox.storage.file_bytes import sha256_file
+from motionbox.storage.files import sha256_file
 
 _INFO = "checkpoint.json"
 _WEIGHTS = "model.safetensors"

@@ -25,9 +25,8 @@ from motionbox.inputs.schema import REFUSED
 from motionbox.motion.area_parts import areas_in_parts, joined_boxes
 from motionbox.motion.boxes import StabilisedBoxes, clip_box, has_box, is_static, stabilise
 from motionbox.storage import storage_of
-from motionbox.storage.durable import write_file
 from motionbox.storage.failpoints import failpoint
-from motionbox.storage.file_bytes import parquet_bytes, sha256_file
+from motionbox.storage.files import parquet_bytes, sha256_file, write_file
 from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION
 from motionbox.store.unit_arrays import UnitArrays, read_maps

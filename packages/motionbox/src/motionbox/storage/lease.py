@@ -21,7 +21,7 @@ from typing import Any
 
 from motionbox.errors import StoreError
 from motionbox.storage.failpoints import failpoint
-from motionbox.storage.file_bytes import to_json
+from motionbox.storage.files import to_json
 from motionbox.storage.paths import ObjectPath
 
 _RENEWALS_PER_LEASE = 6

@@ -24,9 +24,8 @@ from typing import Any, TypeVar
 
 from motionbox.errors import StoreError
 from motionbox.storage.client import MANY
-from motionbox.storage.durable import MANIFEST_FILE
 from motionbox.storage.failpoints import failpoint
-from motionbox.storage.file_bytes import to_json
+from motionbox.storage.files import MANIFEST_FILE, to_json
 from motionbox.storage.local_cache import make_work_folder, remove_work_folder
 from motionbox.storage.paths import ObjectPath, StorePath
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from motionbox.errors import StoreError
-from motionbox.storage.durable import (
+from motionbox.storage.files import (
     MANIFEST_FILE,
     fsync_directory,
     make_directory,
@@ -20,9 +20,10 @@ from motionbox.storage.durable import (
     publish_file,
     rename_new,
     replace_file,
+    sha256_file,
+    to_json,
     write_file,
 )
-from motionbox.storage.file_bytes import sha256_file, to_json
 from motionbox.storage.paths import StorePath
 
 

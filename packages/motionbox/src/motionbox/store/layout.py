@@ -10,7 +10,7 @@ from typing import Any
 
 from motionbox.errors import StoreError, refuse_url
 from motionbox.storage import StorePath, storage_of
-from motionbox.storage.durable import MANIFEST_FILE, RECORD_FILE
+from motionbox.storage.files import MANIFEST_FILE, RECORD_FILE
 from motionbox.storage.paths import children, matching
 
 FORMAT_NAME = "motionbox-store"

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from motionbox.errors import StoreError
 from motionbox.storage import StorePath
-from motionbox.storage.file_bytes import read_table
+from motionbox.storage.files import read_table
 from motionbox.store.layout import BLOCKS_FILE, FRAMES_FILE, RunPaths
 
 COLUMNS = ("time_seconds", "x1", "y1", "x2", "y2", "energy", "confidence", "origin")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from motionbox.errors import StoreError
-from motionbox.storage.file_bytes import read_table
+from motionbox.storage.files import read_table
 from motionbox.storage.local_copies import hold_files, local_copy, nothing_held
 from motionbox.storage.paths import children
 from motionbox.store.areas.blocks import Areas

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from motionbox.errors import StoreError
 from motionbox.storage import StorePath
-from motionbox.storage.file_bytes import read_table
+from motionbox.storage.files import read_table
 from motionbox.storage.local_copies import local_copy
 from motionbox.store.areas.blocks import frame_cells_wh
 from motionbox.store.areas.files import open_array

@@ -9,8 +9,8 @@ from functools import cached_property
 
 from motionbox.errors import StoreError
 from motionbox.storage import storage_of
-from motionbox.storage.durable import write_file
 from motionbox.storage.failpoints import failpoint
+from motionbox.storage.files import write_file
 from motionbox.store.areas.guidance import guidance_names
 from motionbox.store.layout import RunPaths, files_of
 from motionbox.store.writing.commit import read_commit, verify_files

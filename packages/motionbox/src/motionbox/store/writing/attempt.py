@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from motionbox.config import StoreConfig
 from motionbox.storage import storage_of
-from motionbox.storage.durable import make_directory
 from motionbox.storage.failpoints import failpoint
+from motionbox.storage.files import make_directory
 from motionbox.store.layout import RunPaths
 from motionbox.store.units import BlockResult, BlockRows, VideoError
 from motionbox.store.writing.commit import (

@@ -21,9 +21,8 @@ import pyarrow as pa
 
 from motionbox.errors import StoreError
 from motionbox.storage import StorePath, storage_of
-from motionbox.storage.durable import fsync_directory, write_file
 from motionbox.storage.failpoints import failpoint
-from motionbox.storage.file_bytes import parquet_bytes, sha256_hex, to_json
+from motionbox.storage.files import fsync_directory, parquet_bytes, sha256_hex, to_json, write_file
 from motionbox.store.layout import (
     BLOCKS_FILE,
     CLIPS_FILE,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from motionbox.errors import Reason, StoreError
 from motionbox.storage import storage_of
-from motionbox.storage.file_bytes import to_json
+from motionbox.storage.files import to_json
 from motionbox.storage.paths import matching
 from motionbox.store.layout import RunPaths, read_json
 

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from motionbox.storage.durable import fsync_directory, make_directory, write_file
 from motionbox.storage.failpoints import failpoint
-from motionbox.storage.file_bytes import sha256_hex
+from motionbox.storage.files import fsync_directory, make_directory, sha256_hex, write_file
 from motionbox.store.flow_form import CodedFlow, FlowForm, compressor, fill_value
 from motionbox.store.layout import FLOW_DIRECTORY
 

@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from motionbox.errors import InputError, StoreError
 from motionbox.storage import storage_of
-from motionbox.storage.durable import write_file
 from motionbox.storage.failpoints import failpoint
-from motionbox.storage.file_bytes import parquet_bytes, sha256_file
+from motionbox.storage.files import parquet_bytes, sha256_file, write_file
 from motionbox.store.areas.blocks import Areas
 from motionbox.store.areas.guidance import MOTION
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths

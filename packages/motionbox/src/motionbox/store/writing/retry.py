@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from motionbox.errors import StoreError
 from motionbox.storage import StorePath, storage_of
-from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
+from motionbox.storage.files import parquet_bytes, read_table, to_json
 from motionbox.storage.paths import children
 from motionbox.store.layout import BLOCKS_FILE, run_paths
 from motionbox.store.units import inputs_table, units_of

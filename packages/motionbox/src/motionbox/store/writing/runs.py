@@ -21,7 +21,7 @@ from motionbox.errors import StoreError
 from motionbox.inputs.data_root import DataRoot, open_root
 from motionbox.inputs.schema import ASSUMED_RATE, REFUSED, SCHEMA
 from motionbox.storage import StorePath, storage_of
-from motionbox.storage.file_bytes import parquet_bytes, read_table, to_json
+from motionbox.storage.files import parquet_bytes, read_table, to_json
 from motionbox.storage.paths import children
 from motionbox.store.layout import FORMAT_NAME, FORMAT_VERSION, RunPaths, check_store, read_json, run_paths
 from motionbox.store.units import InputFile, inputs_table

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from motionbox.motion.boxes import StabilisedBoxes
-from motionbox.storage.durable import write_file
-from motionbox.storage.file_bytes import parquet_bytes
+from motionbox.storage.files import parquet_bytes, write_file
 from motionbox.store.areas.blocks import Areas, encode_blocks, stored_areas
 from motionbox.store.layout import AREA_BLOCKS_FILE, AREAS_FILE
 

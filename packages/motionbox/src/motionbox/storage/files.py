@@ -1,15 +1,27 @@
-"""File systems: files that survive a power cut and are never seen half-written, and names that one writer gets."""
+"""Files of a store: their bytes and digests, and how they are written to survive a power cut.
+
+None is ever seen half-written; names that one writer alone gets are made here, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import io
+import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from motionbox.storage.failpoints import failpoint
+from motionbox.storage.paths import StorePath
 
 RECORD_FILE = "record.json"
 """What a record, such as `commits/u000000.json`, holds where it is a directory: on file systems without hard links."""
@@ -19,6 +31,40 @@ MANIFEST_FILE = "MANIFEST.json"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NAME_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
+
+
+def to_json(value: Any) -> bytes:
+    """Return the bytes of a JSON file as the store writes them: indented, keys in the given order."""
+    return (json.dumps(value, indent=1) + "\n").encode("ascii")  # bytes of names that are no UTF-8 as \\udc80 and so on
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a zstd-compressed Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_table(path: StorePath, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table, or some columns, of a Parquet file or object.
+
+    Raises:
+        OSError: It cannot be read.
+        pyarrow.ArrowException: It is damaged.
+    """
+    source = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+    return pq.read_table(source, columns=columns)
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file(path: Path, data: bytes, *, point: str = "attempt") -> None:
