@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mofo_train.errors import DataError
+from mofo_train.errors import CheckpointError, DataError
 from mofo_train.evaluation.predictions import (
     Predictions,
     SupervisionLevels,
@@ -18,6 +18,7 @@ from mofo_train.evaluation.predictions import (
     write_predictions,
     write_submission,
 )
+from mofo_train.evaluation.run import load_identity
 
 
 def some_predictions(num_clips: int = 7) -> Predictions:
@@ -111,3 +112,12 @@ def test_submission_of_an_action_head_holds_log_marginals(tmp_path: Path) -> Non
 def test_supervision_levels_have_a_range() -> None:
     with pytest.raises(ValueError, match="training_data must be 0 to 5, got 6"):
         SupervisionLevels(training_data=6)
+
+
+def test_a_checkpoint_that_is_not_there_is_told_from_one_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere must be a folder of a finetuning, it does not exist$"):
+        load_identity(tmp_path / "nowhere", None, [])
+    with pytest.raises(
+        CheckpointError, match=r"must be a folder of a finetuning \(with checkpoint.json\); name a recipe"
+    ):
+        load_identity(tmp_path, None, [])

@@ -86,6 +86,8 @@ def load_identity(
         return load_recipe(FinetuneConfig, recipe, overrides), None
     path = checkpoint / "checkpoint.json"
     if not path.is_file():
+        if not checkpoint.exists():
+            raise CheckpointError(f"checkpoint {checkpoint} must be a folder of a finetuning, it does not exist")
         raise CheckpointError(
             f"checkpoint {checkpoint} must be a folder of a finetuning (with checkpoint.json); name a recipe with "
             "--recipe to test weights of another program"
