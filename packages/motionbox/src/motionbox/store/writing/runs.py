@@ -196,8 +196,9 @@ def siblings(store: StorePath, inputs: RunInputs | Run) -> list[Run]:
     for run in map(load_run, reversed(run_paths(store))):
         fits = run.config.store.clips == config.store.clips or config.store.clips != "none"
         is_like = fits and (_without_clips(run.config).digest(), run.info["algorithm_version"]) == wanted
-        is_same = (run.config.digest(), run.info["dataset_digest"]) == own
-        if is_like and not is_same and run.footage_digest() == inputs.footage_digest():
+        if not is_like or (run.config.digest(), run.info["dataset_digest"]) == own:
+            continue
+        if run.info["dataset_digest"] == own[1] or run.footage_digest() == inputs.footage_digest():
             found.append(run)
     return found
 
