@@ -13,6 +13,14 @@ needs_onednn = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(params=[False, True], ids=["onednn", "intel"])
+def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways on every processor; whether it is taken for Intel's."""
+    monkeypatch.setattr(layer, "_is_intel", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("shape", [(5, 24), (2, 7, 24), (1, 24), (3, 0, 24)])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_values_and_gradients_are_those_of_a_sum_in_float64(shape: tuple[int, ...], with_bias: bool) -> None:
@@ -32,6 +40,7 @@ def test_values_and_gradients_are_those_of_a_sum_in_float64(shape: tuple[int, ..
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("maker")
 def test_strided_inputs_and_weights() -> None:
     """Rows cut from a batch, columns of a wider matrix, a transposed weight and a gradient that is one number."""
     x, weight = torch.randn(2, 9, 24)[:, -4:, 3:20], torch.randn(17, 6, requires_grad=True)
@@ -43,7 +52,9 @@ def test_strided_inputs_and_weights() -> None:
 
 
 @needs_onednn
-def test_onednn_is_used_for_float32_only_and_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onednn_is_used_for_float32_only_off_intel_and_can_be_turned_off(
+    maker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Tensor] = []
     real = layer._product
 
@@ -54,10 +65,11 @@ def test_onednn_is_used_for_float32_only_and_can_be_turned_off(monkeypatch: pyte
     monkeypatch.setattr(layer, "_product", product)
     mlp, x = Mlp(8, 32), torch.randn(3, 8)
     usual = mlp(x)
-    assert len(seen) == 2
+    used = 0 if maker else 2
+    assert len(seen) == used
     with torch.autocast("cpu", torch.bfloat16):
         assert mlp(x).dtype == torch.bfloat16
     with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
         assert torch.allclose(mlp(x), usual, rtol=1e-5, atol=1e-6)
     mlp.double()(x.double())
-    assert len(seen) == 2
+    assert len(seen) == used
