@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from motionbox.motion.photometric import HalfSizes, half_size, weigh_motion
+from motionbox.motion.photometric import HalfSizes, camera_flow, half_size, weigh_motion
 from motionbox.motion.robust import ROBUST_STD, median
 
 if TYPE_CHECKING:
@@ -64,12 +64,8 @@ def residual_motion(flow: Array, camera: npt.NDArray[np.float64] | None = None) 
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32)[None, :]
     y = np.arange(height, dtype=np.float32)[:, None]
-    parts = []
-    for channel, camera_motion in enumerate(camera.astype(np.float32).T):
-        constant, by_x, by_y = camera_motion
-        expected = (constant + by_x * x) + by_y * y
-        parts.append(np.subtract(flow[..., channel], expected, out=expected))
-    return _magnitude(*parts)
+    expected = camera_flow(camera, x, y)
+    return _magnitude(*(np.subtract(flow[..., axis], part, out=part) for axis, part in enumerate(expected)))
 
 
 def fit_camera(flow: Array) -> npt.NDArray[np.float64]:
@@ -156,9 +152,9 @@ class MotionAccumulator:
 
     def _half_sizes(self, pair: tuple[Grey, Grey]) -> HalfSizes:
         """Return two frames as `half_size` makes them; the first is known from the pair before where it is the same."""
-        first, second = pair
-        known = self._newest is not None and np.array_equal(self._newest[0], first)
-        halves = (self._newest[1] if self._newest and known else half_size(first), half_size(second))
+        (first, second), newest = pair, self._newest
+        is_known = newest is not None and np.array_equal(newest[0], first)
+        halves = (newest[1] if newest is not None and is_known else half_size(first), half_size(second))
         self._newest = (second.copy(), halves[1])
         return halves
 

@@ -28,6 +28,18 @@ _GAIN = 4.0
 _LEAST_NOISE = 0.3  # grey levels; of a still clip without noise
 
 
+def camera_flow(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return by how much the camera moves pixels, (dx, dy).
+
+    Args:
+        camera: float64 (3, 2), see `motion.fit_camera`.
+        x: float32, where the pixels are; with `y` of shapes that broadcast.
+        y: The same.
+    """
+    dx, dy = ((constant + by_x * x) + by_y * y for constant, by_x, by_y in camera.astype(np.float32).T)
+    return dx, dy
+
+
 def half_size(frame: Grey) -> Array:
     """Return the picture that predictions are held against: half as large, and smoothed.
 
@@ -81,12 +93,11 @@ def unexplained_share(flow: Array, camera: Camera, halves: HalfSizes) -> Array:
     small_flow = cv2.resize(flow, (grid[0].size, grid[1].size), interpolation=cv2.INTER_AREA)
     full_x, full_y = ((place + 0.5) / by - 0.5 for place, by in zip(grid, scale, strict=True))
     by_flow, by_camera = [], []
-    for axis, (constant, by_x, by_y) in enumerate(camera.astype(np.float32).T):
+    for axis, expected in enumerate(camera_flow(camera, full_x, full_y)):
         own = small_flow[..., axis] * scale[axis]
-        by_flow.append(np.add(grid[axis], own, out=own))
-        expected = (constant + full_x * by_x) + full_y * by_y
         expected *= scale[axis]
-        by_camera.append(np.add(grid[axis], expected, out=expected))
+        by_flow.append(np.add(own, grid[axis], out=own))
+        by_camera.append(np.add(expected, grid[axis], out=expected))
     error, error_by_camera = _error(*halves, *by_flow), _error(*halves, *by_camera)
     noise = median(error) + _LEAST_NOISE
     return cast("Array", np.clip(_GAIN * (error_by_camera - error) / (error + np.float32(noise)), 0, 1))

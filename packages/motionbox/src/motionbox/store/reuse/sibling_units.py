@@ -50,7 +50,7 @@ class SiblingUnits:
     def __init__(self, run: Run) -> None:
         store = run.paths.root.absolute().parent.parent  # workers have another working folder
         plan = run.plan()
-        found = siblings(store, run)
+        found = siblings(store, run.config, run.info["dataset_digest"], run.footage_digest)
         self._clips = run.config.store.clips
         fitting = [sibling for sibling in found if sibling.plan().equals(plan)]
         self._runs = sorted(fitting, key=lambda sibling: sibling.config.store.clips != self._clips)

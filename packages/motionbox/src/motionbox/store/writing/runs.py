@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import platform
@@ -184,21 +185,29 @@ def _is_of(run: Run, parts: Mapping[str, Any]) -> bool:
     return {name: run.info.get(name) for name in parts} == parts
 
 
-def siblings(store: StorePath, inputs: RunInputs | Run) -> list[Run]:
+def siblings(
+    store: StorePath, config: ExtractConfig, dataset_digest: str, footage_digest: Callable[[], str]
+) -> list[Run]:
     """Return the other runs of a store whose rows are those of a run with these inputs and parameters, newest first.
 
     They differ from it in labels and splits of the same clips, in the training clips that are kept, or in both. A run
     that keeps none takes nothing over from one that does.
+
+    Args:
+        store: The store's directory.
+        config: Parameters of the run.
+        dataset_digest: As `RunInputs.dataset_digest` returns it.
+        footage_digest: Returns the same of all but labels and splits; asked where the lists differ.
     """
-    config, wanted = inputs.config, (_without_clips(inputs.config).digest(), ALGORITHM_VERSION)
-    own = (config.digest(), inputs.info["dataset_digest"] if isinstance(inputs, Run) else inputs.dataset_digest())
+    wanted, footage = (_without_clips(config).digest(), ALGORITHM_VERSION), functools.cache(footage_digest)
     found = []
     for run in map(load_run, reversed(run_paths(store))):
-        fits = run.config.store.clips == config.store.clips or config.store.clips != "none"
-        is_like = fits and (_without_clips(run.config).digest(), run.info["algorithm_version"]) == wanted
-        if not is_like or (run.config.digest(), run.info["dataset_digest"]) == own:
+        has_clips = run.config.store.clips == config.store.clips
+        same_list = run.info["dataset_digest"] == dataset_digest
+        is_like = (_without_clips(run.config).digest(), run.info["algorithm_version"]) == wanted
+        if not is_like or not (has_clips or config.store.clips != "none") or (has_clips and same_list):
             continue
-        if run.info["dataset_digest"] == own[1] or run.footage_digest() == inputs.footage_digest():
+        if same_list or run.footage_digest() == footage():
             found.append(run)
     return found
 
@@ -225,8 +234,8 @@ def open_or_create_run(store: StorePath, inputs: RunInputs, make_plan: Callable[
         return found
     runs = run_paths(store)
     parts = inputs.parts()
-    known = siblings(store, inputs)
-    if runs and not new_run and not any(_is_of(run, {"dataset_digest": parts["dataset_digest"]}) for run in known):
+    known = siblings(store, inputs.config, parts["dataset_digest"], inputs.footage_digest)
+    if runs and not new_run and all(run.info["dataset_digest"] != parts["dataset_digest"] for run in known):
         changes = describe_changes(load_run(runs[-1]), inputs)
         kept = f", which takes over what run {known[0].run_id} has computed" if known else ""
         raise StoreError(
