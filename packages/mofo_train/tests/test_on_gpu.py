@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
 
 from mofo_train.benchmarks.parts import training_step
+from mofo_train.config import CompileMode
 from mofo_train.data.loader import Batch, BatchesAhead
 from mofo_train.data.transforms import normalise
 from mofo_train.guidance import masks
 from mofo_train.guidance.inside import patches_inside_box
 from mofo_train.models import create_pretrain_model
+from mofo_train.models.layers.float8 import float8_linear
 from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.runtime.ranks import Ranks
 
@@ -60,17 +63,46 @@ def test_reconstruction_equals_the_cpus() -> None:
     assert (result - expected).norm() / expected.norm() < 1e-4
 
 
-def test_compiled_training_follows_eager_training() -> None:
-    curves = {}
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        model = create_pretrain_model("videomae_tiny").to(CUDA)
-        step = training_step(model, CUDA, "fp32", compiled=compiled)
-        generator = torch.Generator(CUDA).manual_seed(0)
-        frames = torch.randn(4, 3, 16, 224, 224, device=CUDA, generator=generator)
-        curves[compiled] = [step(frames, masks.tube_mask(4, 196, 8, generator=generator)) for _ in range(6)]
-    assert curves[True] == pytest.approx(curves[False], rel=1e-3)
-    assert curves[False][-1] < curves[False][0]
+def _losses(precision: str, compile_mode: bool | CompileMode = False) -> list[float]:
+    """Return the losses of six steps of the tiny model."""
+    torch.manual_seed(0)
+    model = create_pretrain_model("videomae_tiny").to(CUDA)
+    step = training_step(model, CUDA, precision, compile_mode=compile_mode)
+    generator = torch.Generator(CUDA).manual_seed(0)
+    frames = torch.randn(4, 3, 16, 224, 224, device=CUDA, generator=generator)
+    return [step(frames, masks.tube_mask(4, 196, 8, generator=generator)) for _ in range(6)]
+
+
+@pytest.mark.parametrize("mode", [True, *get_args(CompileMode)])
+def test_compiled_training_follows_eager_training(mode: bool | CompileMode) -> None:
+    eager = _losses("fp32")
+    assert _losses("fp32", mode) == pytest.approx(eager, rel=1e-3)
+    assert eager[-1] < eager[0]
+
+
+needs_float8 = pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9), reason="no products in 8 bits"
+)
+
+
+@needs_float8
+def test_products_in_8_bits_equal_the_cpus() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(48, 64), torch.randn(32, 64) / 8, torch.randn(32)
+    pull = torch.randn(48, 32).bfloat16()
+    results = []
+    for device in ("cpu", CUDA):
+        own = [value.to(device).requires_grad_() for value in (x, weight, bias)]
+        out = float8_linear(*own)
+        results.append([out, *torch.autograd.grad(out, own, pull.to(device))])
+    for expected, result in zip(*results, strict=True):
+        assert (result.float().cpu() - expected.float()).norm() / expected.float().norm() < 5e-3
+
+
+@needs_float8
+@pytest.mark.parametrize("mode", [False, True, *get_args(CompileMode)])
+def test_training_in_8_bits_follows_bfloat16(mode: bool | CompileMode) -> None:
+    assert _losses("fp8", mode) == pytest.approx(_losses("bf16"), rel=5e-3)
 
 
 def test_batches_ahead_are_the_loaders() -> None:

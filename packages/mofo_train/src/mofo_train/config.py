@@ -246,19 +246,25 @@ class OptimConfig(Section):
     clip_grad_norm: float | None = Field(None, gt=0)
 
 
+Precision = Literal["fp32", "bf16", "fp16", "fp8"]
+CompileMode = Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""Modes of `torch.compile` beside its default: CUDA graphs; those and tuned kernels; tuned kernels alone."""
+
+
 class RunConfig(Section):
     """How a stage runs and what it writes.
 
     Attributes:
-        precision: Number format of the forward and backward pass.
-        compile: Run the model through `torch.compile`.
+        precision: Number format of the forward and backward pass; `fp8` is bf16 with the products of the transformer
+            blocks in 8 bits while training (GPUs of Hopper's generation and later).
+        compile: Run the model through `torch.compile`; one of its modes, or true for the default one.
         log_every_steps: A row is logged every so many steps.
         checkpoint_every_steps: Distance of checkpoints; one is written at the end and on SIGTERM anyway.
         keep_checkpoints: How many are kept.
     """
 
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    compile: bool = False
+    precision: Precision = "bf16"
+    compile: bool | CompileMode = False
     log_every_steps: int = Field(10, ge=1)
     checkpoint_every_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)

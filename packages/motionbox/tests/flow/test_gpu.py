@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -133,13 +134,18 @@ def test_pair_indices_choose_and_order_the_pairs(interpreted: Interpreted) -> No
     torch.testing.assert_close(chosen, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("side_px", "halo", "rows"), [(16, 3, 1), (16, 3, 4), (32, 6, 2), (64, 10, 1)])
-def test_tiles_with_halo_equal_plain_iterations(interpreted: Interpreted, side_px: int, halo: int, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("height_px", "width_px", "halo", "rows"),
+    [(16, 16, 3, 1), (16, 16, 3, 4), (32, 32, 6, 2), (64, 64, 10, 1), (16, 64, 4, 4), (32, 16, 3, 8)],
+)
+def test_tiles_with_halo_equal_plain_iterations(
+    interpreted: Interpreted, height_px: int, width_px: int, halo: int, rows: int
+) -> None:
     params = TVL1Params(num_scales=1, num_warps=1, inner_iterations=13, outer_iterations=2, epsilon=0)
     frames = make_frames(2, width=29, height=23, amount=3)
     tile = interpreted.level.Tile
-    plain = interpreted.engine(params, tile=tile(64, halo=1, rows=1)).flows(frames)
-    tiled = interpreted.engine(params, tile=tile(side_px, halo, rows)).flows(frames)
+    plain = interpreted.engine(params, tile=tile(halo=1, rows=1)).flows(frames)
+    tiled = interpreted.engine(params, tile=tile(height_px, width_px, halo, rows)).flows(frames)
     assert np.abs(plain.numpy()).max() > 0.1
     torch.testing.assert_close(tiled, plain, rtol=0, atol=0)
 
@@ -270,7 +276,13 @@ def test_wrong_input_is_named(interpreted: Interpreted) -> None:
         engine.pairs(frames[:2], frames[1:], flow)
     with pytest.raises(ValueError, match="max_pairs must be"):
         interpreted.engine(max_pairs=0)
-    for options, text in [({"side_px": 48}, "side_px"), ({"side_px": 16, "halo": 8}, "halo"), ({"rows": 3}, "rows")]:
+    for options, text in [
+        ({"height_px": 48}, "height_px"),
+        ({"width_px": 8}, "width_px"),
+        ({"height_px": 16, "halo": 8}, "halo"),
+        ({"rows": 3}, "rows"),
+        ({"programs": 5}, "programs"),
+    ]:
         with pytest.raises(ValueError, match=f"{text} must be"):
             interpreted.level.Tile(**options)
 
@@ -285,11 +297,16 @@ def test_multiply_add_does_what_it_counts(interpreted: Interpreted) -> None:
 def test_bench_counts_pairs_pixels_and_iterations(interpreted: Interpreted, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = interpreted.bench
     monkeypatch.setattr(bench._Clock, "seconds", lambda _, run: (run(), 0.5)[1])  # every run takes half a second
-    rows = {row.name: row for row in bench.bench_gpu(make_frames(3, amount=0.1), SHORTEST, device="cpu")}
+    tile = interpreted.level.Tile
+    found = bench.bench_gpu(make_frames(3, amount=0.1), SHORTEST, device="cpu", other_tiles=(tile(32, 64, 5, 8, 2),))
+    rows = {row.name: row for row in found}
     assert rows["frames to flow"].rate == 2 / 0.5
     assert rows["kernel: warp"].rate == 2 * 24 * 32 / 0.5
     assert rows["kernel: 6 iterations"].rate == 6 * 2 * 24 * 32 / 0.5
-    cost = bench.iterate_cost(interpreted.level.Tile(64, halo=6))
+    assert rows["frames to flow, tile 64 x 32, rows 8, programs 2, halo 5"].rate == 2 / 0.5
+    assert rows["kernel: 5 iterations, tile 64 x 32, rows 8, programs 2"].rate == 5 * 2 * 24 * 32 / 0.5
+    assert bench.iterate_cost(tile(32, 64, 5)).device_bytes == pytest.approx((40 * 32 * 64 / (22 * 54) + 24) / 5)
+    cost = bench.iterate_cost(tile(halo=6))
     assert cost.device_bytes == pytest.approx((40 * 64**2 / 52**2 + 24) / 6)
     iterations = rows["kernel: 6 iterations"]
     copied = rows["roof: copy"].rate * 1e9
@@ -311,7 +328,7 @@ def test_missing_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         TVL1BatchEngine(TVL1Params())
 
 
-@pytest.mark.parametrize("kernel", ["warp", "iterate", "decide", "median", "multiply_add"])
+@pytest.mark.parametrize("kernel", ["warp", "iterate", "iterate twice", "decide", "median", "multiply_add"])
 def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes more than the compiler does; compiling needs no GPU."""
     from motionbox.flow.gpu import kernels, level
@@ -319,11 +336,14 @@ def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatc
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     options: dict[str, dict[str, Any]] = {
         "warp": {"BLOCK": 256, "ZERO_BORDER": True},
-        "iterate": level.Tile().shape | {"APPROXIMATE": True},
+        "iterate": {"APPROXIMATE": True},
         "decide": {"HALO": 6, "TILES": 64, "SPARSE_CHECKS": True},
         "median": {"BLOCK": level.MEDIAN_BLOCK, "SIZE": 5, "ROWS": level.MEDIAN_ROWS},
         "multiply_add": {},
     }
+    tile = level.OTHER_TILES[0] if kernel == "iterate twice" else level.Tile()
+    kernel = kernel.split()[0]
+    options["iterate"] |= tile.shape
     function = getattr(kernels, f"{kernel}_kernel")
     integers = {"index0_ptr": "*i32", "index1_ptr": "*i32", "control_ptr": "*i32"}
     reals = ("cubic_a", "l_t", "theta", "taut", "threshold", "factor", "term")
@@ -335,6 +355,11 @@ def test_kernels_compile_for_a_hopper_gpu(kernel: str, tmp_path: Any, monkeypatc
     }
     source = triton.compiler.ASTSource(function, signature=signature, constexprs=options[kernel])
     target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
-    num_warps = level.Tile().num_warps if kernel == "iterate" else 4
-    compiled = triton.compile(source, target=target, options={"num_warps": num_warps, "enable_fp_fusion": True})
+    wanted = tile.compile_options if kernel == "iterate" else {"num_warps": 4}
+    compiled = triton.compile(source, target=target, options=wanted | {"enable_fp_fusion": True})
     assert len(compiled.asm["cubin"]) > 1000
+    if kernel == "iterate":  # the registers of all programs that shall run at once, without any of them in memory
+        threads = tile.programs * tile.num_warps * 32
+        highest = max(map(int, re.findall(r"\bR(\d+)\b", compiled.asm["sass"])))
+        assert (highest + 1) * threads <= 65536
+        assert not re.search(r"\b(STL|LDL)\b", compiled.asm["sass"])

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from motionbox.flow.gpu.engine import TVL1BatchEngine  # noqa: E402
-from motionbox.flow.gpu.level import Tile  # noqa: E402
+from motionbox.flow.gpu.level import OTHER_TILES, Tile  # noqa: E402
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -81,12 +81,12 @@ def test_pairs_in_batches_give_what_single_pairs_give() -> None:
         np.testing.assert_array_equal(flow, estimator(*pair))
 
 
-@pytest.mark.parametrize("rows", [1, 2])
-def test_the_tile_does_not_change_the_result(rows: int) -> None:
+@pytest.mark.parametrize("tile", [Tile(32, 32, halo=5, rows=1), Tile(32, 32, halo=5, rows=2), *OTHER_TILES])
+def test_the_tile_does_not_change_the_result(tile: Tile) -> None:
     frames = make_frames(3, width=300, height=200, amount=0.5)
     params = TVL1Params(epsilon=0)
     expected = TVL1BatchEngine(params).flows(frames)
-    flows = TVL1BatchEngine(params, tile=Tile(32, halo=5, rows=rows)).flows(frames)
+    flows = TVL1BatchEngine(params, tile=tile).flows(frames)
     assert_rounding_apart(flows, expected)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mofo_train.benchmarks import peers as bench_peers
-from mofo_train.config import DataConfig, ModelConfig, OptimConfig
+from mofo_train.config import CompileMode, DataConfig, ModelConfig, OptimConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey
@@ -33,12 +33,14 @@ from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets
 from mofo_train.models.mca import MultiCrossAttention
+from mofo_train.models.vit import learn_in_float8
+from mofo_train.runtime.compiling import compiled
+from mofo_train.runtime.precision import DTYPES
 from mofo_train.runtime.speed import matrix_rate, training_flops
 from mofo_train.training.optimizer import create_optimizer, set_learning_rate
 
 _HIDDEN_SHARE = 0.9
 _NUM_SAMPLES = 24  # of a round of the loader
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,19 @@ def interleaved(contenders: dict[str, Callable[[], Any]], rounds: int, device: t
 
 
 def training_step(
-    model: MaskedAutoencoder, device: torch.device, precision: str, *, compiled: bool = False
+    model: MaskedAutoencoder, device: torch.device, precision: str, *, compile_mode: bool | CompileMode = False
 ) -> Callable[..., float]:
     """Return a function that takes one step on (frames, mask) exactly as `pretrain` does.
 
-    A third argument is called while the device computes, where `pretrain` fetches the next batch.
+    With `fp8` the model itself learns in 8 bits from then on. The returned function calls its third argument while the
+    device computes, where `pretrain` fetches the next batch.
     """
     optimizer = create_optimizer(model, OptimConfig())
     set_learning_rate(optimizer, 1e-5)
-    dtype = _DTYPES[precision]
-    run: Any = torch.compile(model) if compiled else model
+    dtype = DTYPES[precision]
+    if precision == "fp8":
+        learn_in_float8(model)
+    run: Any = compiled(model, compile_mode)
 
     def step(frames: Tensor, mask: Tensor, meanwhile: Callable[[], None] = lambda: None) -> float:
         num_hidden = _num_hidden(model)
@@ -110,7 +115,7 @@ def bench_model(
     device: torch.device,
     *,
     precisions: Sequence[str],
-    compiled: bool,
+    compile_mode: bool | CompileMode,
     peers: bool,
 ) -> dict[str, Any]:
     """Time training steps on data that is on the device already.
@@ -120,8 +125,8 @@ def bench_model(
         batch_size: Clips of a step.
         rounds: Timed rounds; the figures are medians.
         device: Where the model runs.
-        precisions: Some of `fp32`, `bf16`.
-        compiled: Run the model through torch.compile.
+        precisions: Some of `fp32`, `bf16`, `fp8`.
+        compile_mode: As `run.compile` of a recipe.
         peers: Time transformers and the original code's operations too, in fp32.
 
     Returns:
@@ -137,7 +142,8 @@ def bench_model(
         return masks.tube_mask(batch_size, clip.num_patches, clip.num_tubelets, generator=generator)
 
     steps: dict[str, Callable[[Tensor, Tensor], float]] = {
-        f"ours {precision}": training_step(model, device, precision, compiled=compiled) for precision in precisions
+        f"ours {precision}": training_step(copy.deepcopy(model), device, precision, compile_mode=compile_mode)
+        for precision in precisions
     }
     if peers:
         steps["transformers fp32"] = bench_peers.transformers_step(model)
@@ -145,14 +151,19 @@ def bench_model(
     contenders = {key: _bind(step, frames, mask) for key, step in steps.items()}
     timings = interleaved(contenders, rounds, device)
     flops = training_flops(model, frames, mask().cpu())
-    rates = {key: matrix_rate(device, dtype) for key, dtype in _DTYPES.items()}
+    rates = {key: matrix_rate(device, DTYPES[key]) for key in ("fp32", "bf16")}
     return {
         "model": name,
         "batch_size": batch_size,
         "gflop_per_clip": flops / 1e9,
         "matrix_rate_gflops": {key: rate / 1e9 for key, rate in rates.items()},
-        "steps": {key: _row(timing, batch_size, flops, rates[key.split()[-1]]) for key, timing in timings.items()},
+        "steps": {key: _row(timing, batch_size, flops, rates[_rate_of(key)]) for key, timing in timings.items()},
     }
+
+
+def _rate_of(contender: str) -> str:
+    """Return the precision whose matrix rate is a contender's roof; 8 bits are measured against bf16's."""
+    return "fp32" if contender.endswith("fp32") else "bf16"
 
 
 def _bind(step: Callable[[Tensor, Tensor], float], frames: Tensor, mask: Callable[[], Tensor]) -> Callable[[], float]:
@@ -316,7 +327,7 @@ def _backward(
     inside: Tensor,
     precision: str,
 ) -> Callable[[], None]:
-    dtype = _DTYPES[precision]
+    dtype = DTYPES[precision]
 
     def run() -> None:
         block.zero_grad(set_to_none=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mofo_train.data.transforms import IMAGENET_MEAN, IMAGENET_STD, multi_scale_crop
 from mofo_train.models import MaskedAutoencoder
-from mofo_train.models.linear import linear
+from mofo_train.models.layers.linear import linear
 from mofo_train.models.mca import MultiCrossAttention
 from mofo_train.models.vit import Attention, Block
 

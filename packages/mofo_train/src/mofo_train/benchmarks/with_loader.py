@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mofo_train.benchmarks.parts import training_step
-from mofo_train.config import DataConfig, MaskConfig, ModelConfig
+from mofo_train.config import CompileMode, DataConfig, MaskConfig, ModelConfig
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.reader import ClipReader
@@ -44,7 +44,7 @@ def bench_both(
     *,
     num_workers: int,
     precision: str,
-    compiled: bool,
+    compile_mode: bool | CompileMode,
     steps: int,
 ) -> dict[str, Any]:
     """Time training steps on the reader's clips, one crop per clip, motion masks.
@@ -57,7 +57,7 @@ def bench_both(
         device: Where the model runs.
         num_workers: Decoding processes; 0 = the loop decodes itself.
         precision: `fp32` or `bf16`.
-        compiled: Run the model through torch.compile.
+        compile_mode: As `run.compile` of a recipe.
         steps: Steps of a turn, at least; it has no fewer than four times the batches that are read ahead.
 
     Returns:
@@ -78,7 +78,7 @@ def bench_both(
     sampler = ResumableSampler(len(reader), batch_size, seed=0, epochs=epochs)
     batches = iter(create_loader(clips, sampler, num_workers=num_workers, pin=device.type == "cuda"))
     ahead, inputs = BatchesAhead(batches, device), Inputs(network.clip, device)
-    run = training_step(network, device, precision, compiled=compiled)
+    run = training_step(network, device, precision, compile_mode=compile_mode)
     kept = inputs.prepare(ahead.take())
     run(*kept)
     turns = []

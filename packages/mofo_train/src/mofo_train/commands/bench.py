@@ -13,10 +13,12 @@ from motionbox.command_line import StorePlace
 from motionbox.storage import StorePath
 
 if TYPE_CHECKING:
+    from mofo_train.config import CompileMode
     from mofo_train.data.reader import ClipReader
 
 PARTS = ("model", "masks", "fusion", "loader", "both")
-
+COMPILE_MODES = ("reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+PRECISIONS = ("fp32", "bf16", "fp8")
 
 EPILOG = """\b
 Examples:
@@ -30,6 +32,7 @@ Examples:
 @click.option("--batch-size", type=click.IntRange(min=1), default=2, help="Clips of a step.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Timed rounds; medians count.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Run the model through torch.compile.")
+@click.option("--compile-mode", type=click.Choice(COMPILE_MODES), help="Its mode; implies `--compile`.  [PyTorch's]")
 @click.option("--peers/--no-peers", default=False, help="Time transformers and the original code's operations too.")
 @click.option("--dataset", default="synthetic", help="Data set of the loader.")
 @click.option("--store", type=StorePlace(), help="Store of motion boxes.  [stores/<dataset>]")
@@ -40,7 +43,7 @@ Examples:
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["fp32", "bf16"]),
+    type=click.Choice(PRECISIONS),
     help="Precision; may be repeated.  [both for model, fp32 for fusion, bf16 for `both`]",
 )
 @click.option("--frames", "num_frames", default=16, help="Frames of a clip of loader and `both`.")
@@ -52,6 +55,7 @@ def command(
     batch_size: int,
     rounds: int,
     compiled: bool,
+    compile_mode: CompileMode | None,
     peers: bool,
     dataset: str,
     store: StorePath | None,
@@ -79,10 +83,11 @@ def command(
     results: dict[str, Any] = {"device": _describe(device), "threads": torch.get_num_threads()}
     results["torch"] = torch.__version__
     size = (batch_size, rounds, device)
+    mode = compile_mode or compiled
     for part in parts or PARTS[:3]:
         if part == "model":
             kinds = precisions or ("fp32", "bf16")
-            results[part] = bench.bench_model(model_name, *size, precisions=kinds, compiled=compiled, peers=peers)
+            results[part] = bench.bench_model(model_name, *size, precisions=kinds, compile_mode=mode, peers=peers)
         elif part == "masks":
             timings = bench.bench_masks(*size)
             results[part] = {name: dataclasses.asdict(timing) for name, timing in timings.items()}
@@ -94,7 +99,7 @@ def command(
         else:
             kinds = precisions or ("bf16",)
             reader = list(_readers(dataset, store, data_root).values())[-1]
-            options: Any = {"num_workers": num_workers, "compiled": compiled, "steps": steps}
+            options: Any = {"num_workers": num_workers, "compile_mode": mode, "steps": steps}
             results[part] = {kind: bench_both(reader, shape, *size, precision=kind, **options) for kind in kinds}
     text = json.dumps(results, indent=2)
     click.echo(text)

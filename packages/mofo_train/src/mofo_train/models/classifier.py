@@ -11,7 +11,7 @@ from mofo_train.finetune_config import HeadNorm
 from mofo_train.guidance.inside import inside_tokens
 from mofo_train.guidance.tubelets import ClipShape, patchify
 from mofo_train.models.head_norm import create_head_norm
-from mofo_train.models.linear import Linear
+from mofo_train.models.layers.linear import Linear
 from mofo_train.models.pooling import MotionPooling
 from mofo_train.models.vit import Encoder, VitSize, init_by_inputs
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mofo_train.data.transforms import colour_statistics
 from mofo_train.guidance.tubelets import ClipShape, patchify
-from mofo_train.models.linear import Linear
+from mofo_train.models.layers.linear import Linear
 from mofo_train.models.vit import (
     NORM_EPSILON,
     Block,

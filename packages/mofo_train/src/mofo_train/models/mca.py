@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
-from mofo_train.models.linear import Linear, Mlp, linear
+from mofo_train.models.layers.linear import Linear, Mlp, linear
 from mofo_train.models.ragged import Ragged
 from mofo_train.models.vit import NORM_EPSILON
 

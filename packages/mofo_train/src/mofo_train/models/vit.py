@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mofo_train.config import PATCH_PX, SMALL_PATCH_PX
+from mofo_train.errors import ConfigError
 from mofo_train.guidance.tubelets import ClipShape
-from mofo_train.models.attention import attend
-from mofo_train.models.linear import Linear, Mlp, linear
+from mofo_train.models.layers.attention import attend
+from mofo_train.models.layers.float8 import MULTIPLE
+from mofo_train.models.layers.linear import Linear, Mlp, linear
 
 NORM_EPSILON = 1e-6
+_FLOAT8_CAPABILITY = (8, 9)  # Ada and Hopper
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,11 @@ class Attention(nn.Module):
         dim = x.shape[2]
         no_bias = torch.zeros_like(self.v_bias)
         if num_queries is None:
-            qkv = linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))
+            qkv = self.qkv.product(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))
             query, key, value = (self._by_head(part) for part in qkv.chunk(3, dim=2))
         else:
-            query = self._by_head(linear(x[:, -num_queries:], self.qkv.weight[:dim], self.q_bias))
-            pair = linear(x, self.qkv.weight[dim:], torch.cat([no_bias, self.v_bias]))
+            query = self._by_head(self.qkv.product(x[:, -num_queries:], self.qkv.weight[:dim], self.q_bias))
+            pair = self.qkv.product(x, self.qkv.weight[dim:], torch.cat([no_bias, self.v_bias]))
             key, value = (self._by_head(part) for part in pair.chunk(2, dim=2))
         out = attend(query, key, value)
         return cast(Tensor, self.proj(out.transpose(1, 2).flatten(2)))
@@ -183,6 +186,27 @@ class Block(nn.Module):
         kept = x if num_queries is None else x[:, -num_queries:]
         kept = kept + self.drop_path(self.attn(self.norm1(x), num_queries))
         return cast(Tensor, kept + self.drop_path(self.mlp(self.norm2(kept))))
+
+
+def learn_in_float8(model: nn.Module) -> None:
+    """Let the products of a model's transformer blocks be computed in 8 bits while it trains (`models.layers.float8`).
+
+    Raises:
+        ConfigError: A layer's width is no multiple of 16, or the GPU is older than Hopper's generation.
+    """
+    layers = [layer for block in model.modules() if isinstance(block, Block) for layer in block.modules()]
+    for layer in layers:
+        if isinstance(layer, Linear):
+            if layer.in_features % MULTIPLE or layer.out_features % MULTIPLE:
+                raise ConfigError(
+                    f"run.precision fp8 needs layers whose widths are multiples of {MULTIPLE}, "
+                    f"got one of {layer.in_features} x {layer.out_features}; take bf16"
+                )
+            layer.float8 = True
+    place = next(model.parameters()).device
+    if place.type == "cuda" and torch.cuda.get_device_capability(place) < _FLOAT8_CAPABILITY:
+        name = torch.cuda.get_device_name(place)
+        raise ConfigError(f"run.precision fp8 needs a GPU that multiplies 8-bit numbers, {name} does not; take bf16")
 
 
 def run_blocks(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mofo_train.models.linear import linear
+from mofo_train.models.layers.linear import linear
 
 _MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 
@@ -26,7 +26,7 @@ def training_flops(model: nn.Module, frames: Tensor, mask: Tensor) -> float:
     """
     import copy
 
-    shadow = copy.deepcopy(model).to("meta")
+    shadow = copy.deepcopy(model).to("meta").eval()  # products are counted as they are not in 8 bits
     num_hidden = int(mask[0].sum())
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from mofo_train.finetune_config import FinetuneConfig, FinetuneDataConfig
 from mofo_train.guidance.mask_kinds import num_hidden_tokens
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.from_recipe import create_model
-from mofo_train.models.vit import size_of
+from mofo_train.models.vit import learn_in_float8, size_of
+from mofo_train.runtime.compiling import compiled
 from mofo_train.runtime.precision import DTYPES
 from mofo_train.runtime.speed import wait_for
 from mofo_train.table.rates import DATA_SETS
@@ -150,7 +150,7 @@ def measure_step(config: PretrainConfig | FinetuneConfig, device: torch.device) 
         mask = torch.zeros(batch, clip.num_tokens, dtype=torch.bool, device=device)
         mask[:, :hidden] = True
         model = autoencoder
-        network = _compiled(model, config)
+        network = _as_run(model, config)
 
         def forward() -> Tensor:
             return network(frames, mask, num_hidden=hidden)  # type: ignore[no-any-return]
@@ -160,7 +160,7 @@ def measure_step(config: PretrainConfig | FinetuneConfig, device: torch.device) 
         box = torch.tensor([side / 4, side / 4, side * 3 / 4, side * 3 / 4], device=device)
         boxes = box.expand(batch, net.num_frames, 4)
         model = classifier
-        network = _compiled(model, config)
+        network = _as_run(model, config)
 
         def forward() -> Tensor:
             return network(frames, boxes)  # type: ignore[no-any-return]
@@ -191,8 +191,10 @@ def _seconds_of_steps(
     return seconds[_WARM_UP_STEPS:]
 
 
-def _compiled(model: nn.Module, config: PretrainConfig | FinetuneConfig) -> nn.Module:
-    return cast(nn.Module, torch.compile(model)) if config.run.compile else model
+def _as_run(model: nn.Module, config: PretrainConfig | FinetuneConfig) -> nn.Module:
+    if config.run.precision == "fp8":
+        learn_in_float8(model)
+    return compiled(model, config.run.compile)
 
 
 @dataclass(frozen=True)

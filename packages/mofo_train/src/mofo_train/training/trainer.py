@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import Interrupted
 from mofo_train.finetune_config import FinetuneConfig
+from mofo_train.models.vit import learn_in_float8
 from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
+from mofo_train.runtime.compiling import compiled
 from mofo_train.runtime.ranks import Ranks, Sharding
 from mofo_train.runtime.run_folder import claim_folder, hold_folder
 from mofo_train.runtime.run_log import RunLog
@@ -166,11 +168,12 @@ class _Loop:
     def __init__(self, run: Run, objective: Objective, stop: StopRequest, log: RunLog | None) -> None:
         config, ranks = run.config, run.ranks
         self.run, self.objective, self.stop, self.log = run, objective, stop, log
+        if config.run.precision == "fp8":
+            learn_in_float8(objective.model)
         self.network: nn.Module = ranks.wrap(objective.model, objective.sharding)
         self.optimizer = objective.create_optimizer()
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        if config.run.compile:
-            self.network = cast(nn.Module, torch.compile(self.network))
+        self.network = compiled(self.network, config.run.compile, grad_accum_steps=config.optim.grad_accum_steps)
         self.bad = BadClips(config.data.max_bad_share)
         self.step = 0
         self.newest: Path | None = None

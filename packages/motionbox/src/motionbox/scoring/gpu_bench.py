@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from motionbox.config import TVL1Params
 from motionbox.flow.gpu import kernels
 from motionbox.flow.gpu.engine import TVL1BatchEngine
-from motionbox.flow.gpu.level import LevelState, Tile, launch_multiply_add, on_device, with_gradient
+from motionbox.flow.gpu.level import OTHER_TILES, LevelState, Tile, launch_multiply_add, on_device, with_gradient
 from motionbox.flow.tvl1 import TVL1Plan, make_plan
 
 _FLOAT_BYTES = 4
@@ -43,8 +43,7 @@ def iterate_cost(tile: Tile = Tile()) -> KernelCost:  # noqa: B008  (frozen)
     The operations are those of an owned pixel: the data step 7, two divergences 6, two primal steps 8, the error 6,
     four differences 4, two norms 14 and four dual updates 12.
     """
-    kept = (tile.owned_px / tile.side_px) ** 2
-    return KernelCost(_FLOAT_BYTES * (10 / kept + 6) / tile.halo, 57)
+    return KernelCost(_FLOAT_BYTES * (10 / tile.kept + 6) / tile.halo, 57)
 
 
 WARP_COST = KernelCost(_FLOAT_BYTES * (2 + 1 + 3 + 4), 16 * 7 + 8 * 7 + 15)
@@ -79,6 +78,7 @@ def bench_gpu(
     *,
     device: str = "cuda",
     repeats: int = 5,
+    other_tiles: Sequence[Tile] = OTHER_TILES,
 ) -> list[GpuBenchRow]:
     """Measure the roofs of the device, the engine from 8-bit frames to flow and to motion maps, and its kernels.
 
@@ -88,6 +88,7 @@ def bench_gpu(
         params: Parameters of TV-L1.
         device: A CUDA device, or `cpu` under Triton's interpreter, whose times mean nothing.
         repeats: Runs of which the median counts, after one that does not.
+        other_tiles: Tiles that are timed beside the device's usual one.
 
     Raises:
         ValueError: `frames` has another shape or dtype.
@@ -95,7 +96,7 @@ def bench_gpu(
     """
     engine = TVL1BatchEngine(params, device)
     with on_device(engine.device):
-        return _measure(frames, params, engine, repeats)
+        return _measure(frames, params, engine, repeats, other_tiles)
 
 
 def to_markdown(rows: list[GpuBenchRow]) -> str:
@@ -108,7 +109,11 @@ def to_markdown(rows: list[GpuBenchRow]) -> str:
 
 
 def _measure(
-    frames: npt.NDArray[np.uint8], params: TVL1Params, engine: TVL1BatchEngine, repeats: int
+    frames: npt.NDArray[np.uint8],
+    params: TVL1Params,
+    engine: TVL1BatchEngine,
+    repeats: int,
+    other_tiles: Sequence[Tile],
 ) -> list[GpuBenchRow]:
     clock = _Clock(engine.device, repeats)
     copy_rate, operation_rate = _measure_roofs(clock)
@@ -121,26 +126,31 @@ def _measure(
     # epsilon 0: no pair stops, so the number of iterations is known.
     height, width = frames.shape[1:]
     plan = make_plan(params.model_copy(update={"epsilon": 0.0}), width, height)
-    tile = engine.tile
-    level = _level_of(frames, plan, engine)
     pixels = num_pairs * height * width
-    level.warp()
-    timed: list[tuple[str, Callable[[], None], float, str, KernelCost]] = [
-        ("kernel: warp", level.warp, pixels, "pixels/s", WARP_COST),
-        (
-            f"kernel: {tile.halo} iterations",
-            lambda: level.iterate(0, tile.halo),
-            pixels * tile.halo,
-            "pixel iterations/s",
-            iterate_cost(tile),
-        ),
-    ]
-    if plan.median_size == 5:
-        timed.append(("kernel: median", lambda: level.filter(5), pixels, "pixels/s", MEDIAN_COST))
-    for name, run, amount, unit, cost in timed:
+
+    def timed(name: str, run: Callable[[], None], amount: float, unit: str, cost: KernelCost) -> GpuBenchRow:
         rate = amount / clock.seconds(run)
         shares = (rate * cost.device_bytes / copy_rate, rate * cost.operations / operation_rate)
-        rows.append(GpuBenchRow(name, rate, unit, *shares))
+        return GpuBenchRow(name, rate, unit, *shares)
+
+    def iterations(level: LevelState, tile: Tile, suffix: str = "") -> GpuBenchRow:
+        name = f"kernel: {tile.halo} iterations{suffix}"
+        amount = pixels * tile.halo
+        return timed(name, lambda: level.iterate(0, tile.halo), amount, "pixel iterations/s", iterate_cost(tile))
+
+    level = _level_of(frames, plan, engine)
+    level.warp()
+    rows += [timed("kernel: warp", level.warp, pixels, "pixels/s", WARP_COST), iterations(level, engine.tile)]
+    if plan.median_size == 5:
+        rows.append(timed("kernel: median", lambda: level.filter(5), pixels, "pixels/s", MEDIAN_COST))
+    for tile in other_tiles:
+        other = TVL1BatchEngine(params, engine.device, tile=tile)
+        suffix = f", tile {tile.width_px} x {tile.height_px}, rows {tile.rows}, programs {tile.programs}"
+        rate = num_pairs / clock.seconds(lambda other=other: other.flows(frames))  # type: ignore[misc]
+        rows.append(GpuBenchRow(f"frames to flow{suffix}, halo {tile.halo}", rate, "pairs/s"))
+        level = _level_of(frames, plan, other)
+        level.warp()
+        rows.append(iterations(level, tile, suffix))
     return rows
 
 

@@ -23,45 +23,80 @@ _INTERPRETED_BLOCK = 4096  # the interpreter's time goes with the number of prog
 _DECIDE_TILES = 64
 _WARP = 32
 _LOOKS_IN_FLIGHT = 2
+_REGISTERS, _MOST_REGISTERS, _LEAST_REGISTERS = 65536, 255, 32
+"""Of a multiprocessor (all since Maxwell's); of a thread at most; of a thread at least, with fewer all is spilled."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """The square of pixels that one program of `iterate_kernel` holds in registers; it does not change the result.
+    """The pixels that one program of `iterate_kernel` holds in registers; it does not change the result.
 
     Attributes:
-        side_px: Height and width, a power of two of at least 16.
+        height_px: Height, a power of two of at least 16.
+        width_px: Width, likewise; 64 has the columns of a row in one warp.
         halo: Pixels at each edge that are computed for the sake of the others; also the most iterations per launch.
         rows: Rows of pixels of one thread, which owns two columns of them; a power of two.
+        programs: How many programs a multiprocessor shall hold at once, so that one can load while another computes;
+            limits the registers of a thread.
     """
 
-    side_px: int = 64
+    height_px: int = 64
+    width_px: int = 64
     halo: int = 6
     rows: int = 4
+    programs: int = 1
 
     def __post_init__(self) -> None:
-        if self.side_px < 16 or self.side_px & (self.side_px - 1):
-            raise ValueError(f"side_px must be a power of two of at least 16, got {self.side_px!r}")
-        if not 1 <= self.halo < self.side_px // 2:
-            raise ValueError(f"halo must be within 1..{self.side_px // 2 - 1}, got {self.halo!r}")
-        if not 1 <= self.rows <= self.side_px // 2 or self.rows & (self.rows - 1):
-            raise ValueError(f"rows must be a power of two of at most {self.side_px // 2}, got {self.rows!r}")
+        for name in ("height_px", "width_px"):
+            side = getattr(self, name)
+            if side < 16 or side & (side - 1):
+                raise ValueError(f"{name} must be a power of two of at least 16, got {side!r}")
+        short = min(self.height_px, self.width_px)
+        if not 1 <= self.halo < short // 2:
+            raise ValueError(f"halo must be within 1..{short // 2 - 1}, got {self.halo!r}")
+        if not 1 <= self.rows <= self.height_px // 2 or self.rows & (self.rows - 1):
+            raise ValueError(f"rows must be a power of two of at most {self.height_px // 2}, got {self.rows!r}")
+        most = max(1, _REGISTERS // (self.num_warps * _WARP * _LEAST_REGISTERS))
+        if not 1 <= self.programs <= most:
+            raise ValueError(f"programs must be within 1..{most} of {self.num_warps} warps each, got {self.programs!r}")
 
     @property
-    def owned_px(self) -> int:
-        """Height and width of what a program writes."""
-        return self.side_px - 2 * self.halo
+    def owned_wh(self) -> tuple[int, int]:
+        """Width and height of what a program writes."""
+        return self.width_px - 2 * self.halo, self.height_px - 2 * self.halo
+
+    @property
+    def kept(self) -> float:
+        """The share of its pixels that a program writes."""
+        width, height = self.owned_wh
+        return width * height / (self.width_px * self.height_px)
 
     @property
     def shape(self) -> dict[str, int]:
         """The compile-time parameters of `iterate_kernel` that say how threads share the tile."""
-        groups, lanes = self.side_px // self.rows, self.side_px // 2
+        groups, lanes = self.height_px // self.rows, self.width_px // 2
         return {"GROUPS": groups, "LANES": lanes, "ROWS": self.rows, "HALO": self.halo}
 
     @property
     def num_warps(self) -> int:
         """Warps of a program: a thread has two columns of `rows` pixels."""
-        return max(1, self.side_px**2 // (2 * self.rows * _WARP))
+        return max(1, self.height_px * self.width_px // (2 * self.rows * _WARP))
+
+    @property
+    def compile_options(self) -> dict[str, int]:
+        """What the compiler of `iterate_kernel` is told about the tile's threads."""
+        threads = self.num_warps * _WARP * self.programs
+        most = {} if self.programs == 1 else {"maxnreg": min(_MOST_REGISTERS, _REGISTERS // threads)}
+        return {"num_warps": self.num_warps, **most}
+
+
+OTHER_TILES = (
+    Tile(height_px=32, programs=2),
+    Tile(height_px=32, halo=5, programs=2),
+    Tile(height_px=32, rows=8, programs=2),
+    Tile(rows=8),
+)
+"""Tiles that may be faster than the default on some GPU; `motionbox bench --backend cuda` times them too."""
 
 
 class LevelState:
@@ -92,7 +127,8 @@ class LevelState:
         self._index0, self._index1 = pairs
         self._height, self._width = (int(side) for side in images.shape[2:])
         device, size = images.device, (self._height, self._width)
-        self._tiles_x, tiles_y = (-(-side // tile.owned_px) for side in (self._width, self._height))
+        owned = zip((self._width, self._height), tile.owned_wh, strict=True)
+        self._tiles_x, tiles_y = (-(-side // part) for side, part in owned)
         self._num_tiles = self._tiles_x * tiles_y
         self._pixel_block = _PIXEL_BLOCK if device.type == "cuda" else _INTERPRETED_BLOCK
         self._blocks = -(-self._width * self._height // self._pixel_block)
@@ -180,7 +216,7 @@ class LevelState:
             plan.taut,
             **tile.shape,
             APPROXIMATE=self._flow.is_cuda,
-            num_warps=tile.num_warps,
+            **tile.compile_options,
             enable_fp_fusion=True,
         )
         kernels.decide_kernel[(self._count,)](

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from mofo_train.models import attention
-from mofo_train.models.attention import attend
+from mofo_train.models.layers import attention
+from mofo_train.models.layers.attention import attend
 
 needs_bf16 = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),

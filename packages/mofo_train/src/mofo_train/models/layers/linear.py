@@ -4,6 +4,7 @@ PyTorch hands float32 products to MKL, which uses AVX-512 on Intel's processors 
 does so on others too (2.2 times as fast on an AMD EPYC) and computes in full float32 as well. On Intel's MKL is the
 faster one, above all in gradients of weights, for which oneDNN wants copies.
 `torch.backends.mkldnn.flags(enabled=False)` turns it off; anything but eager float32 on a CPU is PyTorch's own.
+Layers that are asked to learn in 8 bits do so while training (`float8`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mofo_train.models.layers.float8 import float8_linear, suits_float8
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, float8: bool = False) -> Tensor:
     """Compute x weight^T + bias, as `torch.nn.functional.linear` does.
 
     Args:
         x: (..., k).
         weight: (n, k).
         bias: (n,), or None.
+        float8: Compute in 8 bits where the sizes allow it.
 
     Returns:
         (..., n).
     """
+    if float8 and suits_float8(x, weight):
+        return float8_linear(x.reshape(-1, x.shape[-1]), weight, bias).reshape(*x.shape[:-1], -1)
     if not _suits_onednn(x, weight):
         return F.linear(x, weight, bias)
     return cast(Tensor, _OneDnnLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)).reshape(*x.shape[:-1], -1)
@@ -81,11 +87,21 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` through `linear`; parameters, names and initial values are the same."""
+    """`torch.nn.Linear` through `linear`; parameters, names and initial values are the same.
+
+    Attributes:
+        float8: Learn in 8 bits.
+    """
+
+    float8 = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        return linear(x, self.weight, self.bias)
+        return self.product(x, self.weight, self.bias)
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute x weight^T + bias with some of the layer's weights, in the format that it learns in."""
+        return linear(x, weight, bias, float8=self.float8 and self.training)
 
 
 class Mlp(nn.Module):

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mofo_train.models.linear import linear
+from mofo_train.models.layers.linear import linear
 
 _KEPT_BYTES = 256 * 2**20  # of one call's weights: those of a ViT-B decoder block and eight clips
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mofo_train.models import linear as layer
-from mofo_train.models.linear import Mlp, linear
+from mofo_train.models.layers import linear as layer
+from mofo_train.models.layers.linear import Mlp, linear
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
