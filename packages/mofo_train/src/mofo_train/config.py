@@ -264,7 +264,7 @@ class RunConfig(Section):
     """
 
     precision: Precision = "bf16"
-    compile: bool | CompileMode = False
+    compile: Literal[True, False, CompileMode] = False
     log_every_steps: int = Field(10, ge=1)
     checkpoint_every_steps: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)

@@ -363,3 +363,28 @@ def test_what_a_prediction_of_nothing_costs(train: Trainer, tmp_path: Path, monk
     assert losses(tmp_path / "normalised")[0][0] == pytest.approx(511 / 512, abs=2e-3)
     assert losses(tmp_path / "pixels")[0][0] == pytest.approx(squares[0], rel=1e-5)
     assert len(squares) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"model": {"name": "videomae_mini"}, "run": {"precision": "fp8"}}, "widths are multiples of 16"),
+        ({"optim": {"grad_accum_steps": 2}, "run": {"compile": "reduce-overhead"}}, "a CUDA graph's memory"),
+    ],
+)
+def test_what_cannot_be_computed_leaves_the_folder_free(
+    train: Trainer, tmp_path: Path, change: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        train(recipe(**change), tmp_path / "run")
+    train(recipe(optim={"epochs": 1}), tmp_path / "run")
+
+
+def test_pretraining_in_8_bits_follows_bfloat16(train: Trainer, tmp_path: Path) -> None:
+    curves = {}
+    for precision in ("bf16", "fp8"):
+        own = recipe(run={"precision": precision}, optim={"batch_size": 8, "grad_accum_steps": 1})
+        train(own, tmp_path / precision)
+        curves[precision] = [row[0] for row in losses(tmp_path / precision)]
+    assert curves["fp8"] != curves["bf16"]
+    assert curves["fp8"] == pytest.approx(curves["bf16"], rel=1e-2)

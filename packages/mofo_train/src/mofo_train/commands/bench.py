@@ -44,7 +44,7 @@ Examples:
     "precisions",
     multiple=True,
     type=click.Choice(PRECISIONS),
-    help="Precision; may be repeated.  [both for model, fp32 for fusion, bf16 for `both`]",
+    help="Precision; may be repeated.  [fp32 and bf16 for model, fp32 for fusion, bf16 for `both`]",
 )
 @click.option("--frames", "num_frames", default=16, help="Frames of a clip of loader and `both`.")
 @click.option("--image-px", default=224, help="Side of a clip of loader and `both`.")

@@ -27,7 +27,7 @@ from mofo_train.errors import Interrupted
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.models.vit import learn_in_float8
 from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
-from mofo_train.runtime.compiling import compiled
+from mofo_train.runtime.compiling import check_graphs, compiled
 from mofo_train.runtime.ranks import Ranks, Sharding
 from mofo_train.runtime.run_folder import claim_folder, hold_folder
 from mofo_train.runtime.run_log import RunLog
@@ -133,15 +133,19 @@ def train(run: Run, create: Callable[[Run], Objective]) -> Path:
         Folder of the checkpoint that the objective chose.
 
     Raises:
+        ConfigError: The recipe asks for what the model or the device cannot do.
         DataError: Too few clips for a batch, or too many cannot be read.
         CheckpointError: `run.out` holds another run, another training is at work there, or the disk is full.
         DivergedError: Loss or gradients became infinite; nothing was changed by that step.
         Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
     """
     check_guidance(run.config.guidance, run.reader)
+    check_graphs(run.config.run.compile, run.config.optim.grad_accum_steps)
     with hold_folder(run.out, run.ranks), stop_requests() as stop:
         torch.manual_seed(run.config.seed)
         objective = create(run)
+        if run.config.run.precision == "fp8":
+            learn_in_float8(objective.model)
         claim_folder(run.out, run.config, write=run.ranks.is_first, data=run.reader.content_id())
         log = RunLog(run.out) if run.ranks.is_first else None
         try:
@@ -168,12 +172,10 @@ class _Loop:
     def __init__(self, run: Run, objective: Objective, stop: StopRequest, log: RunLog | None) -> None:
         config, ranks = run.config, run.ranks
         self.run, self.objective, self.stop, self.log = run, objective, stop, log
-        if config.run.precision == "fp8":
-            learn_in_float8(objective.model)
         self.network: nn.Module = ranks.wrap(objective.model, objective.sharding)
         self.optimizer = objective.create_optimizer()
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.run.precision == "fp16")
-        self.network = compiled(self.network, config.run.compile, grad_accum_steps=config.optim.grad_accum_steps)
+        self.network = compiled(self.network, config.run.compile)
         self.bad = BadClips(config.data.max_bad_share)
         self.step = 0
         self.newest: Path | None = None
