@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mofo_train.benchmarks import peers as bench_peers
-from mofo_train.config import CompileMode, DataConfig, ModelConfig, OptimConfig
+from mofo_train.config import CompileMode, DataConfig, ModelConfig, OptimConfig, Precision
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.reader import ClipReader
 from mofo_train.data.sampler import SampleKey
@@ -33,9 +33,8 @@ from mofo_train.guidance.tubelets import ClipShape
 from mofo_train.models import MaskedAutoencoder, create_pretrain_model
 from mofo_train.models.mae import hidden_targets
 from mofo_train.models.mca import MultiCrossAttention
-from mofo_train.models.vit import learn_in_float8
 from mofo_train.runtime.compiling import compiled
-from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.precision import DTYPES, set_precision
 from mofo_train.runtime.speed import matrix_rate, training_flops
 from mofo_train.training.optimizer import create_optimizer, set_learning_rate
 
@@ -73,7 +72,7 @@ def interleaved(contenders: dict[str, Callable[[], Any]], rounds: int, device: t
 
 
 def training_step(
-    model: MaskedAutoencoder, device: torch.device, precision: str, *, compile_mode: bool | CompileMode = False
+    model: MaskedAutoencoder, device: torch.device, precision: Precision, *, compile_mode: bool | CompileMode = False
 ) -> Callable[..., float]:
     """Return a function that takes one step on (frames, mask) exactly as `pretrain` does.
 
@@ -83,8 +82,7 @@ def training_step(
     optimizer = create_optimizer(model, OptimConfig())
     set_learning_rate(optimizer, 1e-5)
     dtype = DTYPES[precision]
-    if precision == "fp8":
-        learn_in_float8(model)
+    set_precision(model, precision)
     run: Any = compiled(model, compile_mode)
 
     def step(frames: Tensor, mask: Tensor, meanwhile: Callable[[], None] = lambda: None) -> float:
@@ -114,7 +112,7 @@ def bench_model(
     rounds: int,
     device: torch.device,
     *,
-    precisions: Sequence[str],
+    precisions: Sequence[Precision],
     compile_mode: bool | CompileMode,
     peers: bool,
 ) -> dict[str, Any]:

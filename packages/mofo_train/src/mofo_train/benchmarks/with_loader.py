@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mofo_train.benchmarks.parts import training_step
-from mofo_train.config import CompileMode, DataConfig, MaskConfig, ModelConfig
+from mofo_train.config import CompileMode, DataConfig, MaskConfig, ModelConfig, Precision
 from mofo_train.data.dataset import PretrainClips
 from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.reader import ClipReader
@@ -43,7 +43,7 @@ def bench_both(
     device: torch.device,
     *,
     num_workers: int,
-    precision: str,
+    precision: Precision,
     compile_mode: bool | CompileMode,
     steps: int,
 ) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def bench_both(
         rounds: Timed rounds; the figures are medians.
         device: Where the model runs.
         num_workers: Decoding processes; 0 = the loop decodes itself.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `fp8`.
         compile_mode: As `run.compile` of a recipe.
         steps: Steps of a turn, at least; it has no fewer than four times the batches that are read ahead.
 

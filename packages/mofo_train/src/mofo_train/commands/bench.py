@@ -13,7 +13,7 @@ from motionbox.command_line import StorePlace
 from motionbox.storage import StorePath
 
 if TYPE_CHECKING:
-    from mofo_train.config import CompileMode
+    from mofo_train.config import CompileMode, Precision
     from mofo_train.data.reader import ClipReader
 
 PARTS = ("model", "masks", "fusion", "loader", "both")
@@ -44,7 +44,7 @@ Examples:
     "precisions",
     multiple=True,
     type=click.Choice(PRECISIONS),
-    help="Precision; may be repeated.  [fp32 and bf16 for model, fp32 for fusion, bf16 for `both`]",
+    help="Precision; may be repeated; fusion has no fp8.  [fp32 and bf16 for model, fp32 for fusion, bf16 for `both`]",
 )
 @click.option("--frames", "num_frames", default=16, help="Frames of a clip of loader and `both`.")
 @click.option("--image-px", default=224, help="Side of a clip of loader and `both`.")
@@ -62,7 +62,7 @@ def command(
     data_root: Path | None,
     num_workers: int,
     steps: int,
-    precisions: tuple[str, ...],
+    precisions: tuple[Precision, ...],
     num_frames: int,
     image_px: int,
     json_path: Path | None,
@@ -92,7 +92,7 @@ def command(
             timings = bench.bench_masks(*size)
             results[part] = {name: dataclasses.asdict(timing) for name, timing in timings.items()}
         elif part == "fusion":
-            kinds = precisions or ("fp32",)
+            kinds = tuple(kind for kind in precisions if kind != "fp8") or ("fp32",)
             results[part] = {kind: bench.bench_fusion(*size, precision=kind) for kind in kinds}
         elif part == "loader":
             results[part] = bench.bench_loader(_readers(dataset, store, data_root), shape, rounds, peers=peers)

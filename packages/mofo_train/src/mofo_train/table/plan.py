@@ -17,9 +17,9 @@ from mofo_train.finetune_config import FinetuneConfig, FinetuneDataConfig
 from mofo_train.guidance.mask_kinds import num_hidden_tokens
 from mofo_train.models import create_pretrain_model
 from mofo_train.models.from_recipe import create_model
-from mofo_train.models.vit import learn_in_float8, size_of
+from mofo_train.models.vit import size_of
 from mofo_train.runtime.compiling import compiled
-from mofo_train.runtime.precision import DTYPES
+from mofo_train.runtime.precision import DTYPES, set_precision
 from mofo_train.runtime.speed import wait_for
 from mofo_train.table.rates import DATA_SETS
 from mofo_train.table.recipe import TableConfig
@@ -192,8 +192,7 @@ def _seconds_of_steps(
 
 
 def _as_run(model: nn.Module, config: PretrainConfig | FinetuneConfig) -> nn.Module:
-    if config.run.precision == "fp8":
-        learn_in_float8(model)
+    set_precision(model, config.run.precision)
     return compiled(model, config.run.compile)
 
 

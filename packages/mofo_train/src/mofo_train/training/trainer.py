@@ -25,9 +25,9 @@ from mofo_train.data.loader import Batch, BatchesAhead, create_loader
 from mofo_train.data.reader import ClipReader
 from mofo_train.errors import Interrupted
 from mofo_train.finetune_config import FinetuneConfig
-from mofo_train.models.vit import learn_in_float8
 from mofo_train.runtime.checkpoints import read_newest_checkpoint, write_checkpoint
 from mofo_train.runtime.compiling import check_graphs, compiled
+from mofo_train.runtime.precision import set_precision
 from mofo_train.runtime.ranks import Ranks, Sharding
 from mofo_train.runtime.run_folder import claim_folder, hold_folder
 from mofo_train.runtime.run_log import RunLog
@@ -144,8 +144,7 @@ def train(run: Run, create: Callable[[Run], Objective]) -> Path:
     with hold_folder(run.out, run.ranks), stop_requests() as stop:
         torch.manual_seed(run.config.seed)
         objective = create(run)
-        if run.config.run.precision == "fp8":
-            learn_in_float8(objective.model)
+        set_precision(objective.model, run.config.run.precision)
         claim_folder(run.out, run.config, write=run.ranks.is_first, data=run.reader.content_id())
         log = RunLog(run.out) if run.ranks.is_first else None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def bench_gpu(
     repeats: int = 5,
     other_tiles: Sequence[Tile] = OTHER_TILES,
 ) -> list[GpuBenchRow]:
-    """Measure the roofs of the device, the engine from 8-bit frames to flow and to motion maps, and its kernels.
+    """Measure the roofs of the device, the engine from 8-bit frames to flow, and its kernels.
 
     Args:
         frames: uint8 (N, H, W) grey, N >= 2: consecutive frames, best of real footage (how soon pairs converge decides
@@ -146,7 +147,7 @@ def _measure(
     for tile in other_tiles:
         other = TVL1BatchEngine(params, engine.device, tile=tile)
         suffix = f", tile {tile.width_px} x {tile.height_px}, rows {tile.rows}, programs {tile.programs}"
-        rate = num_pairs / clock.seconds(lambda other=other: other.flows(frames))  # type: ignore[misc]
+        rate = num_pairs / clock.seconds(functools.partial(other.flows, frames))
         rows.append(GpuBenchRow(f"frames to flow{suffix}, halo {tile.halo}", rate, "pairs/s"))
         level = _level_of(frames, plan, other)
         level.warp()

@@ -4,15 +4,7 @@
 the kernels of `kernels`. The host only enqueues: which pairs go on is decided on the device, and the host looks
 at a flag that is several launches old to stop enqueuing once every pair has converged.
 
-Counted cost of `iterate_kernel`, where nearly all the time goes (docs/gpu.md has the whole calculation). None of it is
-measured on a GPU; the formulae and the machine code that Triton 3.9 makes for sm_90 were counted:
-
-- Device memory: 10 planes read and 6 written per launch of 6 iterations on tiles of 64 x 64 with a halo of 6, so that
-  66 % of a tile are kept: (40 B / 0.66 + 24 B) / 6 = 14 B per pixel and iteration, 64 B without temporal blocking.
-- Arithmetic: 57 operations per pixel and iteration (2 square roots and 2 divisions among them). As compiled: 107
-  instructions, of them 4 MUFU, 16.5 shared-memory accesses and 14 shuffles; divide by 0.66 for an owned pixel.
-- Expected bound on a Hopper GPU: shared memory and shuffles (they share one pipe, one warp access per cycle and
-  multiprocessor), closely followed by instruction issue; device memory comes last.
+Nearly all the time goes to `iterate_kernel`; docs/gpu.md has what was measured and what bounds it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Every kernel works on a batch of pairs; a pair's `control` row says what to do w
 host. All arrays are float32, planes of height x width pixels, contiguous; `control` is int32 (pairs, 4).
 
 Temporal blocking: one launch of `iterate_kernel` runs up to HALO iterations on a tile held in registers. A program
-loads TILE x TILE pixels and owns the middle (TILE - 2 HALO)^2: an iteration moves wrong values one pixel inwards from
+loads a tile of pixels and owns all but HALO at each edge: an iteration moves wrong values one pixel inwards from
 the tile's edge, so after HALO of them the owned pixels are still what plain iterations give, bit for bit. Neighbours
 in the tile are reached by `tl.gather` (shuffles or shared memory, never device memory).
 

@@ -127,9 +127,9 @@ class LevelState:
         self._index0, self._index1 = pairs
         self._height, self._width = (int(side) for side in images.shape[2:])
         device, size = images.device, (self._height, self._width)
-        owned = zip((self._width, self._height), tile.owned_wh, strict=True)
-        self._tiles_x, tiles_y = (-(-side // part) for side, part in owned)
-        self._num_tiles = self._tiles_x * tiles_y
+        owned_width, owned_height = tile.owned_wh
+        self._tiles_x = -(-self._width // owned_width)
+        self._num_tiles = self._tiles_x * -(-self._height // owned_height)
         self._pixel_block = _PIXEL_BLOCK if device.type == "cuda" else _INTERPRETED_BLOCK
         self._blocks = -(-self._width * self._height // self._pixel_block)
         self._count = count = len(flow)
