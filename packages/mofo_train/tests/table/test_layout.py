@@ -168,6 +168,8 @@ def test_settings_stand_apart_and_say_how_small_a_difference_they_see() -> None:
         assert better.endswith("* |"), "its interval leaves out 0"
         seen = next(line for line in part.splitlines() if line.startswith("| smallest difference"))
         assert 3 < float(seen.split("|")[2]) < 30
+        needed = next(line for line in part.splitlines() if line.startswith("| seeds for ± 3"))
+        assert int(needed.split("|")[2]) > 2, "two seeds on 200 clips are told apart by six points or so"
     assert "* |" not in next(
         line for line in first.splitlines() if line.startswith("| SAME | -") or "| SAME | +" in line
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mofo_train.table.power import Difference, Right, difference, smallest_seen
+from mofo_train.table.power import Difference, Right, difference, seeds_needed, smallest_seen
 
 
 def rows(rng: np.random.Generator, seeds: int, clips: int, gain: float, spread: float) -> tuple[Right, Right]:
@@ -67,6 +67,43 @@ def test_more_clips_and_more_seeds_see_more() -> None:
 
     assert width(4, 1600) < 0.7 * width(4, 200)
     assert width(8, 400) < width(2, 400)
+
+
+def test_as_many_seeds_as_are_needed_give_the_width_that_is_wanted() -> None:
+    """Told from sixty seeds what others would bring: intervals of so many seeds are about as wide as was asked for."""
+    wanted, clips = 3.0, 600
+    many = rows(np.random.default_rng(0), 60, clips, 0.05, 0.04)
+    needed = seeds_needed(*many, wanted)
+    widths = [difference(*rows(np.random.default_rng(s), int(needed), clips, 0.05, 0.04)).half_width for s in range(60)]
+    # Which are drawn from a few seeds, so they are a little narrower in the mean of their roots than of their squares.
+    assert np.sqrt(np.mean(np.square(widths))) == pytest.approx(wanted, rel=0.12)
+    assert seeds_needed(*many, 2 * wanted) < needed < seeds_needed(*many, wanted / 1.5)
+
+
+def test_too_few_clips_are_not_mended_by_seeds() -> None:
+    rng = np.random.default_rng(4)
+    helped = rng.uniform(size=40) < 0.5  # half of the clips are always right in one row and never in the other
+    own, other = np.tile(helped, (5, 1)), np.tile(~helped, (5, 1))
+    assert np.isinf(seeds_needed(own, other, 3.0))
+    assert seeds_needed(np.ones((3, 40), bool), np.zeros((3, 40), bool), 3.0) == 1
+    assert np.isinf(seeds_needed(own, other, 99.0, groups=["all"] * 40))
+    with pytest.raises(ValueError, match="at least two seeds, got 1"):
+        seeds_needed(own[:1], other[:1], 3.0)
+
+
+def test_groups_need_as_many_seeds_as_the_clips_that_they_stand_for() -> None:
+    own, other = rows(np.random.default_rng(6), 4, 300, 0.1, 0.0)
+    names = [f"video {clip}" for clip in range(300) for _ in range(10)]
+    assert seeds_needed(*tenfold(own, other), 3.0, groups=names) == seeds_needed(own, other, 3.0)
+    helped = np.arange(300) % 2 == 0  # always right in one row and never in the other, or the other way round
+    always = tenfold(np.tile(helped, (4, 1)), np.tile(~helped, (4, 1)))
+    assert seeds_needed(*always, 6.0) == 1
+    assert np.isinf(seeds_needed(*always, 6.0, groups=names))
+
+
+def tenfold(*rights: Right) -> list[Right]:
+    """Repeat each clip ten times."""
+    return [np.repeat(right, 10, axis=1) for right in rights]
 
 
 def test_the_same_draws_give_the_same_digits() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofo_train.table.cited import CitedRow
-from mofo_train.table.power import Difference, Right, difference, smallest_seen
+from mofo_train.table.power import Difference, Right, difference, seeds_needed, smallest_seen
 
 METRIC_NAMES = {
     "label_top1": "top-1",
@@ -35,6 +35,7 @@ Classes = NDArray[np.int64]
 """The class of each test clip that has one, int64 (clips,)."""
 _CHANCE = "chance: always the most frequent class"
 _BOTH = "seeds and test clips together"
+_WANTED_POINTS = 3  # half the width of an interval that tells rows of a table like these apart
 _FIGURES = ("value_percent", "low_percent", "high_percent")
 
 
@@ -102,6 +103,10 @@ class MeasuredRow:
         return Estimate(
             self.values[metric][0], difference(own, np.zeros_like(own), groups=self.groups or None).half_width
         )
+
+    def seeds_needed(self, other: MeasuredRow, metric: str, half_width: float) -> float:
+        """Return how many seeds would tell it from another row that well, see `power.seeds_needed`."""
+        return seeds_needed(self.right[metric], other.right[metric], half_width, groups=self.groups or None)
 
     def difference(self, other: MeasuredRow, metric: str) -> Estimate | Difference:
         """Summarise the difference to another row by seeds and clips, or by seeds alone where no clips are known."""
@@ -208,6 +213,9 @@ class Table:
         if by_clips:
             widths = [max(panel.half_widths(self.baseline, metric)) for metric in self.metrics]
             grid.append(["smallest difference that this design can see", *(f"{smallest_seen(w):.1f}" for w in widths)])
+            if not one:
+                needed = [max(row.seeds_needed(base, m, _WANTED_POINTS) for row in others) for m in self.metrics]
+                grid.append([f"seeds for ± {_WANTED_POINTS} or less in every row, about", *map(_seeds, needed)])
         return lines + _markdown_grid(["row", *heads], grid)
 
     def _chance(self, panel: Panel, title: str) -> list[list[str]]:
@@ -340,6 +348,10 @@ def _markdown_grid(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def _seeds(needed: float) -> str:
+    return "more clips" if math.isinf(needed) else f"{needed:.0f}"
 
 
 def _escape(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ Right = NDArray[np.bool_]
 _DRAWS = 2000
 _CHUNK = 200
 _LEVEL = 0.95
-_SEEN_AT_80_PERCENT = (1.960 + 0.842) / 1.960  # quantiles of the normal distribution: 97.5 % and 80 %
+_NORMAL_97_5, _NORMAL_80 = 1.960, 0.842  # quantiles of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,8 @@ def difference(
     Raises:
         ValueError: Other seeds or clips, or none; groups of another number of clips.
     """
-    if own.shape != other.shape or own.ndim != 2 or own.size == 0:
-        raise ValueError(f"rows must be (seeds, clips) of one shape, got {own.shape} and {other.shape}")
-    if groups is not None and len(groups) != own.shape[1]:
-        raise ValueError(f"groups must name one of each of {own.shape[1]} clips, got {len(groups)}")
-    points = 100.0 * (own.astype(np.float64) - other)
-    num_seeds, num_clips = points.shape
-    place = np.arange(num_clips) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    points, place = _points(own, other, groups)
+    num_seeds = len(points)
     sizes = np.bincount(place).astype(np.float64)
     of_group, of_seed = np.bincount(place, points.mean(0)), _effects_of_seeds(points, place)
     rng = np.random.default_rng(seed)
@@ -97,26 +93,90 @@ def difference(
     return Difference(float(points.mean()), float(low), float(high))
 
 
-def _effects_of_seeds(points: NDArray[np.float64], place: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how far each seed lies above the mean, scaled to what seeds vary beyond the noise of their clips, (S,).
+def _points(own: Right, other: Right, groups: Sequence[str] | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the differences of single answers in points, float64 (S, C), and the number of each clip's group, (C,)."""
+    if own.shape != other.shape or own.ndim != 2 or own.size == 0:
+        raise ValueError(f"rows must be (seeds, clips) of one shape, got {own.shape} and {other.shape}")
+    if groups is not None and len(groups) != own.shape[1]:
+        raise ValueError(f"groups must name one of each of {own.shape[1]} clips, got {len(groups)}")
+    place = np.arange(own.shape[1]) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    return 100.0 * (own.astype(np.float64) - other), place
 
-    `place` numbers the groups of the clips: noise is what a group as a whole does in one seed and not in the others.
+
+def _effects_of_seeds(points: NDArray[np.float64], place: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how far each seed lies above the mean, scaled to what seeds vary beyond the noise of their clips, (S,)."""
+    variances = _variances(points, place)
+    if variances is None:
+        return np.zeros(len(points))
+    num_seeds, above = len(points), points.mean(1) - points.mean()
+    few = num_seeds / (num_seeds - 1)  # what is drawn from so few varies less than they do
+    seen = variances.seen
+    scaled: NDArray[np.float64] = above * math.sqrt(few * variances.of_seeds / seen) if seen > 0 else above
+    return scaled
+
+
+class _Variances(NamedTuple):
+    """Of the mean of one seed, in square points.
+
+    Attributes:
+        noise: By what a group of clips as a whole does in one seed and not in the others.
+        seen: Of the seeds' means, noise and all.
     """
+
+    noise: float
+    seen: float
+
+    @property
+    def of_seeds(self) -> float:
+        """What seeds vary beyond the noise of their clips."""
+        return max(0.0, self.seen - self.noise)
+
+
+def _variances(points: NDArray[np.float64], place: NDArray[np.int64]) -> _Variances | None:
+    """Analyse the variance of (S, C) points, `place` numbering the groups of clips; None with one seed or one group."""
     num_seeds, num_clips = points.shape
     num_groups = int(place.max()) + 1
-    above = points.mean(1) - points.mean()
     if num_seeds == 1 or num_groups == 1:
-        return np.zeros(num_seeds)
+        return None
+    above = points.mean(1) - points.mean()
     rest = points - points.mean(0) - above[:, None]
     of_groups = np.stack([np.bincount(place, own) for own in rest])
     noise = (of_groups**2).sum() / ((num_seeds - 1) * (num_groups - 1)) * num_groups / num_clips**2
-    seen = (above**2).sum() / (num_seeds - 1)
-    true = max(0.0, seen - noise)
-    few = num_seeds / (num_seeds - 1)  # what is drawn from so few varies less than they do
-    scaled: NDArray[np.float64] = above * math.sqrt(few * true / seen) if seen > 0 else above
-    return scaled
+    return _Variances(float(noise), float((above**2).sum() / (num_seeds - 1)))
+
+
+def seeds_needed(own: Right, other: Right, half_width: float, *, groups: Sequence[str] | None = None) -> float:
+    """Estimate how many seeds an interval of a given half width would take on the same clips.
+
+    It holds as far as the seeds at hand vary as others will: three know that within a factor of two or so.
+
+    Args:
+        own: As in `difference`, at least two seeds.
+        other: Likewise.
+        half_width: What is wanted, in points.
+        groups: As in `difference`.
+
+    Returns:
+        A whole number, at least 1; infinity where the clips alone are too few, as one group of them is.
+
+    Raises:
+        ValueError: As `difference`, or one seed, which tells nothing of others.
+    """
+    points, place = _points(own, other, groups)
+    num_seeds, num_clips = points.shape
+    if num_seeds == 1:
+        raise ValueError("rows must have at least two seeds, got 1")
+    variances = _variances(points, place)
+    if variances is None:
+        return math.inf
+    sizes = np.bincount(place)
+    above = np.bincount(place, points.mean(0)) - sizes * points.mean()
+    by_clips = len(sizes) / (len(sizes) - 1) * float((above**2).sum()) / num_clips**2
+    lasting = max(0.0, by_clips - variances.noise / num_seeds)  # what a clip does in every seed
+    left = (half_width / _NORMAL_97_5) ** 2 - lasting
+    return math.inf if left <= 0 else max(1, math.ceil((variances.noise + variances.of_seeds) / left))
 
 
 def smallest_seen(half_width: float) -> float:
     """Return the true difference that would be told from 0 in four of five such experiments, given their half width."""
-    return _SEEN_AT_80_PERCENT * half_width
+    return (_NORMAL_97_5 + _NORMAL_80) / _NORMAL_97_5 * half_width
