@@ -104,8 +104,12 @@ def test_rows_share_their_pretraining() -> None:
 
 def test_the_long_table_is_the_table_with_another_pretraining() -> None:
     """Rows, settings and finetunings are the table's; pretrainings see more, for longer, and differ in masks alone."""
-    table, long = (load_recipe(TableConfig, name) for name in ("synthetic_table1", "synthetic_long"))
-    assert (long.settings, long.smoke, long.seeds) == (table.settings, table.smoke, table.seeds)
+    table, whole = (load_recipe(TableConfig, name) for name in ("synthetic_table1", "synthetic_long"))
+    seeds = f"seeds={table.seeds}"  # it has more seeds, and one more setting
+    settings = tuple(setting for setting in whole.settings if setting.name != "few_long")
+    long = load_recipe(TableConfig, "synthetic_long", [seeds]).model_copy(update={"settings": settings})
+    assert (long.settings, long.smoke) == (table.settings, table.smoke)
+    assert whole.seeds > table.seeds
     pairs = list(zip(plan_stages(table), plan_stages(long), strict=True))
     for short_stage, stage in pairs:
         if stage.kind == "finetune":
@@ -121,6 +125,16 @@ def test_the_long_table_is_the_table_with_another_pretraining() -> None:
     own = [stage.config for _, stage in pairs if stage.kind == "pretrain" and stage.seed == 0]
     alike = {"mask": own[0].mask, "guidance": own[0].guidance}
     assert all(config.model_copy(update=alike) == own[0] for config in own)
+
+
+def test_few_labels_are_also_finetuned_with_as_many_steps_as_all() -> None:
+    stages = plan_stages(load_recipe(TableConfig, "synthetic_long", ["seeds=1"]))
+    crops = {
+        stage.setting: (stage.config.data.num_labelled or 2400) * stage.config.optim.epochs
+        for stage in stages
+        if isinstance(stage.config, FinetuneConfig)
+    }
+    assert crops == {"all": 24_000, "few": 4_800, "few_long": 24_000, "probe": crops["probe"]}
 
 
 def test_presets_have_their_own_stores_and_pretrainings(tmp_path: Path) -> None:
