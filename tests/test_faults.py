@@ -26,7 +26,8 @@ _ONCE = ("snapshot.write", "snapshot.before_publish", "snapshot.after_publish", 
 _PER_FILE = ("attempt.write", "attempt.torn", "attempt.fsync", "flow.write", "flow.torn", "run.write")
 _NUM_UNITS = 6
 _ROWS_POINTS = ("rows.read",)  # passed only where another run has the rows
-_OWN_POINTS = tuple(point for point in POINTS if point not in _ROWS_POINTS)
+_BUCKET_POINTS = ("object.put", "object.read_back")  # passed only where the store lies in a bucket
+_OWN_POINTS = tuple(point for point in POINTS if point not in (*_ROWS_POINTS, *_BUCKET_POINTS))
 _FLOW_POINTS = ("flow.write", "flow.torn", "flow.fsync")
 _NUM_PARTS, _NUM_KNOWN_PARTS = 20, 3
 _SEED = int(os.environ.get("MOTIONBOX_FAULT_SEED", time.time_ns() % 2**32))
@@ -139,7 +140,8 @@ def test_quick_sweep_with_known_rows(stages: Path) -> None:
     faults = rng.sample(rows, 4) + rng.sample(faults, 6)
     outcomes = sweep(stages, with_known_rows(faults + other_faults(rng, {"sigkill": 1, "race": 1, "damage": 1})))
     judge(outcomes)
-    assert sum(outcome.struck for outcome in outcomes) >= 10
+    # Whether a signal at a random time meets a session depends on how busy the machine is.
+    assert sum(outcome.struck for outcome in outcomes if outcome.fault.kind != "sigkill") >= 10
     assert sum(outcome.struck for outcome in outcomes if outcome.fault.detail.startswith("rows.")) == 4
 
 
