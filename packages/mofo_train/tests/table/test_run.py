@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from messages_support import messages
+from mofo_train import cli
 from mofo_train.config import PretrainConfig, load_recipe, recipe_names
 from mofo_train.data.sources import open_clips
-from mofo_train.errors import CheckpointError, ConfigError, DataError, Interrupted
+from mofo_train.errors import CheckpointError, ConfigError, DataError, ExitCode, Interrupted
 from mofo_train.finetune_config import FinetuneConfig
 from mofo_train.guidance.mask_kinds import MASKS
 from mofo_train.models import FUSIONS
@@ -125,6 +126,17 @@ def test_the_long_table_is_the_table_with_another_pretraining() -> None:
     own = [stage.config for _, stage in pairs if stage.kind == "pretrain" and stage.seed == 0]
     alike = {"mask": own[0].mask, "guidance": own[0].guidance}
     assert all(config.model_copy(update=alike) == own[0] for config in own)
+
+
+@pytest.mark.parametrize("command", ["table1", "study"])
+def test_a_helper_says_what_makes_the_data_that_are_not_there(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--stages-only", "--profile", "smoke", "--out", str(tmp_path / "new")])
+    assert ended.value.code == ExitCode.USAGE
+    assert "start the same command without --stages-only first, which makes the data" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_few_labels_are_also_finetuned_with_as_many_steps_as_all() -> None:

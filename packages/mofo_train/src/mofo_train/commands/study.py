@@ -36,14 +36,15 @@ def command(
     from mofo_train.runtime.ranks import ranks_of_this_run
     from mofo_train.study.recipe import StudyConfig
     from mofo_train.study.run import folder_of, run_study
-    from mofo_train.table.generated import generate_data
+    from mofo_train.table.generated import generate_data, require_data
 
     study = load_recipe(StudyConfig, recipe, overrides)
     folder = out or Path("runs") / f"synthetic-{profile}"
     with ranks_of_this_run() as ranks:
-        if ranks.is_first and not stages_only:
+        make = require_data if stages_only else generate_data
+        if ranks.is_first:
             for scale, table in study.tables(profile).items():
-                generate_data(table, folder_of(folder, scale))
+                make(table, folder_of(folder, scale))
         ranks.gather(None)  # the others wait for the data
         helping = ["study", "--recipe", recipe, "--profile", profile, "--out", str(folder), *options({}, overrides)]
         with helpers(jobs, helping):

@@ -98,8 +98,8 @@ def command(
     with ranks_of_this_run() as ranks:
         # Data: the first rank makes what is missing, once; a helping process finds it made.
         if prepared:
-            if ranks.is_first and not stages_only:
-                _prepare(table, folder, data_root, only_plan=only_plan)
+            if ranks.is_first:
+                _prepare(table, folder, data_root, only_plan=only_plan, stages_only=stages_only)
             ranks.gather(None)  # the others wait
         if table.dataset == "folder" and not only_plan:
             labelled = next(iter(stores.values()))
@@ -121,10 +121,13 @@ def command(
     return ExitCode.OK
 
 
-def _prepare(table: TableConfig, out: Path, data_root: Path | None, *, only_plan: bool) -> None:
-    """Say which clips of a labelled folder take part, then make what is missing; a plan makes nothing."""
-    from mofo_train.table.generated import data_of, describe_folder, generate_data
+def _prepare(table: TableConfig, out: Path, data_root: Path | None, *, only_plan: bool, stages_only: bool) -> None:
+    """Say which clips of a labelled folder take part, then make what is missing; a plan makes nothing, nor a helper."""
+    from mofo_train.table.generated import data_of, describe_folder, generate_data, require_data
 
+    if stages_only:
+        require_data(table, out)
+        return
     if table.dataset == "folder":
         for line in describe_folder(table, data_of(table, out, data_root)):
             _LOG.info(line)

@@ -133,6 +133,24 @@ def generated_stores(table: TableConfig, out: Path) -> dict[str, Path]:
     return {preset: out / f"store-{preset}" for preset in sorted({row.preset for row in table.rows})}
 
 
+def require_data(table: TableConfig, out: Path) -> None:
+    """Refuse to help with stages whose data nobody has made yet.
+
+    Args:
+        table: The recipe.
+        out: Folder of the table.
+
+    Raises:
+        DataError: A store is missing.
+    """
+    for store in generated_stores(table, out).values():
+        if not store.exists():
+            raise DataError(
+                f"{store} must be there before --stages-only can help, got nothing; start the same command without "
+                "--stages-only first, which makes the data"
+            )
+
+
 def describe_folder(table: TableConfig, data_root: Path) -> list[str]:
     """Say, before anything is extracted, what a table of a labelled folder will learn from and test, a line each.
 
