@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 from mofo_train.table.layout import METRIC_NAMES, Estimate, MeasuredRow, signed
 from mofo_train.table.power import Difference
 
+_LABEL_LETTERS = 48  # of a line below a curve
 _AXES = {"share": "share of the picture that true areas cover", "overlap": "overlap of areas with true ones (IoU)"}
 
 
@@ -142,6 +144,6 @@ class Study:
                 axis.grid(alpha=0.3)
             line[0].set_ylabel(f"{METRIC_NAMES[metric]}: points over\n{self.baseline}", fontsize="small")
         for axis, curve in zip(axes[-1], self.curves, strict=True):
-            axis.set_xlabel(curve.label, fontsize="small")
+            axis.set_xlabel(textwrap.fill(curve.label, _LABEL_LETTERS), fontsize="small")
             axis.legend(fontsize="x-small")
         figure.savefig(path, dpi=110)
