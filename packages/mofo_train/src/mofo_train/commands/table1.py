@@ -125,13 +125,14 @@ def _prepare(table: TableConfig, out: Path, data_root: Path | None, *, only_plan
     """Say which clips of a labelled folder take part, then make what is missing; a plan makes nothing, nor a helper."""
     from mofo_train.table.generated import data_of, describe_folder, generate_data, require_data
 
-    if stages_only:
-        require_data(table, out)
-        return
-    if table.dataset == "folder":
+    if table.dataset == "folder" and not stages_only:
         for line in describe_folder(table, data_of(table, out, data_root)):
             _LOG.info(line)
-    if not only_plan:
+    if only_plan:
+        return
+    if stages_only:
+        require_data(table, out)
+    else:
         generate_data(table, out, data_root)
 
 
